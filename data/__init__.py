@@ -1,0 +1,110 @@
+"""Finds a data set by name and builds its loader."""
+
+from argparse import Namespace
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from data.pose_pair_dataset import PosePairDataset
+from util.errors import UserError
+
+
+def dataset_names() -> list[str]:
+    """The choices of --dataset_mode: NAME for every data/NAME_dataset.py with a class NAMEDataset."""
+    names = (path.name.removesuffix("_dataset.py") for path in Path(__file__).parent.glob("*_dataset.py"))
+    return sorted(name for name in names if name != "pose_pair")
+
+
+def find_dataset(name: str) -> type[PosePairDataset]:
+    return getattr(import_module(f"data.{name}_dataset"), f"{name.title().replace('_', '')}Dataset")
+
+
+class BatchSampler(Sampler[list[int]]):
+    """Index lists of one epoch. The order depends on seed and epoch alone, so any batch can be found again.
+
+    `epoch` and `start` (batches to leave out at the front) may be set before each pass. With `drop_tail` the samples
+    that do not fill a batch are left out, as the published training does. Process `rank` of `processes` gets its
+    equal share of every batch.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        shuffle: bool,
+        seed: int,
+        drop_tail: bool,
+        rank: int = 0,
+        processes: int = 1,
+    ) -> None:
+        self.length, self.batch_size, self.shuffle, self.seed = length, batch_size, shuffle, seed
+        self.drop_tail, self.rank, self.processes = drop_tail, rank, processes
+        self.epoch, self.start = 1, 0
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch."""
+        return self.length // self.batch_size if self.drop_tail else -(-self.length // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        if self.shuffle:
+            generator = torch.Generator().manual_seed(self.seed + self.epoch)
+            order = torch.randperm(self.length, generator=generator).tolist()
+        else:
+            order = list(range(self.length))
+        for batch in range(self.start, len(self)):
+            indices = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            yield indices[self.rank :: self.processes]
+
+
+class PairLoader:
+    """A data set and its batches: dicts of tensors and name lists. Iterating gives the epoch set by `set_position`."""
+
+    def __init__(self, dataset: PosePairDataset, sampler: BatchSampler, workers: int, pin_memory: bool) -> None:
+        self.dataset, self.sampler = dataset, sampler
+        self.loader = DataLoader(
+            dataset,
+            batch_sampler=sampler,
+            num_workers=workers,
+            pin_memory=pin_memory,
+            persistent_workers=workers > 0,
+            worker_init_fn=_one_thread,
+            generator=torch.Generator().manual_seed(sampler.seed),  # leaves the global random state alone
+        )
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def set_position(self, epoch: int, batches_done: int = 0) -> None:
+        """Start the next pass in `epoch` (from 1) after `batches_done` batches, which are not decoded."""
+        self.sampler.epoch, self.sampler.start = epoch, batches_done
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        try:
+            yield from self.loader
+        except (
+            UserError
+        ) as error:  # torch wraps a worker's error in the worker's traceback; the user needs its last line
+            raise UserError(str(error).rsplit("UserError: ", 1)[-1].strip()) from error
+
+
+def _one_thread(_worker: int) -> None:
+    torch.set_num_threads(1)
+
+
+def create_loader(opt: Namespace, phase: str, device: torch.device, rank: int = 0, processes: int = 1) -> PairLoader:
+    """The pairs of `phase` ('train': shuffled unless --serial_batches, full batches; 'test': all, in csv order)."""
+    dataset = find_dataset(opt.dataset_mode)(opt, phase)
+    training = phase == "train"
+    if training and len(dataset) < opt.batchSize:
+        raise UserError(
+            f"{opt.dataroot}: {len(dataset)} training pairs do not fill one batch of --batchSize {opt.batchSize}"
+        )
+    sampler = BatchSampler(
+        len(dataset), opt.batchSize, shuffle=training and not opt.serial_batches, seed=opt.seed, drop_tail=training,
+        rank=rank, processes=processes,
+    )  # fmt: skip
+    return PairLoader(dataset, sampler, opt.nThreads, pin_memory=device.type == "cuda")

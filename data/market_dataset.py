@@ -1,0 +1,12 @@
+"""Market-1501, 128 x 64 crops used as they are."""
+
+from data.pose_pair_dataset import PosePairDataset
+
+
+class MarketDataset(PosePairDataset):
+    default_name = "DPTN_market"
+    default_root = "./dataset/market"
+    pairs_csv = "market-pairs-{phase}.csv"
+    keypoints_csv = "market-annotation-{phase}.csv"
+    stored_size = (128, 64)
+    network_size = (128, 64)

@@ -1,0 +1,101 @@
+"""What every model shares: device, precision, compilation, learning rates, saving and loading."""
+
+from abc import ABC, abstractmethod
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from models.published_weights import load_network, save_network
+from util.errors import UserError
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+class BaseModel(ABC):
+    """A model owns `nets` ('G', and 'D' in training), `optimizers` and `schedulers` under the same names."""
+
+    def __init__(self, opt: Namespace, device: torch.device, is_train: bool) -> None:
+        self.opt, self.device, self.is_train = opt, device, is_train
+        self.nets: dict[str, nn.Module] = {}
+        self.optimizers: dict[str, Optimizer] = {}
+        self.schedulers: dict[str, LRScheduler] = {}
+        self.run_dir = Path(opt.checkpoints_dir) / opt.name
+        if device.type == "cuda":
+            torch.set_float32_matmul_precision("high")  # TF32, as in the published training
+            torch.backends.cudnn.allow_tf32 = True
+            torch.backends.cudnn.benchmark = True
+
+    @staticmethod
+    @abstractmethod
+    def modify_commandline_options(parser: ArgumentParser, is_train: bool) -> None:
+        """Add the model's own flags."""
+
+    @staticmethod
+    @abstractmethod
+    def validate_options(opt: Namespace, network_size: tuple[int, int]) -> None:
+        """ValueError where flags do not fit each other or images of `network_size` (H, W)."""
+
+    @abstractmethod
+    def set_input(self, batch: dict[str, Any]) -> None:
+        """Take a batch of the loader: the only move to the device."""
+
+    @abstractmethod
+    def test(self) -> Tensor:
+        """Images (B,3,H,W) in [-1, 1], float32, without gradients, for the batch of `set_input`."""
+
+    @abstractmethod
+    def optimize_parameters(self) -> None:
+        """One training step on the batch of `set_input`."""
+
+    def prepare(self, net: nn.Module) -> nn.Module:
+        """On the device, in the chosen memory order, in the right mode."""
+        net = net.to(self.device).train(self.is_train)
+        return net.to(memory_format=torch.channels_last) if self.opt.channels_last else net
+
+    def compiled(self, net: nn.Module) -> nn.Module:
+        """What to call instead of `net`: it shares its weights, and is compiled on first use if asked to be."""
+        return torch.compile(net) if self.opt.compile else net
+
+    def autocast(self) -> AbstractContextManager:
+        dtype = PRECISIONS[self.opt.precision]
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=dtype is torch.bfloat16)
+
+    def images_to_device(self, images: Tensor) -> Tensor:
+        """uint8 (B,3,H,W) on the host -> the same on the device, in the chosen memory order."""
+        order = torch.channels_last if self.opt.channels_last else torch.contiguous_format
+        return images.to(self.device, non_blocking=True).contiguous(memory_format=order)
+
+    def save_networks(self, label: str | int, names: Iterable[str] | None = None) -> None:
+        """Write `{label}_net_{name}.pth`, by default for every network, in the published format."""
+        for name in names or self.nets:
+            save_network(self.nets[name], self.run_dir / f"{label}_net_{name}.pth")
+
+    def load_networks(self, directory: str | Path, label: str, names: Iterable[str] | None = None) -> None:
+        """Strictly load `{label}_net_{name}.pth`; UserError if a file is missing or does not fit."""
+        for name in names or self.nets:
+            load_network(self.nets[name], Path(directory) / f"{label}_net_{name}.pth", f"network {name}")
+
+    def load_pretrained(self, directory: str | Path) -> list[str]:
+        """Start from published weights: 'latest' of the generator, and of every other network that is there."""
+        if not Path(directory).is_dir():
+            raise UserError(f"--load_pretrain {directory}: no such folder")
+        there = [n for n in self.nets if n == "G" or (Path(directory) / f"latest_net_{n}.pth").exists()]
+        self.load_networks(directory, "latest", there)
+        return there
+
+    def describe(self) -> str:
+        """Parameter counts, for people."""
+        counts = {name: sum(p.numel() for p in net.parameters()) for name, net in self.nets.items()}
+        return ", ".join(f"network {name} has {number:,} parameters" for name, number in counts.items())
+
+    def update_learning_rate(self) -> None:
+        """Call at the end of each epoch."""
+        for scheduler in self.schedulers.values():
+            scheduler.step()

@@ -1,0 +1,76 @@
+"""DPTN discriminator: a residual patch discriminator with spectral normalisation on every convolution.
+
+It sees images only, no pose. It has no feature normalisation, and 4 layers for DeepFashion, 3 for Market-1501.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.blocks import at_least_float32, leaky_relu
+
+
+class SpectralNormConv2d(nn.Module):
+    """Convolution whose weight is divided by its largest singular value (Miyato et al., ICLR 2018).
+
+    One power iteration a forward in training mode, in float32 also under autocast (which torch's own
+    version is not). Parameters and buffers carry the names of published checkpoints.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> None:
+        super().__init__()
+        self.stride, self.padding = stride, (kernel - 1) // 2
+        self.weight_orig = nn.Conv2d(in_channels, out_channels, kernel).weight  # torch's default initialisation
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        rows, columns = self.weight_orig.flatten(1).shape
+        self.register_buffer("weight_u", F.normalize(torch.randn(rows), dim=0))
+        self.register_buffer("weight_v", F.normalize(torch.randn(columns), dim=0))
+
+    def normalised_weight(self) -> Tensor:
+        matrix = self.weight_orig.flatten(1)
+        with torch.autocast(matrix.device.type, enabled=False):
+            if self.training:
+                with torch.no_grad():
+                    v = F.normalize(matrix.t().mv(self.weight_u), dim=0, eps=1e-12)
+                    u = F.normalize(matrix.mv(v), dim=0, eps=1e-12)
+                    self.weight_u.copy_(u)
+                    self.weight_v.copy_(v)
+            else:
+                u, v = self.weight_u.clone(), self.weight_v.clone()
+            return self.weight_orig / u.dot(matrix.mv(v))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.normalised_weight(), self.bias, self.stride, self.padding)
+
+
+class DiscriminatorBlock(nn.Module):
+    """(B,in,H,W) -> (B,out,H/2,W/2), residual. The first block sees an image, so it has no activation before it."""
+
+    def __init__(self, in_channels: int, out_channels: int, first: bool) -> None:
+        super().__init__()
+        self.first = first
+        inner = out_channels if first else in_channels
+        self.conv1 = SpectralNormConv2d(in_channels, inner, 3)
+        self.conv2 = SpectralNormConv2d(inner, out_channels, 4, stride=2)
+        self.shortcut = SpectralNormConv2d(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv1(x if self.first else leaky_relu(x))
+        return self.conv2(leaky_relu(y)) + self.shortcut(F.avg_pool2d(x, 2))
+
+
+class Discriminator(nn.Module):
+    """(B,3,H,W) image in [-1, 1] -> (B,1,H/2^layers,W/2^layers) patch scores, float32."""
+
+    def __init__(self, ndf: int, layers: int, max_width: int = 128) -> None:
+        super().__init__()
+        widths = [3] + [min(ndf * 2**i, max(max_width, ndf)) for i in range(layers)]
+        self.first = DiscriminatorBlock(3, widths[1], first=True)
+        self.blocks = nn.ModuleList(DiscriminatorBlock(a, b, first=False) for a, b in zip(widths[1:], widths[2:]))
+        self.head = SpectralNormConv2d(widths[-1], 1, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.first(image)
+        for block in self.blocks:
+            x = block(x)
+        return at_least_float32(self.head(leaky_relu(x)))

@@ -1,0 +1,87 @@
+"""DPTN generator (section 3.1 of the paper): two branches that share their weights.
+
+The *source-to-source* branch redraws the source photo in its own pose; the *source-to-target* branch draws
+it in the target pose and borrows texture from the first through the Pose Transformer Module. Letters: B batch,
+H x W image, h x w = H/8 x W/8 (three down blocks), d = 256 channels there.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from models.blocks import DownBlock, FirstDownBlock, Norm, OutputBlock, ResidualBlock, UpBlock
+from models.pose_transformer import PoseTransformerModule
+
+POSE_CHANNELS = 18  # one heat map a joint
+
+
+class Encoder(nn.Module):
+    """(B,in,H,W) -> (B,d,h,w): down blocks to `widths`, then residual blocks at the last width."""
+
+    def __init__(self, in_channels: int, widths: list[int], num_residual: int, norm: Norm) -> None:
+        super().__init__()
+        self.first = FirstDownBlock(in_channels, widths[0], norm)
+        self.down = nn.ModuleList(DownBlock(a, b, norm) for a, b in zip(widths, widths[1:]))
+        self.residual = nn.ModuleList(ResidualBlock(widths[-1], norm) for _ in range(num_residual))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        for block in (*self.down, *self.residual):
+            x = block(x)
+        return x
+
+
+class Decoder(nn.Module):
+    """(B,d,h,w) features -> (B,3,H,W) image in [-1, 1]."""
+
+    def __init__(self, widths: list[int], norm: Norm) -> None:
+        super().__init__()
+        self.up = nn.ModuleList(UpBlock(a, b, norm) for a, b in zip(widths, widths[1:]))
+        self.output = OutputBlock(widths[-1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.up:
+            x = block(x)
+        return self.output(x)
+
+
+class Generator(nn.Module):
+    """The whole network; 9,794,371 parameters with the published sizes."""
+
+    def __init__(
+        self, ngf: int, layers: int, num_blocks: int, heads: int, num_cabs: int, num_ttbs: int,
+        norm: Norm, token_norm: Norm, separate_branches: bool,
+    ) -> None:  # fmt: skip
+        """`separate_branches` keeps batch statistics apart: batch norm sees one branch at a time, as published."""
+        super().__init__()
+        widths = [ngf * 2**i for i in range(layers)]
+        self.separate_branches = separate_branches
+        self.encoder = Encoder(3 + 2 * POSE_CHANNELS, widths, num_blocks, norm)
+        self.source_encoder = Encoder(3, widths, 0, norm)
+        self.ptm = PoseTransformerModule(widths[-1], heads, num_cabs, num_ttbs, token_norm)
+        self.decoder = Decoder([*reversed(widths), ngf], norm)
+
+    def forward(
+        self, source_image: Tensor, source_pose: Tensor, target_pose: Tensor, reconstruct_source: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Image (B,3,H,W) in [-1, 1] and two heat map stacks (B,18,H,W) -> (fake_target, fake_source).
+
+        Both outputs are (B,3,H,W) float32 in [-1, 1]; fake_source is None unless `reconstruct_source`
+        (it is needed for training only).
+        """
+        source = torch.cat((source_image, source_pose), dim=1)
+        f_ss, f_st = self._both(
+            self.encoder, torch.cat((source, source_pose), dim=1), torch.cat((source, target_pose), dim=1)
+        )
+        f_st = self.ptm(f_ss, f_st, self.source_encoder(source_image))
+        if not reconstruct_source:
+            return self.decoder(f_st), None
+        fake_source, fake_target = self._both(self.decoder, f_ss, f_st)
+        return fake_target, fake_source
+
+    def _both(self, part: Callable[[Tensor], Tensor], a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        """`part` on both branches, as one batch where that gives equal numbers."""
+        if self.separate_branches and self.training:
+            return part(a), part(b)
+        return part(torch.cat((a, b))).chunk(2)

@@ -1,0 +1,145 @@
+"""Losses of DPTN (section 3.3 of the paper): unweighted terms, no backward, no device calls.
+
+Everything is computed in float32, also when the features come in bfloat16.
+"""
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models import VGG19_Weights
+from torchvision.models.vgg import cfgs, make_layers
+
+from models.blocks import at_least_float32
+from util.checkpoint import load_tensors
+from util.errors import UserError
+
+Loss = Callable[[Tensor], Tensor]
+
+
+def _squared_distance(goal: float) -> Loss:
+    return lambda scores: (scores - goal).square().mean()
+
+
+# mode -> (discriminator on real scores, discriminator on fake scores, generator on fake scores)
+GAN_MODES: dict[str, tuple[Loss, Loss, Loss]] = {
+    "lsgan": (_squared_distance(1), _squared_distance(0), _squared_distance(1)),
+    "vanilla": (
+        lambda scores: F.softplus(-scores).mean(),  # binary cross-entropy with logits against 1
+        lambda scores: F.softplus(scores).mean(),
+        lambda scores: F.softplus(-scores).mean(),
+    ),
+    "hinge": (
+        lambda scores: F.relu(1 - scores).mean(),
+        lambda scores: F.relu(1 + scores).mean(),
+        lambda scores: -scores.mean(),
+    ),
+    "wgangp": (lambda scores: -scores.mean(), lambda scores: scores.mean(), lambda scores: -scores.mean()),
+}
+
+
+class GANLoss:
+    """The three losses of one GAN mode on patch scores of any shape."""
+
+    def __init__(self, mode: str) -> None:
+        self.discriminator_real, self.discriminator_fake, self.generator = GAN_MODES[mode]
+
+
+def gradient_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+    """WGAN-GP's mean (|gradient| - 1)^2 at random mixtures of real and fake images (B,3,H,W), unweighted."""
+    mix = torch.rand(len(real), 1, 1, 1, device=real.device)
+    mixed = (mix * real + (1 - mix) * fake).detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(discriminator(mixed).sum(), mixed, create_graph=True)
+    return (at_least_float32(gradient).flatten(1).norm(dim=1) - 1).square().mean()
+
+
+# torchvision's vgg19().features: the ReLU after each named convolution
+CONTENT_LAYERS = {1: "relu1_1", 6: "relu2_1", 11: "relu3_1", 20: "relu4_1", 29: "relu5_1"}
+STYLE_LAYERS = {8: "relu2_2", 17: "relu3_4", 26: "relu4_4", 31: "relu5_2"}
+
+
+class VGG19Features(nn.Module):
+    """Frozen VGG19 up to relu5_2, fed [-1, 1] images **without** ImageNet normalisation, as published."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = make_layers(cfgs["E"], batch_norm=False)[: max(STYLE_LAYERS) + 1]
+        for module in self.features:
+            if isinstance(module, nn.ReLU):
+                module.inplace = False
+        self.requires_grad_(False).eval()
+
+    def forward(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """(N,3,H,W) -> content features (5) and style features (4), each (N,C,h,w)."""
+        content, style = [], []
+        x = images
+        for index, module in enumerate(self.features):
+            x = module(x)
+            if index in CONTENT_LAYERS:
+                content.append(x)
+            elif index in STYLE_LAYERS:
+                style.append(x)
+        return content, style
+
+
+def mean_absolute(a: Tensor, b: Tensor) -> Tensor:
+    """Mean absolute difference of each sample: two (N,...) -> (N,)."""
+    return (at_least_float32(a) - at_least_float32(b)).abs().flatten(1).mean(1)
+
+
+def gram_matrix(features: Tensor) -> Tensor:
+    """(N,C,h,w) -> (N,C,C) F F^T / (h*w*C), float32."""
+    with torch.autocast(features.device.type, enabled=False):
+        flat = at_least_float32(features).flatten(2)
+        return flat @ flat.transpose(1, 2) / flat[0].numel()
+
+
+def content_and_style(
+    vgg: Callable[[Tensor], tuple[list[Tensor], list[Tensor]]], fakes: Tensor, reals: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Two image batches (N,3,H,W) in [-1, 1] -> content (N,) and style (N,) terms, unweighted.
+
+    Content sums the mean absolute feature differences, style those of the Gram matrices. Only `fakes` gets a
+    gradient.
+    """
+    with torch.no_grad():
+        real_content, real_style = vgg(reals)
+    fake_content, fake_style = vgg(fakes)
+    content = sum(mean_absolute(a, b) for a, b in zip(fake_content, real_content))
+    style = sum(mean_absolute(gram_matrix(a), gram_matrix(b)) for a, b in zip(fake_style, real_style))
+    return content, style
+
+
+def load_vgg19(source: str) -> VGG19Features:
+    """VGG19 by `--vgg_weights`: 'imagenet' (torchvision, cached under TORCH_HOME), 'random' (seeded), or a file.
+
+    A file is a torchvision vgg19 state dict; its `features.*` keys up to relu5_2 are enough.
+    """
+    vgg = VGG19Features()
+    if source == "random":
+        generator = torch.Generator().manual_seed(0)
+        for module in vgg.features:
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
+                nn.init.zeros_(module.bias)
+        return vgg
+    if source == "imagenet":
+        try:
+            state = VGG19_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True, weights_only=True)
+        except (OSError, RuntimeError, zipfile.BadZipFile) as error:
+            raise UserError(
+                f"--vgg_weights imagenet: torchvision could not fetch its VGG19 weights ({error}). Put "
+                f"{Path(VGG19_Weights.IMAGENET1K_V1.url).name} under {torch.hub.get_dir()}/checkpoints, or give "
+                "--vgg_weights PATH (a torchvision vgg19 state dict), or --vgg_weights random for a trial."
+            ) from error
+    else:
+        state = load_tensors(source, what="VGG19 weights (--vgg_weights)")
+    wanted = vgg.state_dict()
+    wrong = [key for key in wanted if key not in state or state[key].shape != wanted[key].shape]
+    if wrong:
+        raise UserError(f"{source}: not a torchvision vgg19 state dict: missing or mis-shaped {', '.join(wrong[:10])}")
+    vgg.load_state_dict({key: state[key] for key in wanted})
+    return vgg

@@ -1,0 +1,64 @@
+"""Builds the networks from options: `define_G`, `define_D`, and the choices behind their flags."""
+
+from argparse import Namespace
+from collections.abc import Callable
+from functools import partial
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from models.blocks import Norm
+from models.discriminator import Discriminator
+from models.generator import Generator
+
+# --norm: (for feature maps, for transformer tokens). The published instance norms keep no running statistics.
+NORMS: dict[str, tuple[Norm, Norm]] = {
+    "instance": (partial(nn.InstanceNorm2d, affine=True), partial(nn.InstanceNorm1d, affine=True)),
+    "batch": (nn.BatchNorm2d, nn.BatchNorm1d),
+}
+
+INIT_GAIN = 0.02
+INITIALISERS: dict[str, Callable[[Tensor], Tensor]] = {
+    "orthogonal": partial(nn.init.orthogonal_, gain=INIT_GAIN),
+    "normal": partial(nn.init.normal_, std=INIT_GAIN),
+    "xavier": partial(nn.init.xavier_normal_, gain=INIT_GAIN),
+    "kaiming": nn.init.kaiming_normal_,
+}
+
+
+def initialise(net: nn.Module, init_type: str) -> None:
+    """Weights of every convolution and linear layer by `init_type`, their biases 0, norms as torch makes them.
+
+    The fused attention input projections stay Xavier-uniform, as published.
+    """
+    for name, module in net.named_modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear) and not name.endswith("in_proj"):
+            INITIALISERS[init_type](module.weight)
+            nn.init.zeros_(module.bias)
+
+
+def define_G(opt: Namespace) -> Generator:
+    norm, token_norm = NORMS[opt.norm]
+    return Generator(
+        ngf=opt.ngf, layers=opt.layers_g, num_blocks=opt.num_blocks, heads=opt.nhead, num_cabs=opt.num_CABs,
+        num_ttbs=opt.num_TTBs, norm=norm, token_norm=token_norm, separate_branches=opt.norm == "batch",
+    )  # fmt: skip
+
+
+def define_D(opt: Namespace) -> Discriminator:
+    """PyTorch's default convolution weights and zero biases, whatever `--init_type` says.
+
+    On purpose: the published training ran its initialiser on a stale copy of the spectrally normalised weights,
+    so the discriminator behind the paper's numbers kept the defaults.
+    """
+    return Discriminator(opt.ndf, opt.dis_layers)
+
+
+def linear_decay(optimizer: Optimizer, niter: int, niter_decay: int) -> LambdaLR:
+    """Epochs 1..niter at the full rate, then a straight line that would reach 0 one epoch after the last."""
+
+    def factor(epochs_done: int) -> float:
+        return 1.0 - max(0, epochs_done + 1 - niter) / (niter_decay + 1)
+
+    return LambdaLR(optimizer, factor)

@@ -1,0 +1,139 @@
+"""Key names of published DPTN checkpoints, and the way between them and ours.
+
+Published files are plain state dicts, often with a `module.` prefix, in which some tensors stand under two names
+(aliases). They load as they are, and the generator that we save carries the same keys, aliases included.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from util.checkpoint import load_tensors, save_file
+from util.errors import UserError, summarise
+
+
+def _same(ours: str, published: str, parts: dict[str, str]) -> dict[str, str]:
+    return {f"{ours}.{a}": f"{published}.{b}" for a, b in parts.items()}
+
+
+_FIRST_DOWN = {"conv1": "model.0", "norm": "model.1", "conv2": "model.3"}
+_TWO_CONVS = {"norm1": "model.0", "conv1": "model.2", "norm2": "model.3", "conv2": "model.5"}
+_UP = {"norm1": "model.0", "conv": "model.2", "norm2": "model.3", "up": "model.5", "shortcut": "shortcut.0"}
+
+
+def _attention(ours: str, published: str) -> dict[str, str]:
+    return {
+        f"{ours}.in_proj.weight": f"{published}.in_proj_weight",
+        f"{ours}.in_proj.bias": f"{published}.in_proj_bias",
+        f"{ours}.out_proj": f"{published}.out_proj",
+    }
+
+
+# Our prefix -> published prefix. '#' is a block's number, from 0, the same on both sides.
+KEYS: dict[str, str] = {
+    # generator: pose-image encoder
+    **_same("encoder.first", "block0", _FIRST_DOWN),
+    **_same("encoder.down.#", "encoder#", _TWO_CONVS),
+    **_same("encoder.residual.#", "mblock#", {**_TWO_CONVS, "shortcut": "shortcut.0"}),
+    # generator: source encoder
+    **_same("source_encoder.first", "source_encoder.block0", _FIRST_DOWN),
+    **_same("source_encoder.down.#", "source_encoder.encoder#", _TWO_CONVS),
+    # generator: Pose Transformer Module
+    **_attention("ptm.cabs.#.self_attention", "PTM.encoder.layers.#.self_attn"),
+    **_attention("ptm.ttbs.#.self_attention", "PTM.decoder.layers.#.self_attn"),
+    **_attention("ptm.ttbs.#.cross_attention", "PTM.decoder.layers.#.multihead_attn"),
+    **_same("ptm.cabs.#.feed_forward", "PTM.encoder.layers.#", {"linear1": "linear1", "linear2": "linear2"}),
+    **_same("ptm.ttbs.#.feed_forward", "PTM.decoder.layers.#", {"linear1": "linear1", "linear2": "linear2"}),
+    **_same("ptm.cabs.#", "PTM.encoder.layers.#", {"norm1.norm": "norm1", "norm2.norm": "norm2"}),
+    **_same(
+        "ptm.ttbs.#",
+        "PTM.decoder.layers.#",
+        {"norm1.norm": "norm1", "norm2.norm": "norm2", "norm3.norm": "norm3"},
+    ),
+    "ptm.norm.norm": "PTM.decoder.norm",
+    # generator: decoder
+    **_same("decoder.up.#", "decoder#", _UP),
+    "decoder.output.conv": "outconv.model.2",
+    # discriminator (weight_orig, weight_u, weight_v and bias have the published names)
+    **_same("first", "block0", {"conv1": "model.0", "conv2": "model.2", "shortcut": "shortcut.1"}),
+    **_same("blocks.#", "encoder#", {"conv1": "model.1", "conv2": "model.3", "shortcut": "shortcut.1"}),
+    "head": "conv",
+}
+
+# Published prefix -> second published name of the same tensor.
+ALIASES: dict[str, str] = {
+    "mblock#.model.2": "mblock#.conv1",
+    "mblock#.model.5": "mblock#.conv2",
+    "mblock#.shortcut.0": "mblock#.bypass",
+    "outconv.model.2": "outconv.conv1",
+}
+
+
+def _rules(table: Mapping[str, str]) -> list[tuple[re.Pattern[str], str]]:
+    """Prefix table -> patterns and their replacements; '#' becomes a captured number."""
+    return [
+        (re.compile(re.escape(prefix).replace(r"\#", r"(\d+)") + r"(?=\.|$)"), other.replace("#", r"\1"))
+        for prefix, other in table.items()
+    ]
+
+
+_KEY_RULES, _ALIAS_RULES = _rules(KEYS), _rules(ALIASES)
+
+
+def _translate(key: str, rules: list[tuple[re.Pattern[str], str]]) -> str | None:
+    """`key` with its known prefix replaced, or None if no rule knows it."""
+    for pattern, replacement in rules:
+        if match := pattern.match(key):
+            return match.expand(replacement) + key[match.end() :]
+    return None
+
+
+def to_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Our state dict under the published names, aliases included (they share their memory)."""
+    published = {}
+    for key, tensor in state.items():
+        name = _translate(key, _KEY_RULES)
+        if name is None:
+            raise KeyError(f"{key} has no published name: add it to models/published_weights.py")
+        published[name] = tensor
+        if alias := _translate(name, _ALIAS_RULES):
+            published[alias] = tensor
+    return published
+
+
+def load_network(net: nn.Module, path: str | Path, what: str) -> None:
+    """Fill `net` with the published-format file at `path`, whole or not at all.
+
+    Raises UserError, listing them, for missing, unexpected and mis-shaped keys, for aliases that disagree and for
+    tensors with NaN or infinity.
+    """
+    given = {key.removeprefix("module."): tensor for key, tensor in load_tensors(path, what).items()}
+    wanted = net.state_dict()
+    state, problems = {}, []
+    for key, target in wanted.items():
+        name = _translate(key, _KEY_RULES)
+        alias = _translate(name, _ALIAS_RULES)
+        found = [given.pop(n) for n in (name, alias) if n in given]
+        if not found:
+            problems.append(f"missing key {name} {tuple(target.shape)}")
+        elif any(tensor.shape != target.shape for tensor in found):
+            problems.append(f"key {name}: shape {tuple(found[0].shape)}, expected {tuple(target.shape)}")
+        elif not all(torch.isfinite(tensor).all() for tensor in found):
+            problems.append(f"key {name}: contains NaN or infinity")
+        elif len(found) == 2 and not torch.equal(*found):
+            problems.append(f"keys {name} and {alias} should be the same tensor and differ")
+        else:
+            state[key] = found[0]
+    problems += [f"unexpected key {key} {tuple(tensor.shape)}" for key, tensor in given.items()]
+    if problems:
+        raise UserError(f"{path}: does not fit this {what} (check --norm and the size flags):\n{summarise(problems)}")
+    net.load_state_dict(state)
+
+
+def save_network(net: nn.Module, path: str | Path) -> None:
+    """Write `net` in the published format: CPU tensors in plain memory order under the published keys."""
+    state = {key: tensor.detach().cpu().contiguous() for key, tensor in net.state_dict().items()}
+    save_file(to_published(state), path)

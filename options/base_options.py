@@ -1,0 +1,106 @@
+"""Flags that training and testing share, and how a command line is read.
+
+The chosen model and data set add their own flags and defaults (`modify_commandline_options`). Reading is strict: no
+abbreviations, no unknown flags, every value checked. Nothing here touches a device or writes a file.
+"""
+
+import argparse
+from collections.abc import Sequence
+
+from data import dataset_names, find_dataset
+from models import find_model, model_names
+from models.base_model import PRECISIONS
+from util.arguments import count, number, positive_int
+
+
+class BaseOptions:
+    """Parser of one command. `is_train` and `add_flags` are what a subclass changes."""
+
+    is_train: bool
+    description: str
+
+    def add_flags(self, parser: argparse.ArgumentParser) -> None:
+        run = parser.add_argument_group("run")
+        run.add_argument("--name", help="name of the run: its folder below --checkpoints_dir")
+        run.add_argument("--model", default="DPTN", choices=model_names(), help="which model")
+        run.add_argument(
+            "--checkpoints_dir",
+            default="./checkpoints",
+            metavar="DIR",
+            help="runs and their weights live here",
+        )
+        run.add_argument(
+            "--gpu_ids", "--gpu_id", metavar="ID",
+            help="CUDA GPU to use, -1 for the CPU; without it CUDA if there is one, else Apple's MPS, else the CPU",
+        )  # fmt: skip
+        run.add_argument("--seed", type=number(int, 0, 2**32), default=0, help="seed of all random numbers")
+
+        data = parser.add_argument_group("data")
+        data.add_argument("--dataset_mode", default="fashion", choices=dataset_names(), help="which data set")
+        data.add_argument("--dataroot", metavar="DIR", help="folder with train/, test/ and the csv files")
+        data.add_argument("--batchSize", type=positive_int, default=1, metavar="N", help="pairs in a batch")
+        data.add_argument("--nThreads", type=count, default=2, metavar="N", help="processes that decode photos")
+        data.add_argument("--max_dataset_size", type=positive_int, metavar="N", help="use the first N pairs only")
+
+        speed = parser.add_argument_group("precision and speed")
+        speed.add_argument(
+            "--precision",
+            choices=list(PRECISIONS),
+            default="fp32",
+            help="bf16: autocast, losses stay in fp32",
+        )
+        speed.add_argument(
+            "--channels_last",
+            action=argparse.BooleanOptionalAction,
+            default=True,
+            help="memory order N,H,W,C",
+        )
+        speed.add_argument(
+            "--compile", action=argparse.BooleanOptionalAction, default=False,
+            help="torch.compile: slow first steps, faster later ones; needs a C++ compiler on the CPU",
+        )  # fmt: skip
+
+    def parser(self, argv: Sequence[str] | None = None) -> argparse.ArgumentParser:
+        """The full parser for the model and data set that `argv` names."""
+        parser = argparse.ArgumentParser(
+            description=self.description, allow_abbrev=False, formatter_class=_Formatter, add_help=False
+        )
+        self.add_flags(parser)
+        chosen, _ = parser.parse_known_args(argv)
+        parser.add_argument("-h", "--help", action="help", help="show this list and exit")
+        find_model(chosen.model).modify_commandline_options(parser, self.is_train)
+        find_dataset(chosen.dataset_mode).modify_commandline_options(parser)
+        return parser
+
+    def parse(self, argv: Sequence[str] | None = None) -> argparse.Namespace:
+        """Options of a command line (default: this process's); exits with status 2 on a bad one."""
+        parser = self.parser(argv)
+        opt = parser.parse_args(argv)
+        try:
+            self.validate(opt)
+        except ValueError as error:
+            parser.error(str(error))
+        self.text = describe(opt, parser)
+        return opt
+
+    def validate(self, opt: argparse.Namespace) -> None:
+        """What no single flag can check alone; ValueError."""
+        if not opt.name or opt.name in (".", "..") or "/" in opt.name or "\\" in opt.name:
+            raise ValueError(f"--name '{opt.name}': must be the name of one folder")
+        find_model(opt.model).validate_options(opt, find_dataset(opt.dataset_mode).network_size)
+
+
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Defaults in the help, but not where there is none to show."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
+def describe(opt: argparse.Namespace, parser: argparse.ArgumentParser) -> str:
+    """One line an option, sorted; what differs from its default is marked."""
+    lines = []
+    for name, value in sorted(vars(opt).items()):
+        default = parser.get_default(name)
+        lines.append(f"{name}: {value}" + (f"    [default: {default}]" if value != default else ""))
+    return "\n".join(lines)

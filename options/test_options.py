@@ -1,0 +1,27 @@
+"""Flags of test.py."""
+
+import argparse
+
+from options.base_options import BaseOptions
+from util.image import IMAGE_FORMATS
+
+
+class TestOptions(BaseOptions):
+    __test__ = False  # not a test case, whatever pytest thinks of the name
+    is_train = False
+    description = "Draw every pair of the test split with a trained generator."
+
+    def add_flags(self, parser: argparse.ArgumentParser) -> None:
+        super().add_flags(parser)
+        test = parser.add_argument_group("testing")
+        test.add_argument(
+            "--which_epoch",
+            default="latest",
+            metavar="EPOCH",
+            help="weights to load: EPOCH_net_G.pth, latest or a number",
+        )
+        test.add_argument("--results_dir", default="./results", metavar="DIR", help="images go here")
+        test.add_argument(
+            "--image_format", choices=list(IMAGE_FORMATS), default="jpg",
+            help="jpg (quality 75) is the paper's protocol; png is lossless",
+        )  # fmt: skip

@@ -1,0 +1,62 @@
+"""Tensor files: read safely (no code is ever run), written whole or not at all."""
+
+import os
+import pickle
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from util.errors import UserError
+
+
+def load_file(path: str | Path, what: str) -> Any:
+    """What `torch.save` wrote, on the CPU; a UserError says which file is missing or damaged and what it is."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: {what} not found. Check the path and the name of the run.")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"{path}: {what} cannot be read; the file is damaged or not a tensor file ({reason})"
+        ) from error
+
+
+def load_tensors(path: str | Path, what: str) -> dict[str, Tensor]:
+    """A plain state dict: names to tensors."""
+    state = load_file(path, what)
+    if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
+        raise UserError(f"{path}: expected a state dict (names to tensors) as {what}, got {type(state).__name__}")
+    return state
+
+
+def save_file(content: Any, path: str | Path) -> None:
+    """`torch.save` to a temporary file beside `path`, flushed to disk, then put in its place in one step.
+
+    Whatever happens, `path` holds either the old content or the new. A failed write is a UserError.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = file.name
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise UserError(f"{path}: could not be written ({error}); what was there before is untouched") from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

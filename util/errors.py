@@ -1,0 +1,25 @@
+"""Errors that are the user's to mend: one clear line and exit status 2, never a traceback."""
+
+import sys
+from collections.abc import Callable, Sequence
+
+
+class UserError(Exception):
+    """Bad input. The message says what is wrong, where, and what to do."""
+
+
+def summarise(problems: Sequence[str], shown: int = 10) -> str:
+    """The first `shown` problems, one an indented line, and how many more there are."""
+    lines = [f"  {problem}" for problem in problems[:shown]]
+    if len(problems) > shown:
+        lines.append(f"  ... and {len(problems) - shown} more ({len(problems)} in all)")
+    return "\n".join(lines)
+
+
+def run_main(main: Callable[[], None]) -> None:
+    """Run a command's `main`; a UserError becomes one message on stderr and exit status 2."""
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

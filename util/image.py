@@ -1,0 +1,61 @@
+"""All ways between uint8 pictures and the networks' [-1, 1], resizing and writing."""
+
+import io
+import os
+from pathlib import Path
+
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from util.errors import UserError
+
+IMAGE_FORMATS = {
+    "jpg": {"format": "JPEG"},
+    "png": {"format": "PNG"},
+}  # Pillow's JPEG quality: its default, 75
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """uint8 0..255 -> float32 -1..1."""
+    return images.float() / 127.5 - 1
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """-1..1 -> uint8 0..255, rounded (the published code truncates, which darkens a quarter of the levels by one)."""
+    return ((images.float() + 1) * 127.5).round().clamp(0, 255).byte()
+
+
+def resize_uint8(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """uint8 (B,3,H,W) -> uint8 at `size` (H, W), bilinear with half-pixel centres and no anti-aliasing."""
+    if tuple(images.shape[-2:]) == size:
+        return images
+    return F.interpolate(images.float(), size, mode="bilinear", align_corners=False).round().byte()
+
+
+def to_pil(image: Tensor) -> Image.Image:
+    """uint8 (3,H,W) -> picture."""
+    return Image.fromarray(image.permute(1, 2, 0).cpu().numpy())
+
+
+def save_image(image: Image.Image, path: Path) -> None:
+    """Write by the ending of `path` (one of IMAGE_FORMATS), whole or not at all."""
+    encoded = io.BytesIO()
+    image.save(encoded, **IMAGE_FORMATS[path.suffix.removeprefix(".")])
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        temporary.write_bytes(encoded.getvalue())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"{path}: could not be written ({error})") from error
+
+
+def contact_sheet(rows: list[list[Image.Image]]) -> Image.Image:
+    """Pictures of one size in rows, without gaps."""
+    width, height = rows[0][0].size
+    sheet = Image.new("RGB", (width * max(map(len, rows)), height * len(rows)), "white")
+    for y, row in enumerate(rows):
+        for x, image in enumerate(row):
+            sheet.paste(image, (x * width, y * height))
+    return sheet
