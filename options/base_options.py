@@ -52,7 +52,7 @@ class BaseOptions:
         speed.add_argument(
             "--channels_last",
             action=argparse.BooleanOptionalAction,
-            default=True,
+            default=False,
             help="memory order N,H,W,C",
         )
         speed.add_argument(

@@ -1,8 +1,10 @@
-"""A second, slow DPTN generator for the tests: functional, driven by the published keys alone, one branch at a time,
-with torch's own multi-head attention. It shares no code with models/ and runs in any precision."""
+"""A second, slow DPTN for the tests: functional, driven by the published keys alone, one branch and one loss term at a
+time, with torch's own multi-head attention and spectral norm. It shares no code with models/, in any precision."""
 
+import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torchvision.models import vgg19
 
 State = dict[str, Tensor]
 
@@ -85,9 +87,87 @@ def _decode(w: State, x: Tensor) -> Tensor:
 
 def generator(w: State, image: Tensor, source_pose: Tensor, target_pose: Tensor) -> tuple[Tensor, Tensor]:
     """Published state dict, image (B,3,H,W), two heat map stacks (B,18,H,W) -> (fake_target, fake_source)."""
-    import torch
-
     f_ss = _residual(w, _encode(w, "", torch.cat((image, source_pose, source_pose), 1)))
     f_st = _residual(w, _encode(w, "", torch.cat((image, source_pose, target_pose), 1)))
     f_s = _encode(w, "source_encoder.", image)
     return _decode(w, _transform(w, f_ss, f_st, f_s)), _decode(w, f_ss)
+
+
+def discriminator(layers: int) -> nn.Module:
+    """Modules under the published names, with torch's own spectral norm (its state dict is the published one)."""
+
+    def conv(a: int, b: int, kernel: int, stride: int = 1) -> nn.Module:
+        return nn.utils.spectral_norm(nn.Conv2d(a, b, kernel, stride, (kernel - 1) // 2))
+
+    class Block(nn.Module):
+        def __init__(self, a: int, b: int, first: bool) -> None:
+            super().__init__()
+            main = [conv(a, b if first else a, 3), nn.LeakyReLU(0.1), conv(b if first else a, b, 4, 2)]
+            self.model = nn.Sequential(*main) if first else nn.Sequential(nn.LeakyReLU(0.1), *main)
+            self.shortcut = nn.Sequential(nn.AvgPool2d(2), conv(a, b, 1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.model(x) + self.shortcut(x)
+
+    net = nn.Sequential()
+    widths = [3, 32, 64, 128, 128][: layers + 1]
+    for i in range(layers):
+        net.add_module("block0" if i == 0 else f"encoder{i - 1}", Block(widths[i], widths[i + 1], i == 0))
+    net.add_module("act", nn.LeakyReLU(0.1))
+    net.add_module("conv", conv(widths[-1], 1, 1))
+    return net
+
+
+class Trainer:
+    """Section 5 of the paper's training, written out: lsgan, one term at a time."""
+
+    def __init__(
+        self, g: State, d: State, vgg: State, layers: int, lambdas: dict[str, float], t_s_ratio: float
+    ) -> None:
+        self.g = g
+        self.g_parameters = list({id(v): v.requires_grad_() for v in g.values()}.values())
+        self.d = discriminator(layers).to(next(iter(d.values())).dtype)
+        self.d.load_state_dict(d)
+        self.features = vgg19().features[:32].to(next(iter(vgg.values())).dtype)
+        self.features.load_state_dict({k.removeprefix("features."): v for k, v in vgg.items()})
+        self.features.requires_grad_(False)
+        self.lambdas, self.ratio = lambdas, t_s_ratio
+        self.adam_g = torch.optim.Adam(self.g_parameters, 2e-4, (0.5, 0.999), foreach=False)
+        self.adam_d = torch.optim.Adam(self.d.parameters(), 2e-5, (0.5, 0.999), foreach=False)
+
+    def layer(self, image: Tensor, index: int) -> Tensor:
+        for module in self.features[: index + 1]:
+            image = F.relu(image) if isinstance(module, nn.ReLU) else module(image)
+        return image
+
+    def content(self, a: Tensor, b: Tensor) -> Tensor:
+        return sum(F.l1_loss(self.layer(a, i), self.layer(b, i)) for i in (1, 6, 11, 20, 29))
+
+    def style(self, a: Tensor, b: Tensor) -> Tensor:
+        def gram(f: Tensor) -> Tensor:
+            return torch.einsum("nchw,ndhw->ncd", f, f) / (f.shape[1] * f.shape[2] * f.shape[3])
+
+        return sum(F.l1_loss(gram(self.layer(a, i)), gram(self.layer(b, i))) for i in (8, 17, 26, 31))
+
+    def step(self, source: Tensor, target: Tensor, source_pose: Tensor, target_pose: Tensor) -> dict[str, float]:
+        fake_target, fake_source = generator(self.g, source, source_pose, target_pose)
+        on_real, on_fake = self.d(target), self.d(fake_target.detach())
+        loss_d = 0.5 * (F.mse_loss(on_real, torch.ones_like(on_real)) + F.mse_loss(on_fake, torch.zeros_like(on_fake)))
+        self.adam_d.zero_grad()
+        loss_d.backward()
+        self.adam_d.step()
+
+        on_fake = self.d(fake_target)
+        losses = {"ad_gen_t": self.lambdas["g"] * F.mse_loss(on_fake, torch.ones_like(on_fake))}
+        for branch, fake, real in (("t", fake_target, target), ("s", fake_source, source)):
+            losses[f"app_gen_{branch}"] = self.lambdas["rec"] * F.l1_loss(fake, real)
+            losses[f"content_gen_{branch}"] = self.lambdas["content"] * self.content(fake, real)
+            losses[f"style_gen_{branch}"] = self.lambdas["style"] * self.style(fake, real)
+        share = {"t": self.ratio, "s": 1 - self.ratio}
+        total = sum(loss * (1 if name == "ad_gen_t" else share[name[-1]]) for name, loss in losses.items())
+        self.adam_g.zero_grad()
+        gradients = torch.autograd.grad(total, self.g_parameters)
+        for parameter, gradient in zip(self.g_parameters, gradients):
+            parameter.grad = gradient
+        self.adam_g.step()
+        return {name: loss.item() for name, loss in losses.items()} | {"dis_img_gen_t": loss_d.item()}

@@ -1,0 +1,144 @@
+"""How fast the networks run here, against what the processor can do.
+
+    python scripts/benchmark.py                       # everything: some minutes, most of them compiling
+    python scripts/benchmark.py --only inference --sizes 256x256 --no-compile
+
+Every row stands beside a 2048^3 matrix product timed right before it in the same precision: "of matmul" is the fraction
+of that rate, the number to compare between machines. Times are medians; the first calls (compilation) are not counted,
+but shown as "warm-up". Operations are counted by torch, two a multiply-add, for one image (inference) or one pair
+(training step: both branches, three discriminator passes, VGG19 on four images, all backward passes).
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from models import create_model
+from models.base_model import PRECISIONS, BaseModel
+from options.test_options import TestOptions
+from options.train_options import TrainOptions
+from util.arguments import positive_int
+from util.distributed import describe_device, select_device
+from util.errors import run_main
+
+SIZES = {"256x256": ((256, 256), "fashion"), "128x64": ((128, 64), "market")}
+BATCHES = {("inference", "256x256"): (1, 8), ("inference", "128x64"): (32,), ("training", "256x256"): (4,),
+           ("training", "128x64"): (16,)}  # fmt: skip
+WORK = ("inference", "training")
+
+
+def synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def median_seconds(call: Callable[[], object], repeats: int, device: torch.device) -> float:
+    times = []
+    for _ in range(repeats):
+        synchronise(device)
+        start = time.perf_counter()
+        call()
+        synchronise(device)
+        times.append(time.perf_counter() - start)
+    return sorted(times)[len(times) // 2]
+
+
+def matmul_rate(dtype: torch.dtype, device: torch.device, size: int = 2048) -> float:
+    """GFLOP/s of a size^3 matrix product."""
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    torch.mm(a, b)
+    return 2 * size**3 / median_seconds(lambda: torch.mm(a, b), 9, device) / 1e9
+
+
+def random_batch(batch: int, size: tuple[int, int]) -> dict[str, torch.Tensor]:
+    """What a loader gives, filled with noise."""
+    data = {}
+    for role in ("source", "target"):
+        data[f"{role}_image"] = torch.randint(0, 256, (batch, 3, *size), dtype=torch.uint8)
+        data[f"{role}_keypoints"] = torch.randint(0, min(size), (batch, 18, 2)).float()
+    return data
+
+
+def build(work: str, mode: str, flags: list[str], device: torch.device) -> BaseModel:
+    flags = ["--name=benchmark", f"--dataset_mode={mode}", *flags]
+    if work == "inference":
+        return create_model(TestOptions().parse(flags), device, is_train=False)
+    layers = {"fashion": 4, "market": 3}[mode]
+    return create_model(
+        TrainOptions().parse([*flags, "--vgg_weights=random", f"--dis_layers={layers}"]), device, is_train=True
+    )
+
+
+def runner(model: BaseModel, work: str, batch: dict[str, torch.Tensor]) -> Callable[[], None]:
+    """One call from the loader's batch to images, or to changed weights."""
+
+    def run() -> None:
+        model.set_input(batch)
+        model.test() if work == "inference" else model.optimize_parameters()
+
+    return run
+
+
+def gflop_per_image(work: str, mode: str, size: tuple[int, int], device: torch.device) -> float:
+    run = runner(build(work, mode, [], device), work, random_batch(2, size))
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops() / 2 / 1e9
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--only", choices=WORK, action="append", help="one kind of work (may be repeated)")
+    parser.add_argument("--sizes", choices=list(SIZES), nargs="+", default=list(SIZES), help="H x W of the images")
+    parser.add_argument("--precisions", choices=list(PRECISIONS), nargs="+", default=list(PRECISIONS))
+    parser.add_argument(
+        "--compile", action=argparse.BooleanOptionalAction, help="only with, or only without; default: both"
+    )
+    parser.add_argument(
+        "--channels_last", action=argparse.BooleanOptionalAction, default=False, help="memory order N,H,W,C"
+    )
+    parser.add_argument("--batch", type=positive_int, help="batch size; default: as in the README's table")
+    parser.add_argument("--repeats", type=positive_int, default=7, help="timed calls a row")
+    parser.add_argument("--gpu_ids", "--gpu_id", metavar="ID", help="as in train.py")
+    args = parser.parse_args()
+    device = select_device(args.gpu_ids)
+    print(f"torch {torch.__version__}, {describe_device(device)}")
+    print("| work | size | batch | precision | compile | s/image | GFLOP/image | GFLOP/s | of matmul | warm-up s |")
+    print("|---|---|---|---|---|---|---|---|---|---|", flush=True)
+    for work, name in product(args.only or WORK, args.sizes):
+        size, mode = SIZES[name]
+        gflop = gflop_per_image(work, mode, size, device)
+        compiled = (False, True) if args.compile is None else (args.compile,)
+        batches = (args.batch,) if args.batch else BATCHES[work, name]
+        for precision, compiling, batch in product(args.precisions, compiled, batches):
+            flags = [f"--precision={precision}", "--compile" if compiling else "--no-compile"]
+            flags.append("--channels_last" if args.channels_last else "--no-channels_last")
+            torch.compiler.reset()
+            run = runner(build(work, mode, flags, device), work, random_batch(batch, size))
+            start = time.perf_counter()
+            run()
+            run()
+            synchronise(device)
+            warm_up = time.perf_counter() - start
+            peak = matmul_rate(PRECISIONS[precision], device)
+            seconds = median_seconds(run, args.repeats, device) / batch
+            rate = gflop / seconds
+            print(
+                f"| {work} | {name} | {batch} | {precision} | {'yes' if compiling else 'no'} | {seconds:.4f} "
+                f"| {gflop:.1f} | {rate:.0f} | {rate / peak:.0%} | {warm_up:.1f} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    run_main(main)

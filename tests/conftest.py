@@ -1,0 +1,137 @@
+"""Shared fixtures: options, a small data set on disk, networks filled by formula."""
+
+import json
+import os
+import subprocess
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from data.keypoints import draw_heat_maps
+from models import create_model
+from models.base_model import BaseModel
+from models.published_weights import to_published
+from options.test_options import TestOptions
+from options.train_options import TrainOptions
+from tests.formula import formula_array, formula_images, formula_keypoints
+
+REPOSITORY = Path(__file__).parent.parent
+GOLDENS = np.load(REPOSITORY / "tests/goldens/network_goldens.npz")
+OFFICIAL_KEYS = json.loads((REPOSITORY / "tests/goldens/official_checkpoint_keys.json").read_text())
+CPU = torch.device("cpu")
+TINY_G = ["--ngf=8", "--layers_g=2", "--num_blocks=1", "--num_CABs=1", "--num_TTBs=1"]
+TINY = [*TINY_G, "--ndf=8", "--dis_layers=2", "--vgg_weights=random"]
+
+
+def train_options(*flags: str) -> Namespace:
+    return TrainOptions().parse(["--name=x", "--gpu_ids=-1", "--vgg_weights=random", *flags])
+
+
+def test_options(*flags: str) -> Namespace:
+    return TestOptions().parse(["--name=x", "--gpu_ids=-1", *flags])
+
+
+test_options.__test__ = False  # a helper, not a test
+
+
+def fill_by_formula(net: nn.Module) -> None:
+    """Every tensor of a network from its published name; aliases take the value of their first name."""
+    state = net.state_dict()
+    names: dict[int, list[str]] = {}
+    for name, tensor in to_published(state).items():
+        names.setdefault(id(tensor), []).append(OFFICIAL_KEYS["generator_aliases"].get(name, name))
+    filled = {}
+    for key, tensor in state.items():
+        (first,) = set(names[id(tensor)])
+        filled[key] = torch.from_numpy(formula_array(first, tuple(tensor.shape)))
+    net.load_state_dict(filled)
+
+
+def formula_model(*flags: str) -> BaseModel:
+    """A training model with formula weights in generator, discriminator and VGG19."""
+    model = create_model(train_options(*flags), CPU, is_train=True)
+    for net in model.nets.values():
+        fill_by_formula(net)
+    model.vgg.load_state_dict(
+        {key: torch.from_numpy(formula_array(key, tuple(v.shape))) for key, v in model.vgg.state_dict().items()}
+    )
+    return model
+
+
+def formula_pose(name: str, n: int, h: int, w: int) -> Tensor:
+    keypoints = torch.from_numpy(formula_keypoints(name, n, h, w)).float()
+    keypoints[(keypoints == -1).any(-1)] = torch.nan
+    return draw_heat_maps(keypoints, (h, w))
+
+
+def set_formula_input(model: BaseModel, n: int, h: int, w: int, dtype: torch.dtype = torch.float32) -> None:
+    """The goldens' inputs, past the loader's uint8."""
+    for role in ("source", "target"):
+        image = torch.from_numpy(formula_images(role, (n, 3, h, w))).to(dtype)
+        setattr(model, f"{role}_image", image)
+        setattr(model, f"{role}_pose", formula_pose(f"{role}_pose", n, h, w).to(dtype))
+
+
+def random_batch(n: int = 2, h: int = 64, w: int = 32, seed: int = 0) -> dict:
+    """What a loader gives."""
+    random = np.random.RandomState(seed)
+    batch = {}
+    for role in ("source", "target"):
+        smooth = (formula_images(role, (n, 3, h, w), seed) + 1) * 127.5
+        batch[f"{role}_image"] = torch.from_numpy(smooth.astype(np.uint8))
+        keypoints = np.stack([random.randint(0, h, (n, 18)), random.randint(0, w, (n, 18))], -1).astype(np.float32)
+        keypoints[random.rand(n, 18) < 0.2] = np.nan
+        batch[f"{role}_keypoints"] = torch.from_numpy(keypoints)
+        batch[f"{role}_name"] = [f"{role}{i}.jpg" for i in range(n)]
+    return batch
+
+
+def write_keypoints(path: Path, rows: dict[str, np.ndarray], separator: str = ":") -> None:
+    lines = ["name:keypoints_y:keypoints_x"]
+    lines += [separator.join((name, str(k[:, 0].tolist()), str(k[:, 1].tolist()))) for name, k in rows.items()]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def make_market(root: Path, photos: int = 6, pairs: int = 8, phases: Sequence[str] = ("train", "test")) -> Path:
+    """A small set in the layout of Market-1501: smooth pictures, random joints."""
+    random = np.random.RandomState(0)
+    for phase in phases:
+        (root / phase).mkdir(parents=True, exist_ok=True)
+        names = [f"{i:04d}_c1s1_{phase}.jpg" for i in range(photos)]
+        pixels = ((formula_images(phase, (photos, 3, 128, 64)) + 1) * 127.5).astype(np.uint8)
+        for name, image in zip(names, pixels):
+            Image.fromarray(image.transpose(1, 2, 0)).save(root / phase / name)
+        joints = {n: np.stack([random.randint(0, 128, 18), random.randint(0, 64, 18)], 1) for n in names}
+        for keypoints in joints.values():
+            keypoints[random.rand(18) < 0.2] = -1
+        write_keypoints(root / f"market-annotation-{phase}.csv", joints, ": ")
+        rows = [(names[i % photos], names[(i * 2 + 1) % photos]) for i in range(pairs)]
+        lines = ["from,to", *(f"{a},{b}" for a, b in rows)]
+        (root / f"market-pairs-{phase}.csv").write_text("\n".join(lines) + "\n")
+    return root
+
+
+@pytest.fixture
+def market(tmp_path: Path) -> Path:
+    return make_market(tmp_path / "market")
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
+    """Runs a script of the repository in a process of its own, in an empty folder, on one thread."""
+
+    def run(script: str, *flags: object, **environment: str) -> subprocess.CompletedProcess:
+        work = tmp_path / "work"
+        work.mkdir(exist_ok=True)
+        variables = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+        line = [sys.executable, str(REPOSITORY / script), *map(str, flags)]
+        return subprocess.run(line, cwd=work, capture_output=True, text=True, timeout=300, env=variables)
+
+    return run

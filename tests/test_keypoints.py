@@ -1,0 +1,56 @@
+"""Heat maps against a slow double-precision reference."""
+
+import numpy as np
+import pytest
+import torch
+
+from data.keypoints import JOINTS, LIMBS, draw_heat_maps, scale_keypoints
+
+
+def slow_heat_maps(keypoints: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    maps = np.zeros((len(keypoints), *size))
+    for joint, (y, x) in enumerate(keypoints):
+        if np.isnan(y):
+            continue
+        for row in range(size[0]):
+            for col in range(size[1]):
+                maps[joint, row, col] = np.exp(-((row - y) ** 2 + (col - x) ** 2) / (2 * 6.0**2))
+    return maps
+
+
+@pytest.mark.parametrize("size", [(32, 48), (128, 64)])
+def test_heat_maps_against_double_precision(size):
+    random = np.random.RandomState(1)
+    keypoints = random.randint(-40, 160, (2, 18, 2)).astype(np.float32)  # inside, outside, far outside
+    keypoints[random.rand(2, 18) < 0.2] = np.nan
+    maps = draw_heat_maps(torch.from_numpy(keypoints), size)
+    assert maps.dtype == torch.float32
+    for ours, joints in zip(maps.numpy(), keypoints.astype(np.float64)):
+        np.testing.assert_array_equal(ours, slow_heat_maps(joints, size).astype(np.float32))
+
+
+def test_very_far_and_missing_joints_leave_nothing():
+    keypoints = torch.tensor([[[1e9, -1e9], [torch.nan, torch.nan], [torch.nan, 5], [3, 4]]])
+    sums = draw_heat_maps(keypoints, (64, 64)).sum((2, 3))[0]
+    assert sums[:2].tolist() == [0, 0]
+    assert sums[2] == 0
+    assert sums[3] > 1
+
+
+def test_scaling_truncates_towards_zero():
+    keypoints = torch.tensor([[100.0, 101.0], [-1.0, -3.0], [torch.nan, torch.nan], [255.0, 175.0]])
+    scaled = scale_keypoints(keypoints, (256, 176), (256, 256))
+    wanted = [[100, int(101 * 256 / 176)], [-1, int(-3 * 256 / 176)], [np.nan, np.nan], [255, int(175 * 256 / 176)]]
+    np.testing.assert_array_equal(scaled, np.array(wanted, np.float32))
+
+
+def test_a_scaled_coordinate_of_minus_one_is_not_missing():
+    scaled = scale_keypoints(torch.tensor([[10.0, -3.0]]), (128, 64), (64, 32))
+    assert scaled.tolist() == [[5.0, -1.0]]
+    assert draw_heat_maps(scaled.expand(1, 18, 2), (64, 32)).max() > 0.9
+
+
+def test_joint_table():
+    assert len(JOINTS) == 18
+    assert JOINTS[14:] == ("right eye", "left eye", "right ear", "left ear")
+    assert {joint for limb in LIMBS for joint in limb} == set(range(18))
