@@ -1,0 +1,177 @@
+"""train.py and test.py as a user runs them, on a small set and tiny networks."""
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import test as test_command
+import train as train_command
+from data.pairs import read_pairs, result_name
+from models.dptn_model import LOSS_NAMES
+from tests.conftest import TINY, TINY_G, make_market, write_keypoints
+
+COMMON = ["--gpu_id=-1", "--dataset_mode=market", "--nThreads=0"]
+LOG_LINE = re.compile(r"\(epoch: (\d+), iters: (\d+), total iters: (\d+), time: \d+\.\d{3}\)((?: \w+: -?\d+\.\d{6})+)")
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path):
+    """run('train', flags...) in this process, in an empty folder."""
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+
+    def call(command: str, *flags: object) -> None:
+        monkeypatch.setattr(sys, "argv", [f"{command}.py", *map(str, flags)])
+        {"train": train_command, "test": test_command}[command].main()
+
+    return call
+
+
+def train_flags(market: Path, *flags: str) -> list[str]:
+    return [*COMMON, *TINY, f"--dataroot={market}", "--batchSize=3", "--niter=1", "--niter_decay=1", *flags]
+
+
+def losses_logged(name: str) -> list[tuple]:
+    """(epoch, iters, total iters, losses by name) of each line of a run's loss_log.txt."""
+    rows = []
+    for line in Path(f"checkpoints/{name}/loss_log.txt").read_text().splitlines():
+        match = LOG_LINE.fullmatch(line)
+        assert match, line
+        pairs = re.findall(r"(\w+): (-?\d+\.\d+)", match[4])
+        rows.append((*map(int, match.group(1, 2, 3)), {name: float(value) for name, value in pairs}))
+    return rows
+
+
+def test_train_writes_what_it_says(run, market):
+    run(
+        "train", *train_flags(market), "--name=a", "--print_freq=3", "--display_freq=6", "--save_latest_freq=6",
+        "--save_epoch_freq=2", "--save_by_iter",
+    )  # fmt: skip
+    rows = losses_logged("a")
+    assert [row[:3] for row in rows] == [(1, 3, 3), (1, 6, 6), (2, 3, 9), (2, 6, 12)]  # 8 pairs, the tail dropped
+    assert all(tuple(losses) == LOSS_NAMES for *_, losses in rows)
+    files = {p.name for p in Path("checkpoints/a").iterdir() if p.is_file()}
+    assert files == {
+        "loss_log.txt", "train_opt.txt", "latest_net_G.pth", "latest_net_D.pth", "2_net_G.pth", "6_net_G.pth",
+        "12_net_G.pth",
+    }  # fmt: skip
+    sheets = sorted(Path("checkpoints/a/web/images").iterdir())
+    assert [s.name for s in sheets] == ["epoch001_iters000000006.jpg", "epoch002_iters000000012.jpg"]
+    assert Image.open(sheets[0]).size == (6 * 64, 3 * 128)
+    options = Path("checkpoints/a/train_opt.txt").read_text()
+    assert "batchSize: 3    [default: 1]" in options
+    assert "\nlr: 0.0002\n" in options
+    last, kept = (torch.load(f"checkpoints/a/{n}_net_G.pth", weights_only=True) for n in ("latest", 2))
+    assert all(torch.equal(last[key], kept[key]) for key in last)
+
+
+def test_frequencies_that_are_no_multiple_of_the_batch(run, market):
+    run("train", *train_flags(market, "--batchSize=4"), "--name=a", "--print_freq=6")
+    assert [row[2] for row in losses_logged("a")] == [8, 12]  # 6, 12 are crossed at 8, 12; 16 crosses nothing
+
+
+def test_seed_repeats_a_run(run, market):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        run("train", *train_flags(market), f"--name={name}", f"--seed={seed}", "--print_freq=3")
+    a, b, c = map(losses_logged, "abc")
+    assert a == b != c
+
+
+def test_workers_do_not_change_the_run(run, market):
+    for name, workers in (("a", 0), ("b", 2)):
+        run("train", *train_flags(market), f"--name={name}", f"--nThreads={workers}", "--print_freq=3")
+    assert losses_logged("a") == losses_logged("b")
+
+
+def test_load_pretrain(run, market, capsys):
+    run("train", *train_flags(market), "--name=a")
+    start = Path("checkpoints/a")
+    run("train", *train_flags(market), "--name=b", "--lr=0", f"--load_pretrain={start}", "--seed=9")
+    assert "started from checkpoints/a: networks G, D" in capsys.readouterr().out
+    for net in "GD":
+        a, b = (torch.load(f"checkpoints/{run}/latest_net_{net}.pth", weights_only=True) for run in "ab")
+        assert all(torch.equal(a[key], b[key]) for key in a if not key.endswith(("_u", "_v")))
+    (start / "latest_net_D.pth").unlink()
+    run("train", *train_flags(market), "--name=c", "--lr=0", f"--load_pretrain={start}")
+    assert "networks G\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("image_format", ["jpg", "png"])
+def test_test_draws_every_pair(run, market, image_format):
+    run("train", *train_flags(market), "--name=a")
+    flags = [*COMMON, *TINY_G, "--name=a", f"--dataroot={market}", f"--image_format={image_format}"]
+    for size in (1, 3):
+        run("test", *flags, f"--batchSize={size}", f"--results_dir=results/{size}")
+    names = {result_name(*pair, image_format) for pair in read_pairs(market / "market-pairs-test.csv")}
+    assert len(names) > 5
+    for size in (1, 3):
+        assert {p.name for p in Path(f"results/{size}").iterdir()} == names
+    for name in names:
+        one, three = (np.array(Image.open(f"results/{size}/{name}")).astype(int) for size in (1, 3))
+        assert one.shape == (128, 64, 3)
+        assert np.abs(one - three).max() <= (1 if image_format == "png" else 8)
+
+
+def test_test_draws_fashion_at_the_stored_size(run, tmp_path):
+    root = tmp_path / "fashion"
+    (root / "test").mkdir(parents=True)
+    pixels = np.random.RandomState(0).randint(0, 256, (256, 176, 3), np.uint8)
+    Image.fromarray(pixels).save(root / "test/a.jpg")
+    (root / "fasion-resize-pairs-test.csv").write_text("from,to\na.jpg,a.jpg\n")
+    write_keypoints(root / "fasion-resize-annotation-test.csv", {"a.jpg": np.full((18, 2), 40)})
+    market = make_market(tmp_path / "market")
+    run("train", *train_flags(market), "--name=a")
+    run("test", "--gpu_id=-1", "--dataset_mode=fashion", *TINY_G, "--name=a", f"--dataroot={root}")
+    assert Image.open("results/a_2_a_vis.jpg").size == (176, 256)
+
+
+def test_kept_epochs_can_be_tested(run, market):
+    run("train", *train_flags(market), "--name=a", "--save_epoch_freq=1")
+    run("test", *COMMON, *TINY_G, "--name=a", f"--dataroot={market}", "--which_epoch=1")
+    assert len(list(Path("results").iterdir())) > 5
+
+
+class TestErrors:
+    """One clear line, exit status 2, no traceback."""
+
+    def check(self, done, *parts: str) -> None:
+        assert done.returncode == 2, done.stderr
+        assert "Traceback" not in done.stderr
+        for part in parts:
+            assert part in done.stderr
+
+    def test_missing_checkpoint(self, command, market):
+        done = command("test.py", *COMMON, "--name=gone", f"--dataroot={market}")
+        self.check(done, "checkpoints/gone/latest_net_G.pth", "not found")
+        assert not list(market.parent.glob("work/results/*"))
+
+    def test_other_network_size(self, command, run, market):
+        run("train", *train_flags(market), "--name=a")
+        done = command("test.py", *COMMON, "--name=a", f"--dataroot={market}")
+        self.check(done, "does not fit this network G", "block0.model.0.weight", "in all)")
+
+    def test_gpu_that_is_not_there(self, command, market):
+        done = command("train.py", f"--dataroot={market}", "--gpu_id=0", CUDA_VISIBLE_DEVICES="")
+        self.check(done, "--gpu_ids 0: this machine has no CUDA GPUs")
+
+    def test_typo(self, command):
+        self.check(command("train.py", "--lambda_recc=3"), "unrecognized arguments: --lambda_recc=3")
+
+    def test_incomplete_data(self, command, market):
+        (market / "train/0003_c1s1_train.jpg").unlink()
+        shutil.rmtree(market / "test")
+        done = command("train.py", *train_flags(market))
+        self.check(done, "market-pairs-train.csv, row", "0003_c1s1_train.jpg")
+        assert not list(market.parent.glob("work/checkpoints/*"))
+
+    def test_no_place_for_results(self, command, run, market):
+        run("train", *train_flags(market), "--name=a")
+        Path("results").write_text("a file")
+        self.check(command("test.py", *COMMON, *TINY_G, "--name=a", f"--dataroot={market}"), "cannot make the folder")
