@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from data import create_loader
+from data import create_test_loader
 from data.pairs import result_name
 from models import create_model
 from options.test_options import TestOptions
@@ -30,7 +30,7 @@ def main() -> None:
     seed_everything(opt.seed)
     model = create_model(opt, device, is_train=False)
     model.load_networks(model.run_dir, opt.which_epoch)
-    loader = create_loader(opt, "test", device)
+    loader = create_test_loader(opt, device)
     results_dir = Path(opt.results_dir)
     try:
         results_dir.mkdir(parents=True, exist_ok=True)

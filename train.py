@@ -3,66 +3,132 @@
     python train.py --name=DPTN_fashion --model=DPTN --dataset_mode=fashion --dataroot=./dataset/fashion --batchSize 32
     python train.py --name=DPTN_market --model=DPTN --dataset_mode=market --dataroot=./dataset/market --dis_layers=3 \\
         --lambda_g=5 --lambda_rec 2 --t_s_ratio=0.8 --save_latest_freq=10400 --batchSize 32
+    python train.py --name=DPTN_fashion --continue_train                  # goes on exactly where the run was saved
+    torchrun --nproc_per_node=4 train.py --name=DPTN_fashion ...          # four GPUs; --batchSize is their total
 
 Add --gpu_id=-1 for the CPU. All flags: python train.py --help
 """
 
-import time
+import sys
+from pathlib import Path
 
-from tqdm import tqdm
-
-from data import create_loader
+from data import create_train_loaders
 from models import create_model
 from options.train_options import TrainOptions
-from util.distributed import describe_device, select_device
-from util.errors import run_main
+from util import distributed
+from util.errors import UserError, run_main
+from util.loss_watch import LossWatch
 from util.reproducibility import seed_everything
+from util.signals import StopRequest
+from util.steps import Steps
+from util.training_state import Progress, check_data, load_state, restore_random, save_state
+from util.validation import validate
 from util.visualizer import Visualizer
 
 
 def main() -> None:
     options = TrainOptions()
     opt = options.parse()
-    device = select_device(opt.gpu_ids)
-    print(f"{options.text}\ndevice: {describe_device(device)}")
-    seed_everything(opt.seed)
-    loader = create_loader(opt, "train", device)
-    model = create_model(opt, device, is_train=True)
-    if opt.load_pretrain:
-        print(f"started from {opt.load_pretrain}: networks {', '.join(model.load_pretrained(opt.load_pretrain))}")
-    visualizer = Visualizer(model.run_dir)
-    visualizer.write_options(options.text, "train_opt.txt")
-    print(f"{len(loader.dataset)} pairs, {len(loader)} batches an epoch; {model.describe()}")
+    run_dir = Path(opt.checkpoints_dir) / opt.name
+    state_file = run_dir / "latest_state.pt"
+    state = None
+    if opt.continue_train:
+        state = load_state(state_file)
+        opt = options.resume(state["options"], opt)
+    elif taken := [path for path in (state_file, run_dir / "latest_net_G.pth") if path.exists()]:
+        raise UserError(
+            f"{taken[0]} exists and would be overwritten. Go on with that run by --continue_train, start from its "
+            "weights by --load_pretrain with another --name, or give another --name"
+        )
+    device = distributed.start(opt.gpu_ids)
+    progress = Progress(**state["progress"]) if state else Progress()
 
-    total = 0  # samples since the start of training
-    for epoch in range(1, opt.niter + opt.niter_decay + 1):
-        loader.set_position(epoch)
-        bar = tqdm(loader, total=len(loader), desc=f"epoch {epoch}", unit="batch", disable=None)
-        since_log, logged_at = time.perf_counter(), total
-        for step, batch in enumerate(bar, start=1):
+    seed_everything(opt.seed)
+    loader, val_loader = create_train_loaders(opt, device)
+    model = create_model(opt, device, is_train=True)
+    visualizer = Visualizer(opt, model.run_dir, progress.total if state else None)
+    visualizer.say(f"{options.text}\ndevice: {distributed.describe_device(device)}\n{model.parameter_table()}")
+    data = {"train": loader.dataset.fingerprint(), "validation": val_loader and val_loader.dataset.fingerprint()}
+    visualizer.write_run_files(options, opt, device=distributed.describe_device(device), data=data, model=model)
+    if val_loader and distributed.is_main():
+        val_loader.dataset.write_pairs(model.run_dir / "val_pairs.csv")
+    if state:
+        check_data(state, data)
+        model.load_state_dict(state["model"])
+        restore_random(state)
+        visualizer.say(f"continuing in epoch {progress.epoch}, after {progress.total} samples")
+    else:
+        if opt.load_pretrain:
+            names = ", ".join(model.load_pretrained(opt.load_pretrain))
+            visualizer.say(f"started from {opt.load_pretrain}: networks {names}")
+        seed_everything(opt.seed + distributed.rank())
+
+    def save(*labels: str | int) -> None:
+        """'latest', the generator under `labels`, and the state last: it never promises files that are not there."""
+        watch.check()
+        distributed.check_weights(model.nets)
+
+        def networks() -> None:
+            model.save_networks("latest")
+            for label in labels:
+                model.save_networks(label, names=("G",))
+
+        distributed.run_on_main(networks)
+        save_state(state_file, progress, model.state_dict(), vars(opt), data)
+
+    def validate_epoch() -> None:
+        """Once after each epoch: score the held-out pairs and keep the best generator."""
+        values, better = {}, False
+        if distributed.is_main():
+            values = validate(model, val_loader)
+            better = values["ssim"] > progress.best_ssim
+            progress.best_ssim = max(progress.best_ssim, values["ssim"])
+        progress.validated = progress.epoch - 1
+        visualizer.log_validation(progress.validated, progress.total, values, better)
+        save(*(["best"] if distributed.maximum(better) else []))
+
+    watch, stop = LossWatch(), StopRequest()
+    last_epoch = opt.niter + opt.niter_decay
+    visualizer.say(
+        f"{len(loader.dataset)} pairs, {len(loader)} batches an epoch, epochs {progress.epoch} to {last_epoch}"
+    )
+    while True:
+        if val_loader and progress.validated < progress.epoch - 1:
+            validate_epoch()
+        if progress.epoch > last_epoch:
+            break
+        loader.set_position(progress.epoch, progress.batches_done)
+        steps = Steps(loader, f"epoch {progress.epoch}/{last_epoch}", progress.batches_done, opt.batchSize)
+        for batch in steps:
             model.set_input(batch)
             model.optimize_parameters()
-            total += opt.batchSize
+            progress.batches_done += 1
+            progress.total += opt.batchSize
+            watch.record(progress.total, batch["source_name"] + batch["target_name"], model.losses)
 
-            def due(frequency: int, total: int = total) -> bool:
-                return total // frequency > (total - opt.batchSize) // frequency
+            def due(frequency: int) -> bool:
+                return progress.total // frequency > (progress.total - opt.batchSize) // frequency
 
             if due(opt.print_freq):
+                watch.check()
                 losses = model.current_losses()
-                seconds = (time.perf_counter() - since_log) / (total - logged_at)
-                tqdm.write(visualizer.log_losses(epoch, step * opt.batchSize, total, seconds, losses))
-                since_log, logged_at = time.perf_counter(), total
-            if due(opt.display_freq):
-                visualizer.save_sheet(epoch, total, model.current_pictures())
-            if due(opt.save_latest_freq):
-                model.save_networks("latest")
-                if opt.save_by_iter:
-                    model.save_networks(total, names=("G",))
+                samples = progress.batches_done * opt.batchSize
+                visualizer.log_losses(progress.epoch, samples, progress.total, steps.seconds_per_sample(), losses)
+            if due(opt.display_freq) and distributed.is_main():
+                visualizer.show(progress.epoch, progress.total, model.current_pictures())
+            stopping = distributed.maximum(stop.number)
+            if stopping or due(opt.save_latest_freq):
+                save(*([progress.total] if opt.save_by_iter and due(opt.save_latest_freq) else []))
+            if stopping:
+                visualizer.say(f"stopped by signal {stopping}; go on with: {options.resume_command(opt)}")
+                sys.exit(128 + stopping)
         model.update_learning_rate()
-        model.save_networks("latest")
-        if epoch % opt.save_epoch_freq == 0:
-            model.save_networks(epoch, names=("G",))
-    print(f"done: {total} samples; weights in {model.run_dir}")
+        progress.next_epoch()
+        save(*([progress.epoch - 1] if (progress.epoch - 1) % opt.save_epoch_freq == 0 else []))
+        visualizer.update_page()
+    stop.restore()
+    visualizer.close()
+    visualizer.say(f"done: {progress.total} samples; weights in {model.run_dir}")
 
 
 if __name__ == "__main__":

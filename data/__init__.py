@@ -1,5 +1,6 @@
-"""Finds a data set by name and builds its loader."""
+"""Finds a data set by name and builds its loaders."""
 
+import weakref
 from argparse import Namespace
 from collections.abc import Iterator
 from importlib import import_module
@@ -9,8 +10,11 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Sampler
 
+from data.pairs import hold_out
 from data.pose_pair_dataset import PosePairDataset
+from util import distributed
 from util.errors import UserError
+from util.signals import ignore_in_worker
 
 
 def dataset_names() -> list[str]:
@@ -63,17 +67,20 @@ class BatchSampler(Sampler[list[int]]):
 class PairLoader:
     """A data set and its batches: dicts of tensors and name lists. Iterating gives the epoch set by `set_position`."""
 
-    def __init__(self, dataset: PosePairDataset, sampler: BatchSampler, workers: int, pin_memory: bool) -> None:
+    def __init__(self, dataset: PosePairDataset, sampler: BatchSampler, workers: int, device: torch.device) -> None:
         self.dataset, self.sampler = dataset, sampler
         self.loader = DataLoader(
             dataset,
             batch_sampler=sampler,
             num_workers=workers,
-            pin_memory=pin_memory,
+            pin_memory=device.type == "cuda",
             persistent_workers=workers > 0,
-            worker_init_fn=_one_thread,
+            worker_init_fn=_start_worker,
             generator=torch.Generator().manual_seed(sampler.seed),  # leaves the global random state alone
         )
+
+        # the workers ignore signals, so they must be told to end, also when an error ends the program
+        weakref.finalize(self, _end_workers, self.loader)
 
     def __len__(self) -> int:
         return len(self.sampler)
@@ -91,20 +98,52 @@ class PairLoader:
             raise UserError(str(error).rsplit("UserError: ", 1)[-1].strip()) from error
 
 
-def _one_thread(_worker: int) -> None:
+def _end_workers(loader: DataLoader) -> None:
+    iterator, loader._iterator = loader._iterator, None
+    if iterator is not None:
+        iterator._shutdown_workers()
+
+
+def _start_worker(_worker: int) -> None:
     torch.set_num_threads(1)
+    ignore_in_worker()
 
 
-def create_loader(opt: Namespace, phase: str, device: torch.device, rank: int = 0, processes: int = 1) -> PairLoader:
-    """The pairs of `phase` ('train': shuffled unless --serial_batches, full batches; 'test': all, in csv order)."""
-    dataset = find_dataset(opt.dataset_mode)(opt, phase)
-    training = phase == "train"
-    if training and len(dataset) < opt.batchSize:
+def create_test_loader(opt: Namespace, device: torch.device) -> PairLoader:
+    """All pairs of the test split, in csv order."""
+    dataset = find_dataset(opt.dataset_mode)(opt, "test")
+    sampler = BatchSampler(len(dataset), opt.batchSize, shuffle=False, seed=opt.seed, drop_tail=False)
+    return PairLoader(dataset, sampler, opt.nThreads, device)
+
+
+def create_train_loaders(opt: Namespace, device: torch.device) -> tuple[PairLoader, PairLoader | None]:
+    """Training pairs (shuffled unless --serial_batches; this process's share of full batches of --batchSize), and
+    with --val_pairs those of the held-out identities, else None."""
+    dataset = find_dataset(opt.dataset_mode)(opt, "train")
+    parts = distributed.processes() * opt.accumulate
+    if opt.batchSize % parts:
+        raise UserError(
+            f"--batchSize {opt.batchSize} is the total over all processes; it cannot be shared equally by "
+            f"{distributed.processes()} processes x --accumulate {opt.accumulate}"
+        )
+    validation = None
+    if opt.val_pairs:
+        kept, held_out = hold_out(dataset.pairs, dataset.identity, opt.val_pairs, opt.seed)
+        size = opt.batchSize // parts
+        sampler = BatchSampler(len(held_out), size, shuffle=False, seed=opt.seed, drop_tail=False)
+        validation = PairLoader(dataset.restricted_to(held_out), sampler, 0, device)
+        dataset = dataset.restricted_to(kept)
+    if len(dataset) < opt.batchSize:
         raise UserError(
             f"{opt.dataroot}: {len(dataset)} training pairs do not fill one batch of --batchSize {opt.batchSize}"
         )
     sampler = BatchSampler(
-        len(dataset), opt.batchSize, shuffle=training and not opt.serial_batches, seed=opt.seed, drop_tail=training,
-        rank=rank, processes=processes,
-    )  # fmt: skip
-    return PairLoader(dataset, sampler, opt.nThreads, pin_memory=device.type == "cuda")
+        len(dataset),
+        opt.batchSize,
+        shuffle=not opt.serial_batches,
+        seed=opt.seed,
+        drop_tail=True,
+        rank=distributed.rank(),
+        processes=distributed.processes(),
+    )
+    return PairLoader(dataset, sampler, opt.nThreads, device), validation

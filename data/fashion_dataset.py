@@ -1,5 +1,7 @@
 """DeepFashion in-shop clothes, 256 x 176 photos stretched to 256 x 256 (csv names misspelt as in PATN)."""
 
+import re
+
 from data.pose_pair_dataset import PosePairDataset
 
 
@@ -10,3 +12,9 @@ class FashionDataset(PosePairDataset):
     keypoints_csv = "fasion-resize-annotation-{phase}.csv"
     stored_size = (256, 176)
     network_size = (256, 256)
+
+    @staticmethod
+    def identity(name: str) -> str:
+        """'fashionWOMENDressesid0000783805_7additional.jpg' -> '...id00007838': the last two digits are an outfit."""
+        match = re.match(r".*id\d{8}", name)
+        return match.group() if match else PosePairDataset.identity(name)

@@ -42,7 +42,7 @@ def draw_heat_maps(keypoints: Tensor, size: tuple[int, int]) -> Tensor:
     rows, columns = (torch.arange(length, dtype=torch.int32, device=keypoints.device) for length in size)
     squared = (rows - y).square().unsqueeze(-1) + (columns - x).square().unsqueeze(-2)  # (B,18,H,W)
     table = _gaussian_table(keypoints.device)
-    return torch.take(table, squared.clamp_(max=len(table) - 1).long())
+    return table.gather(0, squared.clamp_(max=len(table) - 1).long().flatten()).view_as(squared)
 
 
 @lru_cache

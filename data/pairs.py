@@ -10,7 +10,8 @@ Every problem of a file is collected and reported with its row before any traini
 import csv
 import json
 import math
-from collections.abc import Iterator
+import random
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -92,6 +93,31 @@ def check_pairs(
             problems.append(f"{pairs_csv}, row {row}: {name} has no row in {keypoints_csv}")
     if problems:
         raise UserError(f"the data set under {photo_dir.parent} is incomplete:\n{summarise(problems)}")
+
+
+def hold_out(
+    pairs: list[Pair], identity: Callable[[str], str], wanted: int, seed: int
+) -> tuple[list[Pair], list[Pair]]:
+    """Split off whole identities, in an order fixed by `seed`, until they are worth `wanted` pairs.
+
+    Returns (kept, held out). No photo of a held-out identity is in a kept pair; a pair of two identities of which one
+    is held out is in neither. Raises UserError where nothing would be left to train on.
+    """
+    people = sorted({identity(name) for pair in pairs for name in pair})
+    own: dict[str, list[int]] = {person: [] for person in people}
+    for number, pair in enumerate(pairs):
+        if identity(pair.source) == identity(pair.target):
+            own[identity(pair.source)].append(number)
+    random.Random(seed).shuffle(people)
+    held, numbers = set(), []
+    while people and len(numbers) < wanted:
+        person = people.pop()
+        held.add(person)
+        numbers += own[person]
+    kept = [pair for pair in pairs if not held & {identity(pair.source), identity(pair.target)}]
+    if len(numbers) < wanted or not kept:
+        raise UserError(f"--val_pairs {wanted}: too many for {len(pairs)} training pairs of {len(own)} identities")
+    return kept, [pairs[number] for number in sorted(numbers)]
 
 
 def _rows(

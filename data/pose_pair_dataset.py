@@ -3,7 +3,9 @@
 dataroot/{train,test}/*.jpg    dataroot/{pairs csv}    dataroot/{keypoints csv}
 """
 
+import hashlib
 from argparse import ArgumentParser, Namespace
+from copy import copy
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from data.keypoints import scale_keypoints
-from data.pairs import check_pairs, read_keypoints, read_pairs
+from data.pairs import Pair, check_pairs, read_keypoints, read_pairs
 from util.errors import UserError
 
 
@@ -38,6 +40,11 @@ class PosePairDataset(Dataset):
         """Defaults of this data set; a subclass with flags of its own adds them here."""
         parser.set_defaults(name=cls.default_name, dataroot=cls.default_root)
 
+    @staticmethod
+    def identity(name: str) -> str:
+        """Which person a photo shows, by its name: what comes before the first underscore."""
+        return name.split("_", 1)[0]
+
     def __init__(self, opt: Namespace, phase: str) -> None:
         """Read and check everything but the photos themselves. Raises UserError listing all that is wrong."""
         root = Path(opt.dataroot)
@@ -45,6 +52,7 @@ class PosePairDataset(Dataset):
             raise UserError(f"--dataroot {root}: no such folder")
         self.photo_dir = root / phase
         pairs_csv, keypoints_csv = (root / name.format(phase=phase) for name in (self.pairs_csv, self.keypoints_csv))
+        self.csv_files = (pairs_csv, keypoints_csv)
         self.pairs = read_pairs(pairs_csv)[: opt.max_dataset_size]
         keypoints = read_keypoints(keypoints_csv)
         check_pairs(self.pairs, keypoints, self.photo_dir, pairs_csv, keypoints_csv)
@@ -52,6 +60,12 @@ class PosePairDataset(Dataset):
         self._row = {name: row for row, name in enumerate(names)}
         stacked = torch.from_numpy(np.stack([keypoints[name] for name in names]))
         self._keypoints = scale_keypoints(stacked, self.stored_size, self.network_size)  # (photos,18,2)
+
+    def restricted_to(self, pairs: list[Pair]) -> "PosePairDataset":
+        """The same data set with other pairs of the same photos."""
+        other = copy(self)
+        other.pairs = pairs
+        return other
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -63,6 +77,16 @@ class PosePairDataset(Dataset):
             sample[f"{role}_keypoints"] = self._keypoints[self._row[name]]
             sample[f"{role}_name"] = name
         return sample
+
+    def write_pairs(self, path: Path) -> None:
+        """The pairs as a csv that `read_pairs` reads."""
+        lines = ["from,to", *(f"{pair.source},{pair.target}" for pair in self.pairs)]
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What identifies the data: SHA-256 of the csv files, and counts."""
+        hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in self.csv_files}
+        return {"csv_sha256": hashes, "pairs": len(self.pairs), "photos": len(self._row)}
 
     def _load_photo(self, name: str) -> Tensor:
         """uint8 (3,H,W), stretched to the network resolution (PIL bilinear) where the stored size differs."""

@@ -3,14 +3,14 @@
 from abc import ABC, abstractmethod
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR
 
 from models.published_weights import load_network, save_network
 from util.errors import UserError
@@ -25,8 +25,10 @@ class BaseModel(ABC):
         self.opt, self.device, self.is_train = opt, device, is_train
         self.nets: dict[str, nn.Module] = {}
         self.optimizers: dict[str, Optimizer] = {}
-        self.schedulers: dict[str, LRScheduler] = {}
+        self.schedulers: dict[str, LambdaLR] = {}
         self.run_dir = Path(opt.checkpoints_dir) / opt.name
+        if device.type == "mps" and opt.precision != "fp32":
+            raise UserError(f"--precision {opt.precision} needs CUDA or the CPU; Apple's MPS computes in fp32 here")
         if device.type == "cuda":
             torch.set_float32_matmul_precision("high")  # TF32, as in the published training
             torch.backends.cudnn.allow_tf32 = True
@@ -65,12 +67,15 @@ class BaseModel(ABC):
 
     def autocast(self) -> AbstractContextManager:
         dtype = PRECISIONS[self.opt.precision]
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=dtype is torch.bfloat16)
+        return nullcontext() if dtype is torch.float32 else torch.autocast(self.device.type, dtype=dtype)
 
     def images_to_device(self, images: Tensor) -> Tensor:
         """uint8 (B,3,H,W) on the host -> the same on the device, in the chosen memory order."""
         order = torch.channels_last if self.opt.channels_last else torch.contiguous_format
-        return images.to(self.device, non_blocking=True).contiguous(memory_format=order)
+        return self.to_device(images).contiguous(memory_format=order)
+
+    def to_device(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device, non_blocking=self.device.type == "cuda")  # pinned memory, on CUDA only
 
     def save_networks(self, label: str | int, names: Iterable[str] | None = None) -> None:
         """Write `{label}_net_{name}.pth`, by default for every network, in the published format."""
@@ -90,10 +95,34 @@ class BaseModel(ABC):
         self.load_networks(directory, "latest", there)
         return there
 
-    def describe(self) -> str:
-        """Parameter counts, for people."""
-        counts = {name: sum(p.numel() for p in net.parameters()) for name, net in self.nets.items()}
-        return ", ".join(f"network {name} has {number:,} parameters" for name, number in counts.items())
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a training step reads or changes: tensors and plain Python only."""
+        return {
+            "nets": {name: net.state_dict() for name, net in self.nets.items()},
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "schedulers": {name: scheduler.state_dict() for name, scheduler in self.schedulers.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Undo everything since `state_dict`."""
+        for kind, owners in (("nets", self.nets), ("optimizers", self.optimizers), ("schedulers", self.schedulers)):
+            for name, owner in owners.items():
+                owner.load_state_dict(state[kind][name])
+        for scheduler in self.schedulers.values():  # the schedule may have been prolonged since
+            rates = [
+                base * factor(scheduler.last_epoch) for base, factor in zip(scheduler.base_lrs, scheduler.lr_lambdas)
+            ]
+            for group, rate in zip(scheduler.optimizer.param_groups, rates):
+                group["lr"] = rate
+
+    def parameter_table(self) -> str:
+        """Parameters of each part of each network, for people."""
+        rows = []
+        for name, net in self.nets.items():
+            parts = {part: sum(p.numel() for p in module.parameters()) for part, module in net.named_children()}
+            rows += [f"{name}.{part:<16} {number:>12,}" for part, number in parts.items()]
+            rows.append(f"{name:<18} {sum(parts.values()):>12,}")
+        return "\n".join(rows)
 
     def update_learning_rate(self) -> None:
         """Call at the end of each epoch."""

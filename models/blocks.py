@@ -5,6 +5,7 @@ All are pre-activation: norm, LeakyReLU(0.1), convolution. Letters: B batch, C c
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,11 @@ def leaky_relu(x: Tensor) -> Tensor:
 def at_least_float32(x: Tensor) -> Tensor:
     """bfloat16 to float32; float32, and the float64 that the tests use, as they are."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def full_precision(x: Tensor) -> AbstractContextManager:
+    """Switches autocast off where it can be on: MPS always computes in float32 here."""
+    return nullcontext() if x.device.type == "mps" else torch.autocast(x.device.type, enabled=False)
 
 
 class FirstDownBlock(nn.Module):

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.blocks import at_least_float32, leaky_relu
+from models.blocks import at_least_float32, full_precision, leaky_relu
 
 
 class SpectralNormConv2d(nn.Module):
@@ -26,10 +26,10 @@ class SpectralNormConv2d(nn.Module):
         self.register_buffer("weight_u", F.normalize(torch.randn(rows), dim=0))
         self.register_buffer("weight_v", F.normalize(torch.randn(columns), dim=0))
 
-    def normalised_weight(self) -> Tensor:
+    def normalised_weight(self, iterate: bool) -> Tensor:
         matrix = self.weight_orig.flatten(1)
-        with torch.autocast(matrix.device.type, enabled=False):
-            if self.training:
+        with full_precision(matrix):
+            if self.training and iterate:
                 with torch.no_grad():
                     v = F.normalize(matrix.t().mv(self.weight_u), dim=0, eps=1e-12)
                     u = F.normalize(matrix.mv(v), dim=0, eps=1e-12)
@@ -39,8 +39,8 @@ class SpectralNormConv2d(nn.Module):
                 u, v = self.weight_u.clone(), self.weight_v.clone()
             return self.weight_orig / u.dot(matrix.mv(v))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.normalised_weight(), self.bias, self.stride, self.padding)
+    def forward(self, x: Tensor, iterate: bool = True) -> Tensor:
+        return F.conv2d(x, self.normalised_weight(iterate), self.bias, self.stride, self.padding)
 
 
 class DiscriminatorBlock(nn.Module):
@@ -54,9 +54,9 @@ class DiscriminatorBlock(nn.Module):
         self.conv2 = SpectralNormConv2d(inner, out_channels, 4, stride=2)
         self.shortcut = SpectralNormConv2d(in_channels, out_channels, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.conv1(x if self.first else leaky_relu(x))
-        return self.conv2(leaky_relu(y)) + self.shortcut(F.avg_pool2d(x, 2))
+    def forward(self, x: Tensor, iterate: bool) -> Tensor:
+        y = self.conv1(x if self.first else leaky_relu(x), iterate)
+        return self.conv2(leaky_relu(y), iterate) + self.shortcut(F.avg_pool2d(x, 2), iterate)
 
 
 class Discriminator(nn.Module):
@@ -69,8 +69,9 @@ class Discriminator(nn.Module):
         self.blocks = nn.ModuleList(DiscriminatorBlock(a, b, first=False) for a, b in zip(widths[1:], widths[2:]))
         self.head = SpectralNormConv2d(widths[-1], 1, 1)
 
-    def forward(self, image: Tensor) -> Tensor:
-        x = self.first(image)
+    def forward(self, image: Tensor, iterate: bool = True) -> Tensor:
+        """In training mode each forward makes one power iteration, unless `iterate` is False."""
+        x = self.first(image, iterate)
         for block in self.blocks:
-            x = block(x)
-        return at_least_float32(self.head(leaky_relu(x)))
+            x = block(x, iterate)
+        return at_least_float32(self.head(leaky_relu(x), iterate))

@@ -5,7 +5,8 @@ Names of losses and outputs: `t` is source-to-target (fake_target against target
 """
 
 from argparse import ArgumentParser, Namespace
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -15,6 +16,7 @@ from data.keypoints import LIMBS, draw_heat_maps
 from models.base_model import BaseModel
 from models.losses import GAN_MODES, GANLoss, content_and_style, gradient_penalty, load_vgg19, mean_absolute
 from models.networks import INITIALISERS, NORMS, define_D, define_G, initialise, linear_decay
+from util import distributed
 from util.arguments import count, number, positive_int, weight
 from util.draw_pose import draw_skeleton
 from util.image import to_pil, to_uint8, to_unit
@@ -24,6 +26,15 @@ LOSS_NAMES = (
     "app_gen_t", "ad_gen_t", "dis_img_gen_t", "content_gen_t", "style_gen_t",
 )  # fmt: skip
 LAMBDA_GRADIENT_PENALTY = 10.0
+
+
+class Part(NamedTuple):
+    """A batch, or with --accumulate an equal part of one, on the device, as the loader made it."""
+
+    source_image: Tensor  # uint8 (B,3,H,W)
+    source_keypoints: Tensor  # (B,18,2)
+    target_image: Tensor
+    target_keypoints: Tensor
 
 
 class DPTNModel(BaseModel):
@@ -71,6 +82,8 @@ class DPTNModel(BaseModel):
         width = opt.ngf * 2 ** (opt.layers_g - 1)
         if width % opt.nhead:
             raise ValueError(f"--nhead {opt.nhead} does not divide the transformer's width {width} (--ngf, --layers_g)")
+        if opt.norm == "batch" and getattr(opt, "accumulate", 1) > 1:
+            raise ValueError("--accumulate needs --norm instance: batch norm would see a part of the batch, twice")
         for flag in ("layers_g", "dis_layers"):
             layers = getattr(opt, flag, 0)
             if any(length % 2**layers for length in network_size):
@@ -88,94 +101,143 @@ class DPTNModel(BaseModel):
             return
         # never compiled: 3 % of the work, spectral norm changes its buffers in place, WGAN-GP differentiates it twice
         self.net_D = self.nets["D"] = self.prepare(define_D(opt))
-        self.vgg = self.compiled(self.prepare(load_vgg19(opt.vgg_weights)))
+        self.vgg = None  # as many flops as the generator: left out where nothing needs it
+        if opt.lambda_content or opt.lambda_style:
+            self.vgg = self.compiled(self.prepare(load_vgg19(opt.vgg_weights)))
         self.gan_loss = GANLoss(opt.gan_mode)
         rates = {"G": opt.lr, "D": opt.lr * opt.ratio_g2d}
         for name, net in self.nets.items():
             self.optimizers[name] = torch.optim.Adam(net.parameters(), lr=rates[name], betas=(opt.beta1, 0.999))
             self.schedulers[name] = linear_decay(self.optimizers[name], opt.niter, opt.niter_decay)
-        self.losses: dict[str, Tensor] = {}
+        distributed.broadcast_weights(self.nets.values())
 
     def set_input(self, batch: dict[str, Any]) -> None:
-        size = batch["source_image"].shape[-2:]
-        self.source_image = to_unit(self.images_to_device(batch["source_image"]))  # (B,3,H,W)
-        self.target_image = to_unit(self.images_to_device(batch["target_image"]))
-        self.source_keypoints, self.target_keypoints = batch["source_keypoints"], batch["target_keypoints"]
-        self.source_pose, self.target_pose = (  # (B,18,H,W)
-            draw_heat_maps(keypoints.to(self.device, non_blocking=True), size)
-            for keypoints in (self.source_keypoints, self.target_keypoints)
-        )
+        """Takes the loader's batch; with --accumulate K it becomes K equal parts."""
+        count = self.opt.accumulate if self.is_train else 1
+        whole = [
+            self.images_to_device(batch[key]) if key.endswith("image") else self.to_device(batch[key])
+            for key in Part._fields
+        ]
+        self.parts = [Part(*tensors) for tensors in zip(*(tensor.chunk(count) for tensor in whole))]
 
-    def forward(self, reconstruct_source: bool) -> None:
+    def forward(self, part: Part, reconstruct_source: bool) -> None:
+        image = to_unit(part.source_image)  # (B,3,H,W)
+        source_pose, target_pose = (  # (B,18,H,W)
+            draw_heat_maps(keypoints, image.shape[-2:]).to(image.dtype)
+            for keypoints in (part.source_keypoints, part.target_keypoints)
+        )
         with self.autocast():
-            self.fake_target, self.fake_source = self.run_G(
-                self.source_image, self.source_pose, self.target_pose, reconstruct_source
-            )
+            self.fake_target, self.fake_source = self.run_G(image, source_pose, target_pose, reconstruct_source)
 
     def test(self) -> Tensor:
+        self.net_G.eval()
+        images = []
         with torch.inference_mode():
-            self.forward(reconstruct_source=False)
-        return self.fake_target
+            for part in self.parts:
+                self.forward(part, reconstruct_source=False)
+                images.append(self.fake_target)
+        self.net_G.train(self.is_train)
+        return torch.cat(images)
 
     def optimize_parameters(self) -> None:
-        self.forward(reconstruct_source=True)
+        """One step of the discriminator, then one of the generator.
+
+        With several parts their gradients add up to those of the whole batch. The generator then runs twice, first
+        without a graph for the discriminator's step, so that one part's graph is the most that memory must hold; and
+        only the first part of a pass makes a power iteration, so that all parts see the same discriminator.
+        """
+        self.losses = {name: torch.zeros((), device=self.device) for name in LOSS_NAMES}
+        once = len(self.parts) == 1
+        fakes = []
+        for part in self.parts:
+            with torch.set_grad_enabled(once):
+                self.forward(part, reconstruct_source=once)
+            fakes.append(self.fake_target.detach())
 
         self.net_D.requires_grad_(True)
         self.optimizers["D"].zero_grad(set_to_none=True)
-        self.discriminator_loss().backward()
-        self.optimizers["D"].step()
+        self.backward_D(fakes)
+        self.step("D")
 
         self.net_D.requires_grad_(False)
         self.optimizers["G"].zero_grad(set_to_none=True)
-        self.generator_loss().backward()
-        self.optimizers["G"].step()
+        for index, part in enumerate(self.parts):
+            if not once:
+                self.forward(part, reconstruct_source=True)
+            self.backward_G(part, iterate=index == 0)
+        self.step("G")
 
-    def discriminator_loss(self) -> Tensor:
-        fake = self.fake_target.detach()
-        with self.autocast():
-            on_real, on_fake = self.net_D(self.target_image), self.net_D(fake)
-            loss = 0.5 * (self.gan_loss.discriminator_real(on_real) + self.gan_loss.discriminator_fake(on_fake))
-            if self.opt.gan_mode == "wgangp":
-                penalty = gradient_penalty(self.net_D, self.target_image, fake)
-                loss = loss + LAMBDA_GRADIENT_PENALTY * penalty
-        self.losses["dis_img_gen_t"] = loss.detach()
-        return loss
+    def backward_D(self, fakes: list[Tensor]) -> None:
+        """Gradients of 0.5 * (loss on real + loss on fake), and of the gradient penalty for WGAN-GP."""
+        reals = [to_unit(part.target_image) for part in self.parts]
+        passes = [
+            lambda real, _fake, iterate: 0.5 * self.gan_loss.discriminator_real(self.net_D(real, iterate)),
+            lambda _real, fake, iterate: 0.5 * self.gan_loss.discriminator_fake(self.net_D(fake, iterate)),
+        ]
+        if self.opt.gan_mode == "wgangp":
+            passes.append(
+                lambda real, fake, iterate: (
+                    LAMBDA_GRADIENT_PENALTY * gradient_penalty(partial(self.net_D, iterate=iterate), real, fake)
+                )
+            )
+        for loss_of in passes:
+            for index, (real, fake) in enumerate(zip(reals, fakes)):
+                with self.autocast():
+                    loss = loss_of(real, fake, index == 0) / len(fakes)
+                loss.backward()
+                self.losses["dis_img_gen_t"] += loss.detach()
 
-    def generator_loss(self) -> Tensor:
-        """The weighted sum of all generator terms; each weighted term goes to `self.losses`."""
+    def backward_G(self, part: Part, iterate: bool) -> None:
+        """Gradients of the weighted sum of all generator terms on one part, after its `forward`."""
         opt = self.opt
         fakes = torch.cat((self.fake_target, self.fake_source))
-        reals = torch.cat((self.target_image, self.source_image))
+        reals = to_unit(torch.cat((part.target_image, part.source_image)))
         with self.autocast():
-            adversarial = opt.lambda_g * self.gan_loss.generator(self.net_D(self.fake_target))
-            content, style = content_and_style(self.vgg, fakes, reals)
-        total = adversarial
-        self.losses["ad_gen_t"] = adversarial.detach()
+            adversarial = opt.lambda_g * self.gan_loss.generator(self.net_D(self.fake_target, iterate))
+            content = style = torch.zeros(len(fakes), device=self.device)
+            if self.vgg is not None:
+                content, style = content_and_style(self.vgg, fakes, reals)
+        terms = {"ad_gen_t": (1.0, adversarial)}  # name -> (share in the sum, weighted loss)
         for name, per_sample in (
             ("app_gen", opt.lambda_rec * mean_absolute(fakes, reals)),
             ("content_gen", opt.lambda_content * content),
             ("style_gen", opt.lambda_style * style),
         ):
             t, s = (half.mean() for half in per_sample.chunk(2))
-            total = total + opt.t_s_ratio * t + (1 - opt.t_s_ratio) * s
-            self.losses[f"{name}_t"], self.losses[f"{name}_s"] = t.detach(), s.detach()
-        return total
+            terms[f"{name}_t"], terms[f"{name}_s"] = (opt.t_s_ratio, t), (1 - opt.t_s_ratio, s)
+        (sum(share * loss for share, loss in terms.values()) / len(self.parts)).backward()
+        for name, (_, loss) in terms.items():
+            self.losses[name] += loss.detach() / len(self.parts)
+
+    def step(self, name: str) -> None:
+        """Average the gradients over all processes and change the weights."""
+        distributed.average_gradients(self.nets[name].parameters())
+        self.optimizers[name].step()
+        if self.opt.norm == "batch":
+            distributed.average_statistics(self.nets[name])
 
     def current_losses(self) -> dict[str, float]:
-        """The weighted losses of the last step, in the order of the log. Waits for the device."""
-        values = torch.stack([self.losses[name] for name in LOSS_NAMES]).tolist()
-        return dict(zip(LOSS_NAMES, values))
+        """The weighted losses of the last step, meaned over all processes, in the log's order. Waits for the device."""
+        values = distributed.mean(torch.stack([self.losses[name] for name in LOSS_NAMES]))
+        return dict(zip(LOSS_NAMES, values.tolist()))
 
-    def current_pictures(self, most: int = 4) -> list[list[Image.Image]]:
-        """For each of the first samples of the last step: source photo and skeleton, target photo and skeleton,
-        fake_source, fake_target."""
-        size = self.source_image.shape[-2:]
-        images = (self.source_image, self.target_image, self.fake_source, self.fake_target)
-        source, target, fake_source, fake_target = (
-            [to_pil(image) for image in to_uint8(batch[:most].detach())] for batch in images
-        )
-        source_pose, target_pose = (
-            [draw_skeleton(joints, size, LIMBS) for joints in keypoints[:most].tolist()]
-            for keypoints in (self.source_keypoints, self.target_keypoints)
-        )
-        return [list(row) for row in zip(source, source_pose, target, target_pose, fake_source, fake_target)]
+    def current_pictures(self, most: int = 4) -> dict[str, list[Image.Image]]:
+        """The first samples of the last step, a list of pictures a column."""
+        part = self.parts[-1]
+        size = part.source_image.shape[-2:]
+        skeletons = {
+            role: [draw_skeleton(joints, size, LIMBS) for joints in keypoints[:most].tolist()]
+            for role, keypoints in (("source", part.source_keypoints), ("target", part.target_keypoints))
+        }
+
+        def pictures(images: Tensor) -> list[Image.Image]:
+            return [to_pil(image) for image in images[:most].detach()]
+
+        return {
+            "source photo": pictures(part.source_image),
+            "source skeleton": skeletons["source"],
+            "target photo": pictures(part.target_image),
+            "target skeleton": skeletons["target"],
+            "fake_source": pictures(to_uint8(self.fake_source)),
+            "fake_target": pictures(to_uint8(self.fake_target)),
+        }

@@ -10,10 +10,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models import VGG19_Weights
-from torchvision.models.vgg import cfgs, make_layers
 
-from models.blocks import at_least_float32
+from models.blocks import at_least_float32, full_precision
 from util.checkpoint import load_tensors
 from util.errors import UserError
 
@@ -48,7 +46,7 @@ class GANLoss:
         self.discriminator_real, self.discriminator_fake, self.generator = GAN_MODES[mode]
 
 
-def gradient_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+def gradient_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
     """WGAN-GP's mean (|gradient| - 1)^2 at random mixtures of real and fake images (B,3,H,W), unweighted."""
     mix = torch.rand(len(real), 1, 1, 1, device=real.device)
     mixed = (mix * real + (1 - mix) * fake).detach().requires_grad_()
@@ -66,6 +64,8 @@ class VGG19Features(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        from torchvision.models.vgg import cfgs, make_layers  # slow to import, and testing does without
+
         self.features = make_layers(cfgs["E"], batch_norm=False)[: max(STYLE_LAYERS) + 1]
         for module in self.features:
             if isinstance(module, nn.ReLU):
@@ -92,7 +92,7 @@ def mean_absolute(a: Tensor, b: Tensor) -> Tensor:
 
 def gram_matrix(features: Tensor) -> Tensor:
     """(N,C,h,w) -> (N,C,C) F F^T / (h*w*C), float32."""
-    with torch.autocast(features.device.type, enabled=False):
+    with full_precision(features):
         flat = at_least_float32(features).flatten(2)
         return flat @ flat.transpose(1, 2) / flat[0].numel()
 
@@ -118,6 +118,8 @@ def load_vgg19(source: str) -> VGG19Features:
 
     A file is a torchvision vgg19 state dict; its `features.*` keys up to relu5_2 are enough.
     """
+    from torchvision.models import VGG19_Weights
+
     vgg = VGG19Features()
     if source == "random":
         generator = torch.Generator().manual_seed(0)

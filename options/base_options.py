@@ -75,12 +75,16 @@ class BaseOptions:
     def parse(self, argv: Sequence[str] | None = None) -> argparse.Namespace:
         """Options of a command line (default: this process's); exits with status 2 on a bad one."""
         parser = self.parser(argv)
-        opt = parser.parse_args(argv)
+        return self.finish(parser, parser.parse_args(argv))
+
+    def finish(self, parser: argparse.ArgumentParser, opt: argparse.Namespace) -> argparse.Namespace:
+        """Check `opt` as a whole; `text` and `changed` describe it afterwards."""
         try:
             self.validate(opt)
         except ValueError as error:
             parser.error(str(error))
-        self.text = describe(opt, parser)
+        defaults = self.parser([f"--model={opt.model}", f"--dataset_mode={opt.dataset_mode}"])
+        self.text, self.changed = describe(opt, defaults)
         return opt
 
     def validate(self, opt: argparse.Namespace) -> None:
@@ -97,10 +101,12 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if action.default is None else super()._get_help_string(action)
 
 
-def describe(opt: argparse.Namespace, parser: argparse.ArgumentParser) -> str:
-    """One line an option, sorted; what differs from its default is marked."""
-    lines = []
+def describe(opt: argparse.Namespace, parser: argparse.ArgumentParser) -> tuple[str, list[str]]:
+    """One line an option, sorted, with a mark on those that differ from their default; and the names of those."""
+    lines, changed = [], []
     for name, value in sorted(vars(opt).items()):
         default = parser.get_default(name)
+        if value != default:
+            changed.append(name)
         lines.append(f"{name}: {value}" + (f"    [default: {default}]" if value != default else ""))
-    return "\n".join(lines)
+    return "\n".join(lines), changed

@@ -3,6 +3,7 @@
 import argparse
 
 from options.base_options import BaseOptions
+from util import distributed
 from util.image import IMAGE_FORMATS
 
 
@@ -25,3 +26,10 @@ class TestOptions(BaseOptions):
             "--image_format", choices=list(IMAGE_FORMATS), default="jpg",
             help="jpg (quality 75) is the paper's protocol; png is lossless",
         )  # fmt: skip
+
+    def validate(self, opt: argparse.Namespace) -> None:
+        super().validate(opt)
+        if "," in (opt.gpu_ids or "") or distributed.processes() > 1:
+            raise ValueError(
+                "test.py is one process on one GPU: give --gpu_ids one number, and start it without torchrun"
+            )

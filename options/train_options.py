@@ -1,13 +1,27 @@
-"""Flags of train.py."""
+"""Flags of train.py, and which of them a continued run may change."""
 
 import argparse
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import Any
 
 from options.base_options import BaseOptions
 from util.arguments import count, number, positive_int
+from util.errors import UserError
+
+# What does not shape the model, its data or its training. Everything else comes from the checkpoint.
+MAY_CHANGE = {
+    "accumulate", "checkpoints_dir", "compile", "continue_train", "dataroot", "display_env", "display_freq",
+    "display_id", "display_port", "display_server", "gpu_ids", "nThreads", "name", "niter", "niter_decay", "print_freq",
+    "save_by_iter", "save_epoch_freq", "save_latest_freq", "tf_log",
+}  # fmt: skip
 
 
 class TrainOptions(BaseOptions):
     is_train = True
+    resuming = False
     description = "Train DPTN. Frequencies count samples (pairs), not batches."
 
     def add_flags(self, parser: argparse.ArgumentParser) -> None:
@@ -28,6 +42,26 @@ class TrainOptions(BaseOptions):
             "--load_pretrain", metavar="DIR",
             help="start from latest_net_G.pth and, if there, latest_net_D.pth in DIR, with fresh optimisers",
         )  # fmt: skip
+
+        train.add_argument(
+            "--continue_train",
+            action="store_true",
+            help="go on exactly where the run --name was saved; its options come from the checkpoint",
+        )
+        train.add_argument(
+            "--accumulate",
+            type=positive_int,
+            default=1,
+            metavar="K",
+            help="compute each process's share of a batch in K parts, for small GPUs; same gradients",
+        )
+        train.add_argument(
+            "--val_pairs",
+            type=count,
+            default=0,
+            metavar="N",
+            help="hold out whole identities of the training split worth about N pairs, to pick best_net_G.pth",
+        )
 
         log = parser.add_argument_group("logs and saving")
         log.add_argument("--print_freq", type=positive_int, default=320, metavar="N", help="samples between log lines")
@@ -51,11 +85,68 @@ class TrainOptions(BaseOptions):
         )  # fmt: skip
         log.add_argument(
             "--save_by_iter",
-            action="store_true",
+            action=argparse.BooleanOptionalAction,
+            default=False,
             help="keep TOTALSAMPLES_net_G.pth at each --save_latest_freq too",
         )
 
+        log.add_argument(
+            "--tf_log",
+            action=argparse.BooleanOptionalAction,
+            default=False,
+            help="TensorBoard scalars in the run folder's tf_log",
+        )
+        log.add_argument("--display_id", type=count, default=0, metavar="N", help="visdom: window number, 0 = off")
+        log.add_argument("--display_server", default="http://localhost", metavar="URL", help="visdom: server")
+        log.add_argument("--display_port", type=positive_int, default=8097, metavar="N", help="visdom: port")
+        log.add_argument("--display_env", default="main", metavar="NAME", help="visdom: environment")
+
+    def resume(
+        self, stored: dict[str, Any], opt: argparse.Namespace, argv: Sequence[str] | None = None
+    ) -> argparse.Namespace:
+        """Options of a continued run: those `stored` in its checkpoint, changed only where that is harmless.
+
+        `opt` is the command line read without the checkpoint: it knows where the run is now.
+
+        Raises UserError naming both values where the command line wants something else.
+        """
+        shape = [f"--{name}={stored[name]}" for name in ("model", "dataset_mode")]
+        parser = self.parser(shape)
+        given = explicitly_given(parser, argv)
+        conflicts = [
+            f"--{name}: {value} on the command line, {stored[name]} in the checkpoint"
+            for name, value in given.items()
+            if name not in MAY_CHANGE and name in stored and value != stored[name]
+        ]
+        if conflicts:
+            listed = "\n  ".join(conflicts)
+            raise UserError(
+                "--continue_train goes on with the options of the checkpoint. Leave these flags out, or start another "
+                f"run with another --name:\n  {listed}"
+            )
+        parser.set_defaults(**{**stored, "name": opt.name, "checkpoints_dir": opt.checkpoints_dir})
+        self.resuming = True
+        return self.finish(parser, parser.parse_args(argv))
+
+    @staticmethod
+    def resume_command(opt: argparse.Namespace) -> str:
+        """What to type to go on with a run; several machines each need their own torchrun line."""
+        local = os.environ.get("LOCAL_WORLD_SIZE", "1")
+        start = ["python"] if local == "1" else ["torchrun", f"--nproc_per_node={local}"]
+        return shlex.join(
+            [*start, sys.argv[0], f"--name={opt.name}", f"--checkpoints_dir={opt.checkpoints_dir}", "--continue_train"]
+        )
+
     def validate(self, opt: argparse.Namespace) -> None:
+        if opt.continue_train and not self.resuming:
+            return  # the sizes are in the checkpoint
         super().validate(opt)
         if opt.niter + opt.niter_decay == 0:
             raise ValueError("--niter 0 --niter_decay 0: no epoch to train")
+
+
+def explicitly_given(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> dict[str, Any]:
+    """The options that a command line sets itself, defaults left out."""
+    unset = object()
+    blank = argparse.Namespace(**{action.dest: unset for action in parser._actions})
+    return {name: value for name, value in vars(parser.parse_args(argv, blank)).items() if value is not unset}

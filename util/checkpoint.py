@@ -1,8 +1,8 @@
 """Tensor files: read safely (no code is ever run), written whole or not at all."""
 
+import contextlib
 import os
 import pickle
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -40,23 +40,15 @@ def save_file(content: Any, path: str | Path) -> None:
     Whatever happens, `path` holds either the old content or the new. A failed write is a UserError.
     """
     path = Path(path)
-    temporary = None
+    temporary = path.with_name(f".{path.name}.part")  # one name, so that a killed save leaves no more than one
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = file.name
+        with temporary.open("wb") as file:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise UserError(f"{path}: could not be written ({error}); what was there before is untouched") from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

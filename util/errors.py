@@ -17,9 +17,10 @@ def summarise(problems: Sequence[str], shown: int = 10) -> str:
 
 
 def run_main(main: Callable[[], None]) -> None:
-    """Run a command's `main`; a UserError becomes one message on stderr and exit status 2."""
+    """Run a command's `main`; a UserError, or a file that cannot be read or written, becomes one message on stderr
+    and exit status 2."""
     try:
         main()
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -4,6 +4,7 @@ import io
 import os
 from pathlib import Path
 
+import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
@@ -17,8 +18,8 @@ IMAGE_FORMATS = {
 
 
 def to_unit(images: Tensor) -> Tensor:
-    """uint8 0..255 -> float32 -1..1."""
-    return images.float() / 127.5 - 1
+    """uint8 0..255 -> float32 -1..1; what is no uint8 is in -1..1 already."""
+    return images.float() / 127.5 - 1 if images.dtype == torch.uint8 else images
 
 
 def to_uint8(images: Tensor) -> Tensor:
