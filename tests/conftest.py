@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from argparse import Namespace
@@ -12,21 +13,26 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
-from data.keypoints import draw_heat_maps
+import test as test_command
+import train as train_command
 from models import create_model
 from models.base_model import BaseModel
+from models.dptn_model import Part
 from models.published_weights import to_published
 from options.test_options import TestOptions
 from options.train_options import TrainOptions
 from tests.formula import formula_array, formula_images, formula_keypoints
 
+COMMON = ["--gpu_id=-1", "--dataset_mode=market", "--nThreads=0"]
+LOG_LINE = re.compile(r"\(epoch: (\d+), iters: (\d+), total iters: (\d+), time: \d+\.\d{3}\)((?: \w+: -?\d+\.\d{6})+)")
 REPOSITORY = Path(__file__).parent.parent
 GOLDENS = np.load(REPOSITORY / "tests/goldens/network_goldens.npz")
 OFFICIAL_KEYS = json.loads((REPOSITORY / "tests/goldens/official_checkpoint_keys.json").read_text())
 CPU = torch.device("cpu")
 TINY_G = ["--ngf=8", "--layers_g=2", "--num_blocks=1", "--num_CABs=1", "--num_TTBs=1"]
+NO_VGG = ["--lambda_content=0", "--lambda_style=0"]  # VGG19 takes most of a tiny network's step
 TINY = [*TINY_G, "--ndf=8", "--dis_layers=2", "--vgg_weights=random"]
 
 
@@ -65,18 +71,16 @@ def formula_model(*flags: str) -> BaseModel:
     return model
 
 
-def formula_pose(name: str, n: int, h: int, w: int) -> Tensor:
-    keypoints = torch.from_numpy(formula_keypoints(name, n, h, w)).float()
-    keypoints[(keypoints == -1).any(-1)] = torch.nan
-    return draw_heat_maps(keypoints, (h, w))
-
-
-def set_formula_input(model: BaseModel, n: int, h: int, w: int, dtype: torch.dtype = torch.float32) -> None:
+def set_formula_input(model: BaseModel, n: int, h: int, w: int, dtype: torch.dtype = torch.float32) -> Part:
     """The goldens' inputs, past the loader's uint8."""
+    images, keypoints = {}, {}
     for role in ("source", "target"):
-        image = torch.from_numpy(formula_images(role, (n, 3, h, w))).to(dtype)
-        setattr(model, f"{role}_image", image)
-        setattr(model, f"{role}_pose", formula_pose(f"{role}_pose", n, h, w).to(dtype))
+        images[role] = torch.from_numpy(formula_images(role, (n, 3, h, w))).to(dtype)
+        joints = torch.from_numpy(formula_keypoints(f"{role}_pose", n, h, w)).float()
+        joints[(joints == -1).any(-1)] = torch.nan
+        keypoints[role] = joints
+    model.parts = [Part(images["source"], keypoints["source"], images["target"], keypoints["target"])]
+    return model.parts[0]
 
 
 def random_batch(n: int = 2, h: int = 64, w: int = 32, seed: int = 0) -> dict:
@@ -104,7 +108,7 @@ def make_market(root: Path, photos: int = 6, pairs: int = 8, phases: Sequence[st
     random = np.random.RandomState(0)
     for phase in phases:
         (root / phase).mkdir(parents=True, exist_ok=True)
-        names = [f"{i:04d}_c1s1_{phase}.jpg" for i in range(photos)]
+        names = [f"{i // 2:04d}_c{i % 2 + 1}s1_{phase}.jpg" for i in range(photos)]  # two of each person
         pixels = ((formula_images(phase, (photos, 3, 128, 64)) + 1) * 127.5).astype(np.uint8)
         for name, image in zip(names, pixels):
             Image.fromarray(image.transpose(1, 2, 0)).save(root / phase / name)
@@ -112,7 +116,8 @@ def make_market(root: Path, photos: int = 6, pairs: int = 8, phases: Sequence[st
         for keypoints in joints.values():
             keypoints[random.rand(18) < 0.2] = -1
         write_keypoints(root / f"market-annotation-{phase}.csv", joints, ": ")
-        rows = [(names[i % photos], names[(i * 2 + 1) % photos]) for i in range(pairs)]
+        views = [(a, b) for a, b in ((0, 1), (1, 0), (0, 0), (1, 1)) for _ in range(photos // 2)]
+        rows = [(names[i * 2 % photos + a], names[i * 2 % photos + b]) for i, (a, b) in enumerate(views[:pairs])]
         lines = ["from,to", *(f"{a},{b}" for a, b in rows)]
         (root / f"market-pairs-{phase}.csv").write_text("\n".join(lines) + "\n")
     return root
@@ -135,3 +140,32 @@ def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
         return subprocess.run(line, cwd=work, capture_output=True, text=True, timeout=300, env=variables)
 
     return run
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path):
+    """run('train', flags...) in this process, in an empty folder."""
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+
+    def call(command: str, *flags: object) -> None:
+        monkeypatch.setattr(sys, "argv", [f"{command}.py", *map(str, flags)])
+        {"train": train_command, "test": test_command}[command].main()
+
+    return call
+
+
+def train_flags(market: Path, *flags: str) -> list[str]:
+    return [*COMMON, *TINY, *NO_VGG, f"--dataroot={market}", "--batchSize=3", "--niter=1", "--niter_decay=1", *flags]
+
+
+def losses_logged(name: str) -> list[tuple]:
+    """(epoch, iters, total iters, losses by name) of each line of a run's loss_log.txt."""
+    rows = []
+    for line in Path(f"checkpoints/{name}/loss_log.txt").read_text().splitlines():
+        match = LOG_LINE.fullmatch(line)
+        assert match, line
+        pairs = re.findall(r"(\w+): (-?\d+\.\d+)", match[4])
+        rows.append((*map(int, match.group(1, 2, 3)), {name: float(value) for name, value in pairs}))
+    return rows

@@ -35,7 +35,7 @@ PUBLISHED_COMMANDS = {
 
 
 def flags_read() -> set[str]:
-    """Every NAME in `opt.NAME` of the code, and in `getattr(opt, ...)` over literal names."""
+    """Every NAME in `opt.NAME` of the code."""
     names = set()
     for path in chain(REPOSITORY.glob("*.py"), *(REPOSITORY.glob(f"{d}/*.py") for d in ("data", "models", "util"))):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -96,6 +96,7 @@ def test_published_defaults():
         (["--nhead=3"], "--nhead 3 does not divide the transformer's width 256"),
         (["--layers_g=9"], "--layers_g 9: 256 x 256 images cannot be halved 9 times"),
         (["--dataset_mode=market", "--dis_layers=7"], "--dis_layers 7: 128 x 64 images cannot be halved 7 times"),
+        (["--norm=batch", "--accumulate=2"], "--accumulate needs --norm instance"),
         (["--niter=0", "--niter_decay=0"], "no epoch to train"),
     ],
 )
@@ -104,6 +105,15 @@ def test_bad_flags_exit_2(flags, message, capsys):
         TrainOptions().parse(flags)
     assert caught.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_testing_is_one_process(monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        TestOptions().parse(["--gpu_ids=0,1"])
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SystemExit):
+        TestOptions().parse([])
+    assert capsys.readouterr().err.count("test.py is one process on one GPU") == 2
 
 
 def test_non_defaults_are_marked():
@@ -159,10 +169,11 @@ class TestDevice:
     def test_choice_without_the_flag(self, monkeypatch):
         for cuda, mps, wanted in ((True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")):
             monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
+            monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
             monkeypatch.setattr(torch.backends.mps, "is_available", lambda mps=mps: mps)
             assert select_device(None).type == wanted
 
-    @pytest.mark.parametrize("ids", ["", "gpu", "0,1", "-2"])
+    @pytest.mark.parametrize("ids", ["", "gpu", "0,1", "-2", "-1,0"])
     def test_bad_ids(self, ids):
         with pytest.raises(UserError, match="--gpu_ids"):
             select_device(ids)

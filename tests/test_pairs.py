@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from data import BatchSampler, create_loader
+from data import BatchSampler, create_test_loader, create_train_loaders
 from data.fashion_dataset import FashionDataset
 from data.market_dataset import MarketDataset
 from data.pairs import Pair, read_keypoints, read_pairs, result_name
@@ -19,7 +19,15 @@ JOINTS = np.stack([np.arange(18), np.arange(18) * 2], 1)
 
 
 def options(root: Path, **changes: object) -> Namespace:
-    values = {"dataroot": str(root), "max_dataset_size": None, "batchSize": 2, "nThreads": 0, "seed": 0}
+    values = {
+        "dataroot": str(root),
+        "max_dataset_size": None,
+        "batchSize": 2,
+        "nThreads": 0,
+        "seed": 0,
+        "val_pairs": 0,
+        "accumulate": 1,
+    }
     return Namespace(**{**values, "dataset_mode": "market", "serial_batches": False, **changes})
 
 
@@ -172,7 +180,7 @@ def test_wrong_size_is_an_error(market):
 @pytest.mark.parametrize("content", [b"", b"\xff\xd8\xff\xe0 not a photo"])
 def test_broken_photo_names_the_file_in_one_line(market, workers, content):
     dataset_options = options(market, nThreads=workers)
-    loader = create_loader(dataset_options, "train", CPU)
+    loader = create_train_loaders(dataset_options, CPU)[0]
     (market / "train" / loader.dataset.pairs[0].source).write_bytes(content)
     with pytest.raises(UserError, match="photo cannot be decoded") as caught:
         list(loader)
@@ -181,7 +189,7 @@ def test_broken_photo_names_the_file_in_one_line(market, workers, content):
 
 
 def test_truncated_photo(market):
-    loader = create_loader(options(market), "train", CPU)
+    loader = create_train_loaders(options(market), CPU)[0]
     path = market / "train" / loader.dataset.pairs[0].source
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(UserError, match="photo cannot be decoded"):
@@ -199,7 +207,7 @@ def test_unicode_names(tmp_path):
 
 def test_loader_order(market):
     """Training: shuffled by seed and epoch, the tail dropped. Test: every pair, in csv order."""
-    loader = create_loader(options(market, batchSize=3), "train", CPU)
+    loader = create_train_loaders(options(market, batchSize=3), CPU)[0]
     epochs = []
     for epoch in (1, 2, 1):
         loader.set_position(epoch)
@@ -209,10 +217,10 @@ def test_loader_order(market):
     loader.set_position(1, batches_done=1)
     assert [name for batch in loader for name in zip(batch["source_name"], batch["target_name"])] == epochs[0][3:]
 
-    serial = create_loader(options(market, serial_batches=True), "train", CPU)
+    serial = create_train_loaders(options(market, serial_batches=True), CPU)[0]
     assert next(iter(serial))["source_name"] == [pair.source for pair in serial.dataset.pairs[:2]]
 
-    loader = create_loader(options(market, batchSize=3), "test", CPU)
+    loader = create_test_loader(options(market, batchSize=3), CPU)
     names = [name for batch in loader for name in zip(batch["source_name"], batch["target_name"])]
     assert names == [tuple(pair) for pair in loader.dataset.pairs]
 
@@ -227,7 +235,7 @@ def test_processes_share_each_batch():
 
 def test_too_few_pairs_for_a_batch(market):
     with pytest.raises(UserError, match="8 training pairs do not fill one batch of --batchSize 9"):
-        create_loader(options(market, batchSize=9), "train", CPU)
+        create_train_loaders(options(market, batchSize=9), CPU)[0]
 
 
 def test_max_dataset_size(market):

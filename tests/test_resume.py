@@ -1,0 +1,313 @@
+"""A stopped run goes on bit for bit: in the middle of an epoch, with workers, after SIGTERM and after SIGKILL."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from data.pose_pair_dataset import PosePairDataset
+from models.dptn_model import DPTNModel
+from tests.conftest import REPOSITORY, losses_logged, train_flags
+from util import distributed
+from util.training_state import load_state
+
+FLAGS = ["--batchSize=2", "--print_freq=2", "--niter=1", "--niter_decay=2"]  # 4 steps an epoch, 3 epochs
+
+
+def assert_same(a: object, b: object, where: str = "state") -> None:
+    """Equal bit for bit, through dicts and lists."""
+    assert type(a) is type(b), where
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_same(a[key], b[key], f"{where}.{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), where
+        for i, (x, y) in enumerate(zip(a, b)):
+            assert_same(x, y, f"{where}[{i}]")
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    else:
+        assert a == b, where
+
+
+def assert_same_runs(a: str, b: str) -> None:
+    """Weights, Adam moments, learning rates, spectral vectors, random states, position, and every logged loss."""
+    one, two = (load_state(Path(f"checkpoints/{name}/latest_state.pt")) for name in (a, b))
+    for key in ("model", "progress", "random"):
+        assert_same(one[key], two[key], key)
+    assert losses_logged(a) == losses_logged(b)
+
+
+def state_of(name: str) -> dict:
+    return load_state(Path(f"checkpoints/{name}/latest_state.pt"))
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    """Send this process SIGTERM in the middle of a step."""
+    original, done = DPTNModel.optimize_parameters, [0]
+
+    def optimize(self: DPTNModel) -> None:
+        done[0] += 1
+        if done[0] == steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+        original(self)
+
+    monkeypatch.setattr(DPTNModel, "optimize_parameters", optimize)
+
+
+@pytest.mark.parametrize(
+    ("steps", "flags"),
+    [
+        (2, ["--gan_mode=wgangp"]),  # draws random numbers in each step
+        (3, ["--lambda_content=0.5", "--lambda_style=500", "--val_pairs=2"]),  # 1 pair in 8 less: 2 steps an epoch
+        (4, []),  # the last step of an epoch
+        (6, ["--nThreads=2", "--norm=batch"]),
+        (5, ["--accumulate=2", "--precision=bf16", "--channels_last"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_resume_is_exact(run, market, monkeypatch, capsys, steps, flags):
+    flags = train_flags(market, *FLAGS, *flags)
+    run("train", *flags, "--name=whole")
+    with monkeypatch.context() as patch:
+        stop_after(patch, steps)
+        with pytest.raises(SystemExit) as stopped:
+            run("train", *flags, "--name=parts")
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert len(losses_logged("parts")) == steps
+    assert "python train.py --name=parts --checkpoints_dir=./checkpoints --continue_train" in capsys.readouterr().out
+    run("train", "--name=parts", "--continue_train")  # every other option comes from the checkpoint
+    assert_same_runs("whole", "parts")
+
+
+def test_seen_batches_are_not_decoded(run, market, monkeypatch):
+    flags = train_flags(market, *FLAGS, "--niter_decay=0")
+    decoded = []
+    original = PosePairDataset._load_photo
+    monkeypatch.setattr(PosePairDataset, "_load_photo", lambda self, name: decoded.append(name) or original(self, name))
+    run("train", *flags, "--name=whole")
+    whole, decoded[:] = list(decoded), []
+    with monkeypatch.context() as patch:
+        stop_after(patch, 3)
+        with pytest.raises(SystemExit):
+            run("train", *flags, "--name=parts")
+    decoded.clear()
+    run("train", "--name=parts", "--continue_train")
+    assert decoded == whole[3 * 4 :]
+
+
+def test_lines_after_the_last_save_are_dropped(run, market, monkeypatch):
+    """A killed run logged more than it saved; the continued run logs those steps once."""
+    flags = train_flags(market, *FLAGS, "--tf_log")
+    run("train", *flags, "--name=whole")
+    with monkeypatch.context() as patch:
+        stop_after(patch, 3)
+        with pytest.raises(SystemExit):
+            run("train", *flags, "--name=parts")
+    with open("checkpoints/parts/loss_log.txt", "a") as log:
+        log.write("(epoch: 1, iters: 8, total iters: 8, time: 0.100) app_gen_s: 9.000000\n(epoch: 1, it")
+    run("train", "--name=parts", "--continue_train")
+    assert losses_logged("whole") == losses_logged("parts")
+
+
+class TestOptions:
+    @pytest.fixture(autouse=True)
+    def first_run(self, run, market):
+        run("train", *train_flags(market, "--niter_decay=0"), "--name=a", "--lambda_rec=3")
+
+    def test_conflict_names_both_values(self, command, market, monkeypatch):
+        done = command("train.py", "--name=a", "--continue_train", "--lambda_rec=2", "--ngf=8", "--batchSize=4")
+        assert done.returncode == 2
+        assert "--lambda_rec: 2.0 on the command line, 3.0 in the checkpoint" in done.stderr
+        assert "--batchSize: 4 on the command line, 3 in the checkpoint" in done.stderr
+        assert "--ngf" not in done.stderr.split("in the checkpoint")[-1]
+        assert "Traceback" not in done.stderr
+
+    def test_other_data_set_is_a_conflict(self, command):
+        done = command("train.py", "--name=a", "--continue_train", "--dataset_mode=fashion")
+        assert done.returncode == 2
+        assert "--dataset_mode: fashion on the command line, market in the checkpoint" in done.stderr
+
+    def test_what_may_change(self, run):
+        run(
+            "train",
+            "--name=a",
+            "--continue_train",
+            "--niter_decay=1",
+            "--print_freq=3",
+            "--nThreads=1",
+            "--lambda_rec=3",
+        )
+        assert [row[:3] for row in losses_logged("a")] == [(2, 3, 9), (2, 6, 12)]
+        rates = {n: o["param_groups"][0]["lr"] for n, o in state_of("a")["model"]["optimizers"].items()}
+        assert rates == {"G": 0.0, "D": 0.0}  # the prolonged schedule ended
+        assert "lambda_rec: 3.0    [default: 5.0]" in Path("checkpoints/a/train_opt.txt").read_text()
+        assert len(Path("checkpoints/a/run_info.jsonl").read_text().splitlines()) == 2
+
+    def test_prolonged_run_trains_at_the_new_rate(self, run):
+        """The last epoch left the rate at its end; the epochs that are added must not train at that."""
+        before = torch.load("checkpoints/a/latest_net_G.pth", weights_only=True)
+        run("train", "--name=a", "--continue_train", "--niter=2")
+        after = torch.load("checkpoints/a/latest_net_G.pth", weights_only=True)
+        moved = (after["block0.model.0.weight"] - before["block0.model.0.weight"]).abs().max()
+        assert moved > 1e-4  # Adam moves by about the rate, 2e-4
+
+    def test_moved_run(self, run):
+        Path("checkpoints").rename("elsewhere")
+        run("train", "--name=a", "--checkpoints_dir=elsewhere", "--continue_train", "--niter=2")
+        assert not Path("checkpoints").exists()
+        assert load_state(Path("elsewhere/a/latest_state.pt"))["progress"]["total"] == 12
+
+    def test_device_comes_from_the_checkpoint(self, run, monkeypatch):
+        asked = []
+        original = distributed.select_device
+        monkeypatch.setattr(distributed, "select_device", lambda ids, *more: asked.append(ids) or original("-1"))
+        run("train", "--name=a", "--continue_train")
+        assert asked == ["-1"]
+
+    def test_sizes_of_the_checkpoint_may_be_repeated(self, run, market):
+        run("train", *train_flags(market, "--ngf=9", "--nhead=3", "--niter_decay=0"), "--name=b")
+        run("train", "--name=b", "--continue_train", "--nhead=3", "--niter=2")
+
+    def test_published_weights_are_not_overwritten(self, command, market):
+        Path("checkpoints/a/latest_state.pt").unlink()
+        done = command("train.py", *train_flags(market), "--name=a")
+        assert done.returncode == 2
+        assert "latest_net_G.pth exists and would be overwritten" in done.stderr
+
+    def test_finished_run_has_nothing_to_do(self, run, capsys):
+        run("train", "--name=a", "--continue_train")
+        assert "done: 6 samples" in capsys.readouterr().out
+
+    def test_new_run_does_not_overwrite(self, command, market):
+        done = command("train.py", *train_flags(market), "--name=a")
+        assert done.returncode == 2
+        assert "latest_state.pt exists and would be overwritten. Go on with that run by --continue_train" in done.stderr
+
+    def test_nothing_to_continue(self, command):
+        done = command("train.py", "--name=b", "--gpu_id=-1", "--continue_train")
+        assert done.returncode == 2
+        assert "checkpoints/b/latest_state.pt not found" in done.stderr
+
+    @pytest.mark.parametrize("content", [b"", b"not a state"])
+    def test_damaged_state(self, command, content):
+        Path("checkpoints/a/latest_state.pt").write_bytes(content)
+        done = command("train.py", "--name=a", "--continue_train")
+        assert done.returncode == 2
+        assert "latest_state.pt: the state of the run cannot be read" in done.stderr
+        assert "Traceback" not in done.stderr
+
+    def test_other_file_for_a_state(self, command):
+        Path("checkpoints/a/latest_net_G.pth").replace("checkpoints/a/latest_state.pt")
+        done = command("train.py", "--name=a", "--continue_train")
+        assert done.returncode == 2
+        assert "not a state of format 1" in done.stderr
+
+    def test_changed_data(self, command, market):
+        with (market / "market-pairs-train.csv").open("a") as file:
+            file.write("0001_c1s1_train.jpg,0002_c1s1_train.jpg\n")
+        done = command("train.py", "--name=a", "--continue_train", "--niter=5")
+        assert done.returncode == 2
+        assert "the csv files of the data set changed" in done.stderr
+
+
+def test_full_disk_leaves_the_old_state(run, market):
+    """A real failed write: the kernel refuses files over a limit."""
+    run("train", *train_flags(market, "--niter_decay=0"), "--name=a")
+    state = Path("checkpoints/a/latest_state.pt")
+    before, files = state.read_bytes(), set(state.parent.iterdir())
+    line = f"exec {sys.executable} {REPOSITORY}/train.py --name=a --continue_train --niter=3"
+    done = subprocess.run(
+        ["bash", "-c", f"ulimit -f {len(before) // 2048}; {line}"], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 2
+    assert "latest_state.pt: could not be written" in done.stderr
+    assert "File too large" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert state.read_bytes() == before
+    assert set(state.parent.iterdir()) == files
+    run("train", "--name=a", "--continue_train", "--niter=2")
+
+
+def start_training(*flags: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, REPOSITORY / "train.py", *flags], env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_to_the_whole_process_group(run, market, number):
+    """As Ctrl-C and a cluster send them: workers included."""
+    flags = train_flags(market, *FLAGS, "--nThreads=2", "--niter=500")
+    process = start_training(*flags, "--name=a")
+    for line in process.stdout:
+        if line.startswith("(epoch: 2"):
+            break
+    for _ in range(2):  # torchrun sends on what its processes got already
+        os.killpg(process.pid, number)
+        time.sleep(0.05)
+    rest = process.stdout.read()
+    assert process.wait(60) == 128 + number
+    assert f"stopped by signal {int(number)}; go on with: python {REPOSITORY}/train.py --name=a" in rest
+    assert "Traceback" not in rest
+    epoch = load_state(Path("checkpoints/a/latest_state.pt"))["progress"]["epoch"]
+    run("train", "--name=a", "--continue_train", f"--niter={epoch}", "--niter_decay=0")
+
+
+def test_twenty_kills(run, market):
+    """SIGKILL at random moments, a save at every step: the state always loads, the end is an undisturbed run's."""
+    flags = train_flags(
+        market,
+        "--batchSize=2",
+        "--print_freq=2",
+        "--save_latest_freq=2",
+        "--niter=20",
+        "--niter_decay=10",
+        "--save_epoch_freq=3",
+    )
+    run("train", *flags, "--name=whole")
+    state, moments = Path("checkpoints/parts/latest_state.pt"), random.Random(0)
+    totals = []
+    for life in range(20):
+        process = start_training(*(flags if not state.exists() else ["--continue_train"]), "--name=parts")
+        before = state.stat().st_mtime_ns if state.exists() else 0
+        while not (state.exists() and state.stat().st_mtime_ns != before):
+            assert process.poll() is None, process.stdout.read()
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 0.6))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        totals.append(load_state(state)["progress"]["total"])
+        assert totals == sorted(totals), life
+    assert totals[-1] < 30 * 8, "the run ended before the last kill; nothing was tested"
+    run("train", "--name=parts", "--continue_train")
+    assert_same_runs("whole", "parts")
+    files = [{p.name for p in Path(f"checkpoints/{name}").glob("*_net_*.pth")} for name in ("whole", "parts")]
+    assert files[0] == files[1]
+    assert len(files[0]) == 12
+    kept = [torch.load(f"checkpoints/{name}/30_net_G.pth", weights_only=True) for name in ("whole", "parts")]
+    assert_same(*kept)
+
+
+def test_a_stop_keeps_what_is_due(run, market, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2)
+        with pytest.raises(SystemExit):
+            run("train", *train_flags(market, *FLAGS), "--name=a", "--save_latest_freq=4", "--save_by_iter")
+    assert Path("checkpoints/a/4_net_G.pth").exists()
+
+
+def test_unfinished_temporary_files_do_no_harm(run, market):
+    run("train", *train_flags(market, "--niter_decay=0"), "--name=a")
+    Path("checkpoints/a/.latest_state.pt.part").write_bytes(b"half a state")
+    run("train", "--name=a", "--continue_train", "--niter=2")
+    assert load_state(Path("checkpoints/a/latest_state.pt"))["progress"]["total"] == 12
