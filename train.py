@@ -35,10 +35,12 @@ def main() -> None:
     if opt.continue_train:
         state = load_state(state_file)
         opt = options.resume(state["options"], opt)
-    elif taken := [path for path in (state_file, run_dir / "latest_net_G.pth") if path.exists()]:
+    elif state_file.exists():
+        raise UserError(f"{state_file} exists: go on with that run by --continue_train, or give another --name")
+    elif (run_dir / "latest_net_G.pth").exists():
         raise UserError(
-            f"{taken[0]} exists and would be overwritten. Go on with that run by --continue_train, start from its "
-            "weights by --load_pretrain with another --name, or give another --name"
+            f"{run_dir}/latest_net_G.pth exists and would be overwritten: give another --name; to start from these "
+            f"weights, add --load_pretrain {run_dir}"
         )
     device = distributed.start(opt.gpu_ids)
     progress = Progress(**state["progress"]) if state else Progress()
@@ -46,7 +48,7 @@ def main() -> None:
     seed_everything(opt.seed)
     loader, val_loader = create_train_loaders(opt, device)
     model = create_model(opt, device, is_train=True)
-    visualizer = Visualizer(opt, model.run_dir, progress.total if state else None)
+    visualizer = Visualizer(opt, model.run_dir, model.picture_columns, continue_from=progress.total)
     visualizer.say(f"{options.text}\ndevice: {distributed.describe_device(device)}\n{model.parameter_table()}")
     data = {"train": loader.dataset.fingerprint(), "validation": val_loader and val_loader.dataset.fingerprint()}
     visualizer.write_run_files(options, opt, device=distributed.describe_device(device), data=data, model=model)
@@ -65,6 +67,7 @@ def main() -> None:
 
     def save(*labels: str | int) -> None:
         """'latest', the generator under `labels`, and the state last: it never promises files that are not there."""
+        nonlocal fresh
         watch.check()
         distributed.check_weights(model.nets)
 
@@ -73,8 +76,14 @@ def main() -> None:
             for label in labels:
                 model.save_networks(label, names=("G",))
 
+        def whole_state() -> None:
+            save_state(state_file, progress, model.state_dict(), vars(opt), data)
+
+        if fresh:  # weights without a state would look like somebody else's
+            whole_state()
+            fresh = False
         distributed.run_on_main(networks)
-        save_state(state_file, progress, model.state_dict(), vars(opt), data)
+        whole_state()
 
     def validate_epoch() -> None:
         """Once after each epoch: score the held-out pairs and keep the best generator."""
@@ -87,6 +96,7 @@ def main() -> None:
         visualizer.log_validation(progress.validated, progress.total, values, better)
         save(*(["best"] if distributed.maximum(better) else []))
 
+    fresh = state is None
     watch, stop = LossWatch(), StopRequest()
     last_epoch = opt.niter + opt.niter_decay
     visualizer.say(
@@ -121,6 +131,7 @@ def main() -> None:
                 save(*([progress.total] if opt.save_by_iter and due(opt.save_latest_freq) else []))
             if stopping:
                 visualizer.say(f"stopped by signal {stopping}; go on with: {options.resume_command(opt)}")
+                distributed.finish()
                 sys.exit(128 + stopping)
         model.update_learning_rate()
         progress.next_epoch()
@@ -128,6 +139,7 @@ def main() -> None:
         visualizer.update_page()
     stop.restore()
     visualizer.close()
+    distributed.finish()
     visualizer.say(f"done: {progress.total} samples; weights in {model.run_dir}")
 
 

@@ -1,5 +1,6 @@
 """What every model shares: device, precision, compilation, learning rates, saving and loading."""
 
+import warnings
 from abc import ABC, abstractmethod
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable
@@ -126,5 +127,7 @@ class BaseModel(ABC):
 
     def update_learning_rate(self) -> None:
         """Call at the end of each epoch."""
-        for scheduler in self.schedulers.values():
-            scheduler.step()
+        with warnings.catch_warnings():  # a run that goes on at an epoch's end makes no step before this one
+            warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step", category=UserWarning)
+            for scheduler in self.schedulers.values():
+                scheduler.step()

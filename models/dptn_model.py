@@ -38,6 +38,15 @@ class Part(NamedTuple):
 
 
 class DPTNModel(BaseModel):
+    picture_columns = (
+        "source photo",
+        "source skeleton",
+        "target photo",
+        "target skeleton",
+        "fake_source",
+        "fake_target",
+    )
+
     @staticmethod
     def modify_commandline_options(parser: ArgumentParser, is_train: bool) -> None:
         size = parser.add_argument_group("DPTN: networks")
@@ -221,23 +230,20 @@ class DPTNModel(BaseModel):
         values = distributed.mean(torch.stack([self.losses[name] for name in LOSS_NAMES]))
         return dict(zip(LOSS_NAMES, values.tolist()))
 
-    def current_pictures(self, most: int = 4) -> dict[str, list[Image.Image]]:
-        """The first samples of the last step, a list of pictures a column."""
+    def current_pictures(self, most: int = 4) -> list[list[Image.Image]]:
+        """`picture_columns` of the first samples of the last step, a row a sample."""
         part = self.parts[-1]
         size = part.source_image.shape[-2:]
-        skeletons = {
-            role: [draw_skeleton(joints, size, LIMBS) for joints in keypoints[:most].tolist()]
-            for role, keypoints in (("source", part.source_keypoints), ("target", part.target_keypoints))
-        }
 
-        def pictures(images: Tensor) -> list[Image.Image]:
+        def photos(images: Tensor) -> list[Image.Image]:
             return [to_pil(image) for image in images[:most].detach()]
 
-        return {
-            "source photo": pictures(part.source_image),
-            "source skeleton": skeletons["source"],
-            "target photo": pictures(part.target_image),
-            "target skeleton": skeletons["target"],
-            "fake_source": pictures(to_uint8(self.fake_source)),
-            "fake_target": pictures(to_uint8(self.fake_target)),
-        }
+        def skeletons(keypoints: Tensor) -> list[Image.Image]:
+            return [draw_skeleton(joints, size, LIMBS) for joints in keypoints[:most].tolist()]
+
+        columns = (
+            photos(part.source_image), skeletons(part.source_keypoints),
+            photos(part.target_image), skeletons(part.target_keypoints),
+            photos(to_uint8(self.fake_source)), photos(to_uint8(self.fake_target)),
+        )  # fmt: skip
+        return [list(row) for row in zip(*columns)]

@@ -8,9 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from options.base_options import BaseOptions
+from util import distributed
 from util.arguments import count, number, positive_int
 from util.errors import UserError
 
+# Where a run is and runs: never taken from its checkpoint.
+WHERE = ("name", "checkpoints_dir", "gpu_ids")
 # What does not shape the model, its data or its training. Everything else comes from the checkpoint.
 MAY_CHANGE = {
     "accumulate", "checkpoints_dir", "compile", "continue_train", "dataroot", "display_env", "display_freq",
@@ -46,7 +49,7 @@ class TrainOptions(BaseOptions):
         train.add_argument(
             "--continue_train",
             action="store_true",
-            help="go on exactly where the run --name was saved; its options come from the checkpoint",
+            help="go on exactly where the run --name was saved; its options, but not the device, come from there",
         )
         train.add_argument(
             "--accumulate",
@@ -116,7 +119,10 @@ class TrainOptions(BaseOptions):
         conflicts = [
             f"--{name}: {value} on the command line, {stored[name]} in the checkpoint"
             for name, value in given.items()
-            if name not in MAY_CHANGE and name in stored and value != stored[name]
+            if name not in MAY_CHANGE
+            and name in stored
+            and value != stored[name]
+            and not moved_file(name, value, stored)
         ]
         if conflicts:
             listed = "\n  ".join(conflicts)
@@ -124,18 +130,22 @@ class TrainOptions(BaseOptions):
                 "--continue_train goes on with the options of the checkpoint. Leave these flags out, or start another "
                 f"run with another --name:\n  {listed}"
             )
-        parser.set_defaults(**{**stored, "name": opt.name, "checkpoints_dir": opt.checkpoints_dir})
+        parser.set_defaults(**{**stored, **{name: getattr(opt, name) for name in WHERE}})
         self.resuming = True
         return self.finish(parser, parser.parse_args(argv))
 
     @staticmethod
     def resume_command(opt: argparse.Namespace) -> str:
-        """What to type to go on with a run; several machines each need their own torchrun line."""
-        local = os.environ.get("LOCAL_WORLD_SIZE", "1")
-        start = ["python"] if local == "1" else ["torchrun", f"--nproc_per_node={local}"]
-        return shlex.join(
-            [*start, sys.argv[0], f"--name={opt.name}", f"--checkpoints_dir={opt.checkpoints_dir}", "--continue_train"]
-        )
+        """What to type to go on with a run, on each of its machines."""
+        flags = [sys.argv[0], f"--name={opt.name}", f"--checkpoints_dir={opt.checkpoints_dir}", "--continue_train"]
+        if opt.gpu_ids is not None:
+            flags.append(f"--gpu_ids={opt.gpu_ids}")
+        local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        machines = distributed.processes() // local
+        start = "python" if distributed.processes() == 1 else f"torchrun --nproc_per_node={local}"
+        if machines > 1:
+            start += f" --nnodes={machines} (and the --rdzv flags of before)"
+        return f"{start} {shlex.join(flags)}"
 
     def validate(self, opt: argparse.Namespace) -> None:
         if opt.continue_train and not self.resuming:
@@ -150,3 +160,8 @@ def explicitly_given(parser: argparse.ArgumentParser, argv: Sequence[str] | None
     unset = object()
     blank = argparse.Namespace(**{action.dest: unset for action in parser._actions})
     return {name: value for name, value in vars(parser.parse_args(argv, blank)).items() if value is not unset}
+
+
+def moved_file(name: str, value: Any, stored: dict[str, Any]) -> bool:
+    """Whether an option names the same kind of file at another path."""
+    return name == "vgg_weights" and not {value, stored[name]} & {"imagenet", "random"}

@@ -9,6 +9,8 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the tests are the CPU's
+
 import numpy as np
 import pytest
 import torch

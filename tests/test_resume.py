@@ -13,6 +13,7 @@ import torch
 
 from data.pose_pair_dataset import PosePairDataset
 from models.dptn_model import DPTNModel
+from options.train_options import moved_file
 from tests.conftest import REPOSITORY, losses_logged, train_flags
 from util import distributed
 from util.training_state import load_state
@@ -82,7 +83,10 @@ def test_resume_is_exact(run, market, monkeypatch, capsys, steps, flags):
             run("train", *flags, "--name=parts")
     assert stopped.value.code == 128 + signal.SIGTERM
     assert len(losses_logged("parts")) == steps
-    assert "python train.py --name=parts --checkpoints_dir=./checkpoints --continue_train" in capsys.readouterr().out
+    assert (
+        "python train.py --name=parts --checkpoints_dir=./checkpoints --continue_train --gpu_ids=-1"
+        in capsys.readouterr().out
+    )
     run("train", "--name=parts", "--continue_train")  # every other option comes from the checkpoint
     assert_same_runs("whole", "parts")
 
@@ -165,12 +169,17 @@ class TestOptions:
         assert not Path("checkpoints").exists()
         assert load_state(Path("elsewhere/a/latest_state.pt"))["progress"]["total"] == 12
 
-    def test_device_comes_from_the_checkpoint(self, run, monkeypatch):
+    def test_device_comes_from_the_command_line(self, run, monkeypatch):
+        """Another machine may have none or other GPUs."""
         asked = []
         original = distributed.select_device
         monkeypatch.setattr(distributed, "select_device", lambda ids, *more: asked.append(ids) or original("-1"))
         run("train", "--name=a", "--continue_train")
-        assert asked == ["-1"]
+        assert asked == [None]
+
+    def test_vgg_file_may_move(self):
+        assert moved_file("vgg_weights", "/b/vgg.pth", {"vgg_weights": "/a/vgg.pth"})
+        assert not moved_file("vgg_weights", "random", {"vgg_weights": "/a/vgg.pth"})
 
     def test_sizes_of_the_checkpoint_may_be_repeated(self, run, market):
         run("train", *train_flags(market, "--ngf=9", "--nhead=3", "--niter_decay=0"), "--name=b")
@@ -189,7 +198,7 @@ class TestOptions:
     def test_new_run_does_not_overwrite(self, command, market):
         done = command("train.py", *train_flags(market), "--name=a")
         assert done.returncode == 2
-        assert "latest_state.pt exists and would be overwritten. Go on with that run by --continue_train" in done.stderr
+        assert "latest_state.pt exists: go on with that run by --continue_train" in done.stderr
 
     def test_nothing_to_continue(self, command):
         done = command("train.py", "--name=b", "--gpu_id=-1", "--continue_train")

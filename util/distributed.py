@@ -4,7 +4,6 @@ Every process holds the same weights and takes its share of each batch; gradient
 writes. All functions also work, and do nothing, in a single process.
 """
 
-import atexit
 import os
 import shlex
 import sys
@@ -46,8 +45,13 @@ def start(gpu_ids: str | None) -> torch.device:
         patience = timedelta(hours=2)  # process 0 may validate or compile for long
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
         _control = dist.new_group(backend="gloo", timeout=patience)
-        atexit.register(dist.destroy_process_group)
     return device
+
+
+def finish() -> None:
+    """Leave the group. Only where all processes arrive: a failed one just ends, and torchrun ends the others."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def select_device(gpu_ids: str | None, local_rank: int = 0, local_processes: int = 1) -> torch.device:
@@ -162,7 +166,9 @@ def run_on_main(work: Callable[[], None]) -> None:
 def check_weights(nets: dict[str, nn.Module]) -> None:
     """UserError if a network is not finite, or not the same on every process (by two sums over each tensor)."""
     for name, net in nets.items():
-        tensors = [tensor.double() for tensor in net.state_dict().values()]
+        tensors = [  # MPS has no float64
+            (tensor.cpu() if tensor.device.type == "mps" else tensor).double() for tensor in net.state_dict().values()
+        ]
         sums = torch.stack([t.sum() for t in tensors] + [t.square().sum() for t in tensors])
         everyone = gather(sums.cpu())
         if not all(other.isfinite().all() for other in everyone):

@@ -1,6 +1,7 @@
 """The page of a training run: curves of the losses and what the network drew, newest first."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import dominate
@@ -36,7 +37,7 @@ def curve(points: list[tuple[float, float]], most: int = 500) -> svg.svg:
 
 
 def write_training_page(
-    path: Path, name: str, losses: dict[str, list[tuple[float, float]]], columns: list[str], sheets: list[Path]
+    path: Path, name: str, losses: dict[str, list[tuple[float, float]]], columns: Sequence[str], sheets: list[Path]
 ) -> None:
     """`losses`: (samples, value) by name. `sheets`: epochE_itersN.jpg, newest first, below the folder of `path`."""
     page = dominate.document(title=f"{name}: training")

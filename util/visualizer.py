@@ -5,6 +5,7 @@ import re
 import shlex
 import sys
 from argparse import Namespace
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,12 @@ SHEETS_ON_PAGE = 100
 class Visualizer:
     """Writes into the run folder, which it makes if there is none.
 
-    A continued run takes up the old log: lines of samples after `continue_from` (drawn after the last save, and about
-    to be drawn again) are dropped.
+    A continued run takes up the old log: lines and pictures after `continue_from` (made after the last save, and about
+    to be made again) are dropped.
     """
 
-    def __init__(self, opt: Namespace, run_dir: Path, continue_from: int | None = None) -> None:
+    def __init__(self, opt: Namespace, run_dir: Path, columns: Sequence[str], continue_from: int) -> None:
+        """`columns`: titles over the pictures. `continue_from`: samples done so far."""
         self.run_dir, self.name, self.active = run_dir, opt.name, distributed.is_main()
         if not self.active:
             return
@@ -40,13 +42,16 @@ class Visualizer:
             for file in (self.log_file, self.val_file):
                 lines = lines_of(file)
                 whole = [line for line in lines if line.endswith("\n")]  # the process may have died in a line
-                kept = [line for line in whole if total_of(line) <= (continue_from or 0)]
+                kept = [line for line in whole if total_of(line) <= continue_from]
                 if kept != lines:
                     file.write_text("".join(kept))
+            for sheet in self.image_dir.glob("epoch*.jpg"):
+                if int(sheet.stem.rpartition("iters")[2]) > continue_from:
+                    sheet.unlink()
         except OSError as error:
             raise UserError(f"{run_dir}: cannot make the run folder ({error})") from error
         self.losses: dict[str, list[tuple[float, float]]] = {}
-        self.columns: list[str] = []  # titles over the picture sheets
+        self.columns = columns
         for line in lines_of(self.log_file):
             self._remember(total_of(line), losses_of(line))
         self.visdom = _Visdom(opt) if opt.display_id else None
@@ -92,15 +97,14 @@ class Visualizer:
         self._append(self.val_file, line + (" best" if best else ""))
         self._curves(total, {f"val_{name}": value for name, value in values.items()})
 
-    def show(self, epoch: int, total: int, columns: dict[str, list[Image.Image]]) -> None:
+    def show(self, epoch: int, total: int, rows: list[list[Image.Image]]) -> None:
         """Keep a picture sheet (a row a sample) and bring the page up to date."""
         if not self.active:
             return
-        sheet = contact_sheet([list(row) for row in zip(*columns.values())])
+        sheet = contact_sheet(rows)
         save_image(sheet, self.image_dir / f"epoch{epoch:03d}_iters{total:09d}.jpg")
         if self.visdom:
-            self.visdom.picture(sheet, " | ".join(columns))
-        self.columns = list(columns)
+            self.visdom.picture(sheet, " | ".join(self.columns))
         self.update_page()
 
     def update_page(self) -> None:
@@ -195,9 +199,9 @@ class _Visdom:
         )
 
 
-def _tensorboard(folder: Path, continue_from: int | None) -> Any:
+def _tensorboard(folder: Path, continue_from: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise UserError("--tf_log needs the tensorboard package: pip install tensorboard") from error
-    return SummaryWriter(folder, purge_step=None if continue_from is None else continue_from + 1)
+    return SummaryWriter(folder, purge_step=continue_from + 1)
