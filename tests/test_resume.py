@@ -292,7 +292,7 @@ def test_twenty_kills(run, market):
         while not (state.exists() and state.stat().st_mtime_ns != before):
             assert process.poll() is None, process.stdout.read()
             time.sleep(0.01)
-        time.sleep(moments.uniform(0, 0.6))
+        time.sleep(moments.uniform(0, 0.3))
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         process.stdout.close()

@@ -14,6 +14,7 @@ h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin: 1.5rem 0 0.5rem; }
 figure { margin: 0 0 1.5rem; } figcaption { font-size: 0.85rem; color: #555; }
 .plots svg { width: 100%; background: #f6f6f6; }
 .columns { display: grid; grid-auto-flow: column; grid-auto-columns: 1fr; font-size: 0.75rem; text-align: center; }
+.columns span { min-width: 0; overflow-wrap: anywhere; }
 .sheet { max-width: 48rem; }
 .sheet img { width: 100%; display: block; }
 """
