@@ -92,9 +92,8 @@ class PairLoader:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         try:
             yield from self.loader
-        except (
-            UserError
-        ) as error:  # torch wraps a worker's error in the worker's traceback; the user needs its last line
+        except UserError as error:
+            # torch wraps a worker's error in the worker's traceback; the user needs its last line
             raise UserError(str(error).rsplit("UserError: ", 1)[-1].strip()) from error
 
 

@@ -6,9 +6,10 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -20,7 +21,13 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class BaseModel(ABC):
-    """A model owns `nets` ('G', and 'D' in training), `optimizers` and `schedulers` under the same names."""
+    """A model owns `nets` ('G', and 'D' in training), `optimizers` and `schedulers` under the same names.
+
+    A training step leaves its scalar `losses` on the device, by name.
+    """
+
+    picture_columns: ClassVar[tuple[str, ...]]  # titles of what `current_pictures` gives
+    losses: dict[str, Tensor]
 
     def __init__(self, opt: Namespace, device: torch.device, is_train: bool) -> None:
         self.opt, self.device, self.is_train = opt, device, is_train
@@ -56,6 +63,14 @@ class BaseModel(ABC):
     @abstractmethod
     def optimize_parameters(self) -> None:
         """One training step on the batch of `set_input`."""
+
+    @abstractmethod
+    def current_losses(self) -> dict[str, float]:
+        """The losses of the last step, meaned over all processes, in the log's order. Waits for the device."""
+
+    @abstractmethod
+    def current_pictures(self) -> list[list[Image.Image]]:
+        """Pictures of the last step, a row a sample, in the order of `picture_columns`."""
 
     def prepare(self, net: nn.Module) -> nn.Module:
         """On the device, in the chosen memory order, in the right mode."""

@@ -29,9 +29,9 @@ LAMBDA_GRADIENT_PENALTY = 10.0
 
 
 class Part(NamedTuple):
-    """A batch, or with --accumulate an equal part of one, on the device, as the loader made it."""
+    """A batch, or with --accumulate an equal part of one, on the device."""
 
-    source_image: Tensor  # uint8 (B,3,H,W)
+    source_image: Tensor  # (B,3,H,W) in [-1, 1]
     source_keypoints: Tensor  # (B,18,2)
     target_image: Tensor
     target_keypoints: Tensor
@@ -122,15 +122,15 @@ class DPTNModel(BaseModel):
 
     def set_input(self, batch: dict[str, Any]) -> None:
         """Takes the loader's batch; with --accumulate K it becomes K equal parts."""
-        count = self.opt.accumulate if self.is_train else 1
         whole = [
-            self.images_to_device(batch[key]) if key.endswith("image") else self.to_device(batch[key])
+            to_unit(self.images_to_device(batch[key])) if key.endswith("image") else self.to_device(batch[key])
             for key in Part._fields
         ]
-        self.parts = [Part(*tensors) for tensors in zip(*(tensor.chunk(count) for tensor in whole))]
+        parts = self.opt.accumulate if self.is_train else 1
+        self.parts = [Part(*tensors) for tensors in zip(*(tensor.chunk(parts) for tensor in whole))]
 
     def forward(self, part: Part, reconstruct_source: bool) -> None:
-        image = to_unit(part.source_image)  # (B,3,H,W)
+        image = part.source_image
         source_pose, target_pose = (  # (B,18,H,W)
             draw_heat_maps(keypoints, image.shape[-2:]).to(image.dtype)
             for keypoints in (part.source_keypoints, part.target_keypoints)
@@ -178,7 +178,7 @@ class DPTNModel(BaseModel):
 
     def backward_D(self, fakes: list[Tensor]) -> None:
         """Gradients of 0.5 * (loss on real + loss on fake), and of the gradient penalty for WGAN-GP."""
-        reals = [to_unit(part.target_image) for part in self.parts]
+        reals = [part.target_image for part in self.parts]
         passes = [
             lambda real, _fake, iterate: 0.5 * self.gan_loss.discriminator_real(self.net_D(real, iterate)),
             lambda _real, fake, iterate: 0.5 * self.gan_loss.discriminator_fake(self.net_D(fake, iterate)),
@@ -200,7 +200,7 @@ class DPTNModel(BaseModel):
         """Gradients of the weighted sum of all generator terms on one part, after its `forward`."""
         opt = self.opt
         fakes = torch.cat((self.fake_target, self.fake_source))
-        reals = to_unit(torch.cat((part.target_image, part.source_image)))
+        reals = torch.cat((part.target_image, part.source_image))
         with self.autocast():
             adversarial = opt.lambda_g * self.gan_loss.generator(self.net_D(self.fake_target, iterate))
             content = style = torch.zeros(len(fakes), device=self.device)
@@ -236,7 +236,7 @@ class DPTNModel(BaseModel):
         size = part.source_image.shape[-2:]
 
         def photos(images: Tensor) -> list[Image.Image]:
-            return [to_pil(image) for image in images[:most].detach()]
+            return [to_pil(image) for image in to_uint8(images[:most].detach())]
 
         def skeletons(keypoints: Tensor) -> list[Image.Image]:
             return [draw_skeleton(joints, size, LIMBS) for joints in keypoints[:most].tolist()]
@@ -244,6 +244,6 @@ class DPTNModel(BaseModel):
         columns = (
             photos(part.source_image), skeletons(part.source_keypoints),
             photos(part.target_image), skeletons(part.target_keypoints),
-            photos(to_uint8(self.fake_source)), photos(to_uint8(self.fake_target)),
+            photos(self.fake_source), photos(self.fake_target),
         )  # fmt: skip
         return [list(row) for row in zip(*columns)]

@@ -16,8 +16,8 @@ from util.errors import UserError
 WHERE = ("name", "checkpoints_dir", "gpu_ids")
 # What does not shape the model, its data or its training. Everything else comes from the checkpoint.
 MAY_CHANGE = {
-    "accumulate", "checkpoints_dir", "compile", "continue_train", "dataroot", "display_env", "display_freq",
-    "display_id", "display_port", "display_server", "gpu_ids", "nThreads", "name", "niter", "niter_decay", "print_freq",
+    *WHERE, "accumulate", "compile", "continue_train", "dataroot", "display_env", "display_freq",
+    "display_id", "display_port", "display_server", "nThreads", "niter", "niter_decay", "print_freq",
     "save_by_iter", "save_epoch_freq", "save_latest_freq", "tf_log",
 }  # fmt: skip
 

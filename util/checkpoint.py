@@ -1,7 +1,5 @@
 """Tensor files: read safely (no code is ever run), written whole or not at all."""
 
-import contextlib
-import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -10,6 +8,7 @@ import torch
 from torch import Tensor
 
 from util.errors import UserError
+from util.files import write_whole
 
 
 def load_file(path: str | Path, what: str) -> Any:
@@ -35,20 +34,5 @@ def load_tensors(path: str | Path, what: str) -> dict[str, Tensor]:
 
 
 def save_file(content: Any, path: str | Path) -> None:
-    """`torch.save` to a temporary file beside `path`, flushed to disk, then put in its place in one step.
-
-    Whatever happens, `path` holds either the old content or the new. A failed write is a UserError.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.part")  # one name, so that a killed save leaves no more than one
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise UserError(f"{path}: could not be written ({error}); what was there before is untouched") from error
+    """`torch.save`, whole or not at all, flushed to disk; a failed write is a UserError."""
+    write_whole(path, lambda file: torch.save(content, file), flush=True)

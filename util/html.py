@@ -7,6 +7,8 @@ from pathlib import Path
 import dominate
 from dominate import svg, tags
 
+from util.files import write_whole
+
 STYLE = """
 body { font-family: system-ui, sans-serif; margin: 1rem auto; max-width: 75rem; padding: 0 1rem; color: #222; }
 h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin: 1.5rem 0 0.5rem; }
@@ -62,6 +64,4 @@ def write_training_page(
                     for column in columns:
                         tags.span(column)
                 tags.img(src=sheet.relative_to(path.parent).as_posix(), alt=sheet.stem, loading="lazy")
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(page.render(), encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, lambda file: file.write(page.render().encode()))

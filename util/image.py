@@ -1,15 +1,12 @@
 """All ways between uint8 pictures and the networks' [-1, 1], resizing and writing."""
 
-import io
-import os
 from pathlib import Path
 
-import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from util.errors import UserError
+from util.files import write_whole
 
 IMAGE_FORMATS = {
     "jpg": {"format": "JPEG"},
@@ -18,8 +15,8 @@ IMAGE_FORMATS = {
 
 
 def to_unit(images: Tensor) -> Tensor:
-    """uint8 0..255 -> float32 -1..1; what is no uint8 is in -1..1 already."""
-    return images.float() / 127.5 - 1 if images.dtype == torch.uint8 else images
+    """uint8 0..255 -> float32 -1..1."""
+    return images.float() / 127.5 - 1
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -41,15 +38,8 @@ def to_pil(image: Tensor) -> Image.Image:
 
 def save_image(image: Image.Image, path: Path) -> None:
     """Write by the ending of `path` (one of IMAGE_FORMATS), whole or not at all."""
-    encoded = io.BytesIO()
-    image.save(encoded, **IMAGE_FORMATS[path.suffix.removeprefix(".")])
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        temporary.write_bytes(encoded.getvalue())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"{path}: could not be written ({error})") from error
+    how = IMAGE_FORMATS[path.suffix.removeprefix(".")]
+    write_whole(path, lambda file: image.save(file, **how))
 
 
 def contact_sheet(rows: list[list[Image.Image]]) -> Image.Image:

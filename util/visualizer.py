@@ -98,9 +98,7 @@ class Visualizer:
         self._curves(total, {f"val_{name}": value for name, value in values.items()})
 
     def show(self, epoch: int, total: int, rows: list[list[Image.Image]]) -> None:
-        """Keep a picture sheet (a row a sample) and bring the page up to date."""
-        if not self.active:
-            return
+        """Keep a picture sheet (a row a sample) and bring the page up to date. For process 0 to call."""
         sheet = contact_sheet(rows)
         save_image(sheet, self.image_dir / f"epoch{epoch:03d}_iters{total:09d}.jpg")
         if self.visdom:

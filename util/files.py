@@ -1,0 +1,31 @@
+"""Files that are written whole or not at all."""
+
+import contextlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from util.errors import UserError
+
+
+def write_whole(path: str | Path, write: Callable[[BinaryIO], object], flush: bool = False) -> None:
+    """`write` to a temporary file beside `path`, then put it in its place in one step.
+
+    Whatever happens, `path` holds either the old content or the new; with `flush` also after a power cut. A failed
+    write is a UserError.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.part")  # one name, so that a killed process leaves no more than one
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            write(file)
+            if flush:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise UserError(f"{path}: could not be written ({error}); what was there before is untouched") from error
