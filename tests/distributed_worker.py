@@ -23,23 +23,28 @@ def gradients_after_one_step(accumulate: int) -> dict[str, torch.Tensor]:
     return {f"{n}.{key}": p.grad for n, net in model.nets.items() for key, p in net.named_parameters()}
 
 
+def notice_differing_weights() -> None:
+    net = torch.nn.Linear(2, 2)
+    distributed.broadcast_weights([net])
+    distributed.check_weights({"G": net})
+    with torch.no_grad():
+        net.weight[0, 0] += distributed.rank() * 1e-6
+    try:
+        distributed.check_weights({"G": net})
+    except UserError as error:
+        Path(f"{sys.argv[1]}{distributed.rank()}").write_text(str(error))
+
+
 def main() -> None:
     distributed.start("-1")
     torch.set_num_threads(1)
     if sys.argv[3:] == ["differ"]:
-        net = torch.nn.Linear(2, 2)
-        distributed.broadcast_weights([net])
-        distributed.check_weights({"G": net})
-        with torch.no_grad():
-            net.weight[0, 0] += distributed.rank() * 1e-6
-        try:
-            distributed.check_weights({"G": net})
-        except UserError as error:
-            Path(f"{sys.argv[1]}{distributed.rank()}").write_text(str(error))
-        return
-    gradients = gradients_after_one_step(int(sys.argv[2]))
-    if distributed.is_main():
-        torch.save(gradients, sys.argv[1])
+        notice_differing_weights()
+    else:
+        gradients = gradients_after_one_step(int(sys.argv[2]))
+        if distributed.is_main():
+            torch.save(gradients, sys.argv[1])
+    distributed.finish()  # a process that just ends may break off the other's last message
 
 
 if __name__ == "__main__":
