@@ -5,21 +5,27 @@
     python test.py --name=DPTN_market --model=DPTN --dataset_mode=market --dataroot=./dataset/market \\
         --which_epoch latest --results_dir=./results/DPTN_market --batchSize 1
 
-Add --gpu_id=-1 for the CPU. All flags: python test.py --help
+Add --gpu_id=-1 for the CPU, --continue_test to go on with a run that was stopped. All flags: python test.py --help
 """
 
+from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
-from data import create_test_loader
+from data import create_test_dataset, create_test_loader
+from data.keypoints import LIMBS
 from data.pairs import result_name
 from models import create_model
+from models.base_model import BaseModel
 from options.test_options import TestOptions
 from util.distributed import describe_device, select_device
-from util.errors import UserError, run_main
-from util.image import resize_uint8, save_image, to_pil, to_uint8
-from util.reproducibility import seed_everything
+from util.errors import run_main
+from util.files import sha256
+from util.image import resize_uint8, to_pil, to_uint8
+from util.reproducibility import git_revision, seed_everything, versions
+from util.results import Results
 
 
 def main() -> None:
@@ -30,21 +36,35 @@ def main() -> None:
     seed_everything(opt.seed)
     model = create_model(opt, device, is_train=False)
     model.load_networks(model.run_dir, opt.which_epoch)
-    loader = create_test_loader(opt, device)
-    results_dir = Path(opt.results_dir)
-    try:
-        results_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--results_dir {results_dir}: cannot make the folder ({error})") from error
+    dataset = create_test_dataset(opt)
+    results = Results(Path(opt.results_dir), describe_run(opt, model), opt.continue_test)
+    names = {pair: result_name(*pair, opt.image_format) for pair in dataset.pairs}
+    pending = [pair for pair in dataset.pairs if not (opt.continue_test and results.has(names[pair]))]
+    if len(pending) < len(dataset):
+        print(f"{len(dataset) - len(pending)} of {len(dataset)} pairs are drawn already")
 
-    with tqdm(total=len(loader.dataset), unit="image", disable=None) as bar:
+    loader = create_test_loader(opt, dataset.restricted_to(pending), device)
+    with tqdm(total=len(pending), unit="image", disable=None) as bar, results:
         for batch in loader:
             model.set_input(batch)
-            images = resize_uint8(to_uint8(model.test()), loader.dataset.stored_size).cpu()
-            for image, source, target in zip(images, batch["source_name"], batch["target_name"]):
-                save_image(to_pil(image), results_dir / result_name(source, target, opt.image_format))
+            images = resize_uint8(to_uint8(model.test()), dataset.stored_size).cpu()
+            for index, image in enumerate(images):
+                pair = (batch["source_name"][index], batch["target_name"][index])
+                photos = [to_pil(batch[f"{role}_image"][index]) for role in ("source", "target")]
+                keypoints = [batch[f"{role}_keypoints"][index].numpy() for role in ("source", "target")]
+                results.add(names[pair], to_pil(image), photos, keypoints, LIMBS)
             bar.update(len(images))
-    print(f"{len(loader.dataset)} pairs drawn into {results_dir}")
+    page = results.write_page(f"{opt.name}, {opt.which_epoch}", [(*pair, name) for pair, name in names.items()])
+    print(f"{len(dataset)} pairs drawn into {opt.results_dir}; look through them at {page}")
+
+
+def describe_run(opt: Namespace, model: BaseModel) -> dict[str, Any]:
+    """What the results depend on (`made_with`), and what else is worth knowing about them."""
+    weights = model.run_dir / f"{opt.which_epoch}_net_G.pth"
+    shapes = ("model", "dataset_mode", "precision", "image_format")
+    made_with = {"weights": sha256(weights), **{name: getattr(opt, name) for name in shapes}}
+    return {"made_with": made_with, "weights_file": str(weights), "options": vars(opt), "git": git_revision(),
+            "versions": versions()}  # fmt: skip
 
 
 if __name__ == "__main__":

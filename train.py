@@ -13,13 +13,14 @@ import sys
 from pathlib import Path
 
 from data import create_train_loaders
+from data.pairs import write_pairs
 from models import create_model
 from options.train_options import TrainOptions
 from util import distributed
 from util.errors import UserError, run_main
 from util.loss_watch import LossWatch
 from util.reproducibility import seed_everything
-from util.signals import StopRequest
+from util.signals import TIME_UP, StopRequest
 from util.steps import Steps
 from util.training_state import Progress, check_data, load_state, restore_random, save_state
 from util.validation import validate
@@ -53,7 +54,7 @@ def main() -> None:
     data = {"train": loader.dataset.fingerprint(), "validation": val_loader and val_loader.dataset.fingerprint()}
     visualizer.write_run_files(options, opt, device=distributed.describe_device(device), data=data, model=model)
     if val_loader and distributed.is_main():
-        val_loader.dataset.write_pairs(model.run_dir / "val_pairs.csv")
+        write_pairs(model.run_dir / "val_pairs.csv", val_loader.dataset.pairs)
     if state:
         check_data(state, data)
         model.load_state_dict(state["model"])
@@ -97,7 +98,7 @@ def main() -> None:
         save(*(["best"] if distributed.maximum(better) else []))
 
     fresh = state is None
-    watch, stop = LossWatch(), StopRequest()
+    watch, stop = LossWatch(), StopRequest(opt.max_minutes)
     last_epoch = opt.niter + opt.niter_decay
     visualizer.say(
         f"{len(loader.dataset)} pairs, {len(loader)} batches an epoch, epochs {progress.epoch} to {last_epoch}"
@@ -126,13 +127,15 @@ def main() -> None:
                 visualizer.log_losses(progress.epoch, samples, progress.total, steps.seconds_per_sample(), losses)
             if due(opt.display_freq) and distributed.is_main():
                 visualizer.show(progress.epoch, progress.total, model.current_pictures())
-            stopping = distributed.maximum(stop.number)
+            stopping = distributed.maximum(stop.wanted())
             if stopping or due(opt.save_latest_freq):
                 save(*([progress.total] if opt.save_by_iter and due(opt.save_latest_freq) else []))
             if stopping:
-                visualizer.say(f"stopped by signal {stopping}; go on with: {options.resume_command(opt)}")
+                reason = "after --max_minutes" if stopping == TIME_UP else f"by signal {stopping}"
+                visualizer.say(f"stopped {reason}; go on with: {options.resume_command(opt)}")
+                visualizer.close()
                 distributed.finish()
-                sys.exit(128 + stopping)
+                sys.exit(0 if stopping == TIME_UP else 128 + stopping)
         model.update_learning_rate()
         progress.next_epoch()
         save(*([progress.epoch - 1] if (progress.epoch - 1) % opt.save_epoch_freq == 0 else []))

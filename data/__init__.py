@@ -108,9 +108,13 @@ def _start_worker(_worker: int) -> None:
     ignore_in_worker()
 
 
-def create_test_loader(opt: Namespace, device: torch.device) -> PairLoader:
+def create_test_dataset(opt: Namespace) -> PosePairDataset:
     """All pairs of the test split, in csv order."""
-    dataset = find_dataset(opt.dataset_mode)(opt, "test")
+    return find_dataset(opt.dataset_mode)(opt, "test")
+
+
+def create_test_loader(opt: Namespace, dataset: PosePairDataset, device: torch.device) -> PairLoader:
+    """The pairs of `dataset` in their order, every one of them."""
     sampler = BatchSampler(len(dataset), opt.batchSize, shuffle=False, seed=opt.seed, drop_tail=False)
     return PairLoader(dataset, sampler, opt.nThreads, device)
 

@@ -12,9 +12,16 @@ class FashionDataset(PosePairDataset):
     keypoints_csv = "fasion-resize-annotation-{phase}.csv"
     stored_size = (256, 176)
     network_size = (256, 256)
+    published = {"train": (48_674, 101_966), "test": (4_038, 8_570)}
 
     @staticmethod
     def identity(name: str) -> str:
         """'fashionWOMENDressesid0000783805_7additional.jpg' -> '...id00007838': the last two digits are an outfit."""
         match = re.match(r".*id\d{8}", name)
         return match.group() if match else PosePairDataset.identity(name)
+
+    @staticmethod
+    def outfit(name: str) -> str:
+        """'fashionWOMENDressesid0000783805_7additional.jpg' -> '...id0000783805'."""
+        match = re.match(r".*id\d{10}", name)
+        return match.group() if match else FashionDataset.identity(name)

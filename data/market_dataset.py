@@ -10,3 +10,5 @@ class MarketDataset(PosePairDataset):
     keypoints_csv = "market-annotation-{phase}.csv"
     stored_size = (128, 64)
     network_size = (128, 64)
+    published = {"train": (12_936, 263_632), "test": (19_732, 12_000)}
+    distractors = ("-1", "0000")  # junk and distractor detections

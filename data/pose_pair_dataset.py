@@ -3,8 +3,8 @@
 dataroot/{train,test}/*.jpg    dataroot/{pairs csv}    dataroot/{keypoints csv}
 """
 
-import hashlib
 from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
 from copy import copy
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,7 +17,35 @@ from torch.utils.data import Dataset
 
 from data.keypoints import scale_keypoints
 from data.pairs import Pair, check_pairs, read_keypoints, read_pairs
+from util.distributed import is_main, local_processes
 from util.errors import UserError
+from util.files import sha256
+from util.memory import available_shared_memory
+from util.photos import decode_photo, size_problem
+
+
+class PhotoCache:
+    """Decoded photos in memory that the loader's workers share; each is decoded when first asked for."""
+
+    def __init__(self, photos: int, size: tuple[int, int]) -> None:
+        """For `photos` photos of `size` (H, W). Says what memory it takes; UserError if there is not so much."""
+        need, free = photos * 3 * size[0] * size[1] * local_processes(), available_shared_memory()
+        amount = f"{photos:,} photos need {need / 1e9:.2f} GB of shared memory"
+        if free is not None and need > free:
+            raise UserError(f"--cache_images: {amount}, {free / 1e9:.2f} GB are free; leave it out")
+        if is_main():
+            print(
+                f"--cache_images: {amount}" + (f" of {free / 1e9:.2f} GB free" if free is not None else ""), flush=True
+            )
+        self._images = torch.empty((photos, 3, *size), dtype=torch.uint8).share_memory_()
+        self._filled = torch.zeros(photos, dtype=torch.bool).share_memory_()
+
+    def get(self, row: int, name: str, load: Callable[[str], Tensor]) -> Tensor:
+        """uint8 (3,H,W). Two workers that load one photo at once write the same bytes."""
+        if not self._filled[row]:
+            self._images[row] = load(name)
+            self._filled[row] = True
+        return self._images[row]
 
 
 class PosePairDataset(Dataset):
@@ -34,6 +62,8 @@ class PosePairDataset(Dataset):
     keypoints_csv: ClassVar[str]
     stored_size: ClassVar[tuple[int, int]]  # (H, W) of the photos on disk; results are written at this size
     network_size: ClassVar[tuple[int, int]]  # (H, W) the network works at
+    published: ClassVar[dict[str, tuple[int, int]]] = {}  # photos and pairs of train and test, if there is one such set
+    distractors: ClassVar[tuple[str, ...]] = ()  # identities that are not one person
 
     @classmethod
     def modify_commandline_options(cls, parser: ArgumentParser) -> None:
@@ -44,6 +74,11 @@ class PosePairDataset(Dataset):
     def identity(name: str) -> str:
         """Which person a photo shows, by its name: what comes before the first underscore."""
         return name.split("_", 1)[0]
+
+    @classmethod
+    def outfit(cls, name: str) -> str:
+        """Which person in which clothes: photos of one outfit make pairs, and are all in train or all in test."""
+        return cls.identity(name)
 
     def __init__(self, opt: Namespace, phase: str) -> None:
         """Read and check everything but the photos themselves. Raises UserError listing all that is wrong."""
@@ -60,6 +95,7 @@ class PosePairDataset(Dataset):
         self._row = {name: row for row, name in enumerate(names)}
         stacked = torch.from_numpy(np.stack([keypoints[name] for name in names]))
         self._keypoints = scale_keypoints(stacked, self.stored_size, self.network_size)  # (photos,18,2)
+        self._cache = PhotoCache(len(names), self.network_size) if opt.cache_images else None
 
     def restricted_to(self, pairs: list[Pair]) -> "PosePairDataset":
         """The same data set with other pairs of the same photos."""
@@ -73,34 +109,25 @@ class PosePairDataset(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         sample: dict[str, Any] = {}
         for role, name in zip(("source", "target"), self.pairs[index]):
-            sample[f"{role}_image"] = self._load_photo(name)
-            sample[f"{role}_keypoints"] = self._keypoints[self._row[name]]
+            row = self._row[name]
+            sample[f"{role}_image"] = (
+                self._cache.get(row, name, self._load_photo) if self._cache else self._load_photo(name)
+            )
+            sample[f"{role}_keypoints"] = self._keypoints[row]
             sample[f"{role}_name"] = name
         return sample
 
-    def write_pairs(self, path: Path) -> None:
-        """The pairs as a csv that `read_pairs` reads."""
-        lines = ["from,to", *(f"{pair.source},{pair.target}" for pair in self.pairs)]
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
     def fingerprint(self) -> dict[str, Any]:
         """What identifies the data: SHA-256 of the csv files, and counts."""
-        hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in self.csv_files}
+        hashes = {path.name: sha256(path) for path in self.csv_files}
         return {"csv_sha256": hashes, "pairs": len(self.pairs), "photos": len(self._row)}
 
     def _load_photo(self, name: str) -> Tensor:
         """uint8 (3,H,W), stretched to the network resolution (PIL bilinear) where the stored size differs."""
         path = self.photo_dir / name
-        try:
-            with Image.open(path) as file:
-                image = file.convert("RGB")
-        except (OSError, ValueError, SyntaxError) as error:
-            raise UserError(f"{path}: photo cannot be decoded ({error})") from error
-        if (image.height, image.width) != self.stored_size:
-            raise UserError(
-                f"{path}: {image.width} x {image.height} pixels, expected {self.stored_size[1]} x "
-                f"{self.stored_size[0]} (width x height); its keypoints would not fit"
-            )
+        image = decode_photo(path)
+        if wrong := size_problem(image, self.stored_size):
+            raise UserError(f"{path}: {wrong}; its keypoints would not fit")
         if self.network_size != self.stored_size:
             image = image.resize(self.network_size[::-1], Image.Resampling.BILINEAR)
         return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()

@@ -40,6 +40,10 @@ class BaseOptions:
         data.add_argument("--dataroot", metavar="DIR", help="folder with train/, test/ and the csv files")
         data.add_argument("--batchSize", type=positive_int, default=1, metavar="N", help="pairs in a batch")
         data.add_argument("--nThreads", type=count, default=2, metavar="N", help="processes that decode photos")
+        data.add_argument(
+            "--cache_images", action=argparse.BooleanOptionalAction, default=False,
+            help="keep decoded photos in memory that the processes share; says how much it takes",
+        )  # fmt: skip
         data.add_argument("--max_dataset_size", type=positive_int, metavar="N", help="use the first N pairs only")
 
         speed = parser.add_argument_group("precision and speed")

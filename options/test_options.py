@@ -27,6 +27,11 @@ class TestOptions(BaseOptions):
             help="jpg (quality 75) is the paper's protocol; png is lossless",
         )  # fmt: skip
 
+        test.add_argument(
+            "--continue_test", action="store_true",
+            help="go on with a run that was stopped: keep the results it finished with the same weights",
+        )  # fmt: skip
+
     def validate(self, opt: argparse.Namespace) -> None:
         super().validate(opt)
         if "," in (opt.gpu_ids or "") or distributed.processes() > 1:

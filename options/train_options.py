@@ -16,8 +16,8 @@ from util.errors import UserError
 WHERE = ("name", "checkpoints_dir", "gpu_ids")
 # What does not shape the model, its data or its training. Everything else comes from the checkpoint.
 MAY_CHANGE = {
-    *WHERE, "accumulate", "compile", "continue_train", "dataroot", "display_env", "display_freq",
-    "display_id", "display_port", "display_server", "nThreads", "niter", "niter_decay", "print_freq",
+    *WHERE, "accumulate", "cache_images", "compile", "continue_train", "dataroot", "display_env", "display_freq",
+    "display_id", "display_port", "display_server", "max_minutes", "nThreads", "niter", "niter_decay", "print_freq",
     "save_by_iter", "save_epoch_freq", "save_latest_freq", "tf_log",
 }  # fmt: skip
 
@@ -39,6 +39,10 @@ class TrainOptions(BaseOptions):
             metavar="N",
             help="epochs over which it then falls to zero",
         )
+        train.add_argument(
+            "--max_minutes", type=number(float, 0), metavar="M",
+            help="stop after so much time, saved as by Ctrl-C; each start has its own time",
+        )  # fmt: skip
         train.add_argument("--lr", type=number(float, 0), default=2e-4, help="learning rate of the generator (Adam)")
         train.add_argument("--beta1", type=number(float, 0, 0.9999), default=0.5, help="Adam's first momentum")
         train.add_argument(

@@ -1,4 +1,4 @@
-"""How fast the networks run here, against what the processor can do.
+"""How fast the networks run here, against what the processor can do; the loader; the metrics.
 
     python scripts/benchmark.py                       # everything: some minutes, most of them compiling
     python scripts/benchmark.py --only inference --sizes 256x256 --no-compile
@@ -7,12 +7,19 @@ Every row stands beside a 2048^3 matrix product timed right before it in the sam
 of that rate, the number to compare between machines. Times are medians; the first calls (compilation) are not counted,
 but shown as "warm-up". Operations are counted by torch, two a multiply-add, for one image (inference) or one pair
 (training step: both branches, three discriminator passes, VGG19 on four images, all backward passes).
+
+--only data: processor time of a sample in one process (both photos decoded and resized), its bytes, the same with
+--cache_images, and the seconds to read and check the lists. Without a data root people are drawn, and lists of the
+published length are made.
+
+--only metrics: pixel metrics in two processes beside a scikit-image loop in one; LPIPS and Inception-v3 beside the
+matrix product.
 """
 
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
 
@@ -20,6 +27,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import benchmark_data
+import benchmark_metrics
 
 from models import create_model
 from models.base_model import PRECISIONS, BaseModel
@@ -32,7 +42,7 @@ from util.errors import run_main
 SIZES = {"256x256": ((256, 256), "fashion"), "128x64": ((128, 64), "market")}
 BATCHES = {("inference", "256x256"): (1, 8), ("inference", "128x64"): (32,), ("training", "256x256"): (4,),
            ("training", "128x64"): (16,)}  # fmt: skip
-WORK = ("inference", "training")
+WORK = ("inference", "training", "data", "metrics")
 
 
 def synchronise(device: torch.device) -> None:
@@ -110,21 +120,38 @@ def main() -> None:
     parser.add_argument("--batch", type=positive_int, help="batch size; default: as in the README's table")
     parser.add_argument("--repeats", type=positive_int, default=7, help="timed calls a row")
     parser.add_argument("--gpu_ids", "--gpu_id", metavar="ID", help="as in train.py")
+    parser.add_argument("--fashion_root", metavar="DIR", help="--only data: a real data set")
+    parser.add_argument("--market_root", metavar="DIR", help="--only data: a real data set")
     args = parser.parse_args()
+    work = args.only or WORK
+    if "data" in work:
+        roots = {"fashion": args.fashion_root, "market": args.market_root}
+        benchmark_data.report(roots, args.repeats)
+    if "metrics" in work:
+        benchmark_metrics.report_pixels(args.repeats)
+        device = select_device(args.gpu_ids)
+        measures = (median_seconds, matmul_rate)
+        benchmark_metrics.report_networks(device, args.batch, args.precisions, args.repeats, *measures)
+    if slow := [name for name in work if name not in ("data", "metrics")]:
+        networks(args, slow)
+
+
+def networks(args: argparse.Namespace, work: Sequence[str]) -> None:
+    """Print a table of the kinds of `work` on the networks."""
     device = select_device(args.gpu_ids)
     print(f"torch {torch.__version__}, {describe_device(device)}")
     print("| work | size | batch | precision | compile | s/image | GFLOP/image | GFLOP/s | of matmul | warm-up s |")
     print("|---|---|---|---|---|---|---|---|---|---|", flush=True)
-    for work, name in product(args.only or WORK, args.sizes):
+    for kind, name in product(work, args.sizes):
         size, mode = SIZES[name]
-        gflop = gflop_per_image(work, mode, size, device)
+        gflop = gflop_per_image(kind, mode, size, device)
         compiled = (False, True) if args.compile is None else (args.compile,)
-        batches = (args.batch,) if args.batch else BATCHES[work, name]
+        batches = (args.batch,) if args.batch else BATCHES[kind, name]
         for precision, compiling, batch in product(args.precisions, compiled, batches):
             flags = [f"--precision={precision}", "--compile" if compiling else "--no-compile"]
             flags.append("--channels_last" if args.channels_last else "--no-channels_last")
             torch.compiler.reset()
-            run = runner(build(work, mode, flags, device), work, random_batch(batch, size))
+            run = runner(build(kind, mode, flags, device), kind, random_batch(batch, size))
             start = time.perf_counter()
             run()
             run()
@@ -134,7 +161,7 @@ def main() -> None:
             seconds = median_seconds(run, args.repeats, device) / batch
             rate = gflop / seconds
             print(
-                f"| {work} | {name} | {batch} | {precision} | {'yes' if compiling else 'no'} | {seconds:.4f} "
+                f"| {kind} | {name} | {batch} | {precision} | {'yes' if compiling else 'no'} | {seconds:.4f} "
                 f"| {gflop:.1f} | {rate:.0f} | {rate / peak:.0%} | {warm_up:.1f} |",
                 flush=True,
             )

@@ -8,6 +8,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the tests are the CPU's
 
@@ -26,6 +27,7 @@ from models.published_weights import to_published
 from options.test_options import TestOptions
 from options.train_options import TrainOptions
 from tests.formula import formula_array, formula_images, formula_keypoints
+from util.errors import run_main
 
 COMMON = ["--gpu_id=-1", "--dataset_mode=market", "--nThreads=0"]
 LOG_LINE = re.compile(r"\(epoch: (\d+), iters: (\d+), total iters: (\d+), time: \d+\.\d{3}\)((?: \w+: -?\d+\.\d{6})+)")
@@ -105,6 +107,12 @@ def write_keypoints(path: Path, rows: dict[str, np.ndarray], separator: str = ":
     path.write_text("\n".join(lines) + "\n")
 
 
+def smooth(width: int, height: int) -> Image.Image:
+    """Red tells the column, green the row: a JPEG keeps both to a few levels."""
+    x, y = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
+    return Image.fromarray(np.stack([x, y, 255 - x], -1).astype(np.uint8))
+
+
 def make_market(root: Path, photos: int = 6, pairs: int = 8, phases: Sequence[str] = ("train", "test")) -> Path:
     """A small set in the layout of Market-1501: smooth pictures, random joints."""
     random = np.random.RandomState(0)
@@ -132,14 +140,32 @@ def market(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
-    """Runs a script of the repository in a process of its own, in an empty folder, on one thread."""
+    """Runs a script or module ("-m NAME") of the repository in an own process, in an empty folder, on one thread."""
 
     def run(script: str, *flags: object, **environment: str) -> subprocess.CompletedProcess:
         work = tmp_path / "work"
         work.mkdir(exist_ok=True)
-        variables = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-        line = [sys.executable, str(REPOSITORY / script), *map(str, flags)]
+        variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY), **environment}
+        target = script.split() if script.startswith("-m ") else [str(REPOSITORY / script)]
+        line = [sys.executable, *target, *map(str, flags)]
         return subprocess.run(line, cwd=work, capture_output=True, text=True, timeout=300, env=variables)
+
+    return run
+
+
+@pytest.fixture
+def call(monkeypatch, capsys) -> Callable[..., subprocess.CompletedProcess]:
+    """call(module, flags...): like `command`, in this process."""
+
+    def run(module: ModuleType, *flags: object) -> subprocess.CompletedProcess:
+        monkeypatch.setattr(sys, "argv", [module.__file__, *map(str, flags)])
+        capsys.readouterr()
+        status = 0
+        try:
+            run_main(module.main)
+        except SystemExit as end:
+            status = end.code
+        return subprocess.CompletedProcess(sys.argv, status, *capsys.readouterr())
 
     return run
 

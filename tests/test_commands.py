@@ -76,7 +76,9 @@ def test_test_draws_every_pair(run, market, image_format):
     names = {result_name(*pair, image_format) for pair in read_pairs(market / "market-pairs-test.csv")}
     assert len(names) > 5
     for size in (1, 3):
-        assert {p.name for p in Path(f"results/{size}").iterdir()} == names
+        folder = Path(f"results/{size}")
+        assert {p.name for p in folder.iterdir()} == names | {"strips", "index.html", "test_run.json"}
+        assert {p.stem for p in (folder / "strips").iterdir()} == {Path(name).stem for name in names}
     for name in names:
         one, three = (np.array(Image.open(f"results/{size}/{name}")).astype(int) for size in (1, 3))
         assert one.shape == (128, 64, 3)
@@ -99,7 +101,7 @@ def test_test_draws_fashion_at_the_stored_size(run, tmp_path):
 def test_kept_epochs_can_be_tested(run, market):
     run("train", *train_flags(market), "--name=a", "--save_epoch_freq=1")
     run("test", *COMMON, *TINY_G, "--name=a", f"--dataroot={market}", "--which_epoch=1")
-    assert len(list(Path("results").iterdir())) > 5
+    assert len(list(Path("results").glob("*_vis.jpg"))) > 5
 
 
 class TestErrors:
@@ -138,4 +140,7 @@ class TestErrors:
     def test_no_place_for_results(self, command, run, market):
         run("train", *train_flags(market), "--name=a")
         Path("results").write_text("a file")
-        self.check(command("test.py", *COMMON, *TINY_G, "--name=a", f"--dataroot={market}"), "cannot make the folder")
+        self.check(
+            command("test.py", *COMMON, *TINY_G, "--name=a", f"--dataroot={market}"),
+            "results/test_run.json: could not be written",
+        )

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from data import BatchSampler, create_test_loader, create_train_loaders
+from data import BatchSampler, create_test_dataset, create_test_loader, create_train_loaders
 from data.fashion_dataset import FashionDataset
 from data.market_dataset import MarketDataset
 from data.pairs import Pair, read_keypoints, read_pairs, result_name
@@ -27,6 +27,7 @@ def options(root: Path, **changes: object) -> Namespace:
         "seed": 0,
         "val_pairs": 0,
         "accumulate": 1,
+        "cache_images": False,
     }
     return Namespace(**{**values, "dataset_mode": "market", "serial_batches": False, **changes})
 
@@ -220,7 +221,8 @@ def test_loader_order(market):
     serial = create_train_loaders(options(market, serial_batches=True), CPU)[0]
     assert next(iter(serial))["source_name"] == [pair.source for pair in serial.dataset.pairs[:2]]
 
-    loader = create_test_loader(options(market, batchSize=3), CPU)
+    test_options = options(market, batchSize=3)
+    loader = create_test_loader(test_options, create_test_dataset(test_options), CPU)
     names = [name for batch in loader for name in zip(batch["source_name"], batch["target_name"])]
     assert names == [tuple(pair) for pair in loader.dataset.pairs]
 
@@ -245,3 +247,24 @@ def test_max_dataset_size(market):
 def test_result_names():
     assert result_name("a/b.c.jpg", "d.png") == "a_b.c_2_d_vis.jpg"
     assert result_name("0228_c6s3_006817_02.jpg", "x.jpg", "png") == "0228_c6s3_006817_02_2_x_vis.png"
+
+
+def test_cached_photos_are_decoded_once(market, capsys):
+    """By any worker, for all workers: once seen, the files are not needed any more."""
+    plain = [MarketDataset(options(market), "train")[i]["target_image"] for i in range(8)]
+    loader = create_train_loaders(options(market, cache_images=True, nThreads=2, serial_batches=True), CPU)[0]
+    assert "--cache_images: 6 photos need 0.00 GB of shared memory" in capsys.readouterr().out
+    first = list(loader)
+    for photo in (market / "train").iterdir():
+        photo.unlink()
+    second = list(loader)
+    for epoch in (first, second):
+        assert torch.equal(torch.cat([batch["target_image"] for batch in epoch]), torch.stack(plain))
+
+
+def test_cache_that_does_not_fit(market, monkeypatch):
+    monkeypatch.setattr("data.pose_pair_dataset.available_shared_memory", lambda: 6 * 128 * 64 * 3 - 1)
+    with pytest.raises(UserError, match="--cache_images: 6 photos need .* leave it out"):
+        MarketDataset(options(market, cache_images=True), "train")
+    monkeypatch.setattr("data.pose_pair_dataset.available_shared_memory", lambda: None)  # the system does not tell
+    assert len(MarketDataset(options(market, cache_images=True), "train")) == 8

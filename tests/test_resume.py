@@ -91,6 +91,21 @@ def test_resume_is_exact(run, market, monkeypatch, capsys, steps, flags):
     assert_same_runs("whole", "parts")
 
 
+def test_max_minutes(run, market, monkeypatch, capsys):
+    """Each start makes the step that the time ends in, saves and leaves with status 0; the whole is as if at once."""
+    flags = train_flags(market, *FLAGS, "--niter_decay=0")
+    run("train", *flags, "--name=whole")
+    start = ["--name=parts", "--max_minutes=0"]
+    for steps in (1, 2, 3, 4):
+        with pytest.raises(SystemExit) as stopped:
+            run("train", *start, *(["--continue_train"] if steps > 1 else flags))
+        assert stopped.value.code == 0
+        assert len(losses_logged("parts")) == steps
+        assert "stopped after --max_minutes; go on with: python train.py --name=parts" in capsys.readouterr().out
+    run("train", "--name=parts", "--continue_train", "--max_minutes=60")
+    assert_same_runs("whole", "parts")
+
+
 def test_seen_batches_are_not_decoded(run, market, monkeypatch):
     flags = train_flags(market, *FLAGS, "--niter_decay=0")
     decoded = []

@@ -27,6 +27,11 @@ def processes() -> int:
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
+def local_processes() -> int:
+    """Processes on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
 def is_main() -> bool:
     """Whether this process prints and writes."""
     return rank() == 0
@@ -38,7 +43,7 @@ def start(gpu_ids: str | None) -> torch.device:
     Raises UserError if the GPU asked for is not there, or if one process is asked to use several.
     """
     global _control
-    device = select_device(gpu_ids, int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    device = select_device(gpu_ids, int(os.environ.get("LOCAL_RANK", 0)), local_processes())
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if processes() > 1 and not dist.is_initialized():

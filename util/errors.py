@@ -18,9 +18,12 @@ def summarise(problems: Sequence[str], shown: int = 10) -> str:
 
 def run_main(main: Callable[[], None]) -> None:
     """Run a command's `main`; a UserError, or a file that cannot be read or written, becomes one message on stderr
-    and exit status 2."""
+    and exit status 2. A Ctrl-C ends it with 130, as shells expect."""
     try:
         main()
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,195 @@
+"""Raw DeepFashion photos -> train/ and test/ of the data set, named, cropped and split as PATN did.
+
+    python data/generate_fashion_datasets.py                                  # all in ./dataset/fashion
+    python data/generate_fashion_datasets.py --raw /disk/DeepFashion/img      # photos elsewhere
+
+Wanted is the low-resolution archive (256 x 256 photos) of the in-shop clothes retrieval benchmark, unpacked anywhere
+below --raw, with or without its folder img; and train.lst and test.lst, PATN's lists of names, in --dataroot.
+
+    WOMEN/Tees_Tanks/id_00007838/05_7_additional.jpg -> fashionWOMENTees_Tanksid0000783805_7additional.jpg
+
+Columns 40 to 215 are kept: 176 x 256 pixels (width x height). Nothing is deleted or overwritten, so a run that was
+stopped goes on where it was. Exit status: 0 all listed photos are there, 1 some are missing or unusable, 2 could not
+start.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from util.arguments import number, positive_int
+from util.errors import UserError, run_main, summarise
+from util.files import write_whole
+from util.parallel import available_cores, map_in_processes
+from util.photos import decode_photo, read_list, size_problem
+
+PHASES = ("train", "test")
+GENDERS = ("MEN", "WOMEN")
+RAW_SIZE = (256, 256)  # (H, W) of the low-resolution archive
+CROP = (40, 0, 216, 256)  # left, top, right, bottom
+STORED_SIZE = (256, 176)
+HIGHRES_ASPECT = 750 / 1101
+
+
+class Job(NamedTuple):
+    raw: Path
+    stored: Path
+
+
+def stored_name(raw: Path) -> str:
+    """File name in the data set of .../GENDER/CATEGORY/ID/FILE: underscores leave the id, and all but the first one
+    leave the file name."""
+    gender, category, item, file = raw.parts[-4:]
+    outfit, _, view = file.partition("_")
+    return f"fashion{gender}{category}{item.replace('_', '')}{outfit}_{view.replace('_', '')}"
+
+
+def find_raw_photos(root: Path) -> dict[str, Path]:
+    """Stored name -> raw photo, of all GENDER/CATEGORY/id_*/*.jpg at any depth below `root`.
+
+    Raises UserError where two raw photos would get one name: two archives, of which nobody can say which one is meant.
+    """
+    found: dict[str, Path] = {}
+    for photo in _walk(root):
+        name = stored_name(photo)
+        if name in found and not photo.samefile(found[name]):
+            raise UserError(f"{found[name]} and {photo} are the same photo of two archives; choose one with --raw")
+        found[name] = photo
+    return found
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    for folder, subfolders, _ in os.walk(root, followlinks=True):
+        for gender in sorted(set(subfolders) & set(GENDERS)):
+            yield from sorted(Path(folder, gender).glob("*/id_*/*.jpg"))
+        subfolders[:] = sorted(set(subfolders) - {*GENDERS, *PHASES})
+
+
+def refuse_high_resolution(raw: list[Path]) -> None:
+    """Raise UserError if the photos are those of the high-resolution archive, judging by a few of them."""
+    for path in raw[:: len(raw) // 16 + 1]:
+        try:
+            with Image.open(path) as file:
+                width, height = file.size
+        except OSError:  # a broken photo is reported with its name later
+            continue
+        if _is_high_resolution(width, height):
+            raise UserError(
+                f"{path}: {width} x {height} pixels: this is the high-resolution archive (img_highres). PATN's "
+                "lists and keypoints belong to the low-resolution one (img, 256 x 256): get that; or let "
+                "--allow_highres scale these down, for training that cannot be compared with published numbers"
+            )
+
+
+def _is_high_resolution(width: int, height: int) -> bool:
+    return height > RAW_SIZE[0] and abs(width / height / HIGHRES_ASPECT - 1) < 0.02
+
+
+def scale_down(image: Image.Image) -> Image.Image:
+    """A high-resolution photo -> 176 x 256, with the joints where they are in the low-resolution archive.
+
+    That archive holds the same pictures, 256 high (750 x 1101 becomes 174 wide) in the middle of a square of a plain
+    colour. Here the outermost columns are repeated instead.
+    """
+    height, width = STORED_SIZE
+    narrow = min(width, int(image.width * height / image.height))
+    scaled = np.asarray(image.resize((narrow, height), Image.Resampling.LANCZOS))
+    left = (width - narrow) // 2
+    return Image.fromarray(np.pad(scaled, ((0, 0), (left, width - narrow - left), (0, 0)), mode="edge"))
+
+
+def prepare(job: Job, quality: int, allow_highres: bool) -> str | None:
+    """Write one photo of the data set; returns what is wrong with the raw one, if anything."""
+    try:
+        image = decode_photo(job.raw)
+    except UserError as error:
+        return str(error)
+    if (image.height, image.width) == STORED_SIZE:  # cropped already: its own bytes, not a second loss
+        write_whole(job.stored, lambda file: file.write(job.raw.read_bytes()))
+        return None
+    if allow_highres and _is_high_resolution(*image.size):
+        image = scale_down(image)
+    elif wrong := size_problem(image, RAW_SIZE):
+        return f"{job.raw}: {wrong}"
+    else:
+        image = image.crop(CROP)
+    write_whole(job.stored, lambda file: image.save(file, "JPEG", quality=quality))
+    return None
+
+
+def describe_absence(raw_root: Path) -> str:
+    packed = sorted(path.name for path in raw_root.glob("*.zip"))
+    hint = f"; unpack {', '.join(packed)} first" if packed else ""
+    return (
+        f"{raw_root}: no raw photos such as WOMEN/Tees_Tanks/id_00007838/05_7_additional.jpg below it{hint}. Wanted is "
+        "img.zip of DeepFashion's in-shop clothes retrieval benchmark; its owners give the password on request"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--dataroot", type=Path, default="./dataset/fashion", metavar="DIR", help="the data set")
+    parser.add_argument("--raw", type=Path, metavar="DIR", help="raw photos are below it; default: --dataroot")
+    parser.add_argument(
+        "--quality", type=number(int, 1, 100), default=95, metavar="Q",
+        help="JPEG quality of the cropped photos; 95 (default) because they are compressed a second time here",
+    )  # fmt: skip
+    parser.add_argument(
+        "--allow_highres", action="store_true",
+        help="scale photos of the high-resolution archive (750 x 1101) down; published numbers will not match",
+    )  # fmt: skip
+    parser.add_argument("--workers", type=positive_int, default=available_cores(), metavar="N", help="processes")
+    args = parser.parse_args()
+
+    raw_root = args.raw or args.dataroot
+    for folder in (args.dataroot, raw_root):
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such folder")
+    lists = {phase: read_list(args.dataroot / f"{phase}.lst") for phase in PHASES}
+    if both := set(lists["train"]) & set(lists["test"]):
+        raise UserError(f"{args.dataroot}: train.lst and test.lst share {len(both)} names, such as {min(both)}")
+    found = find_raw_photos(raw_root)
+    absent = {phase: [n for n in names if not (args.dataroot / phase / n).exists()] for phase, names in lists.items()}
+    if any(absent.values()) and not found:
+        raise UserError(describe_absence(raw_root))
+    jobs = {phase: [n for n in names if n in found] for phase, names in absent.items()}
+    todo = [Job(found[name], args.dataroot / phase / name) for phase, names in jobs.items() for name in names]
+    if not args.allow_highres:
+        refuse_high_resolution([job.raw for job in todo])
+
+    print(f"{len(found)} raw photos found, {len(todo)} to write with JPEG quality {args.quality}", flush=True)
+    work = partial(prepare, quality=args.quality, allow_highres=args.allow_highres)
+    results = zip(map_in_processes(work, todo, args.workers, "photos"), todo)
+    unusable = {job.stored: problem for problem, job in results if problem}
+
+    print(f"{'':<16}{'listed':>9}{'already there':>15}{'written':>9}{'unusable':>10}{'missing':>9}")
+    for phase, names in lists.items():
+        left, tried = len(absent[phase]), len(jobs[phase])
+        bad = sum(path.parent.name == phase for path in unusable)
+        print(f"{phase:<16}{len(names):>9}{len(names) - left:>15}{tried - bad:>9}{bad:>10}{left - tried:>9}")
+    not_listed = found.keys() - {*lists["train"], *lists["test"]}
+    print(f"raw photos found: {len(found)}, of which not listed: {len(not_listed)}")
+    missing = [name for names in absent.values() for name in names if name not in found]
+    if missing:
+        print(f"listed but missing:\n{summarise(missing)}")
+    if unusable:
+        print(f"unusable raw photos:\n{summarise(list(unusable.values()))}")
+    if args.allow_highres:
+        print("with --allow_highres, published numbers will not match")
+    if missing or unusable:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    run_main(main)

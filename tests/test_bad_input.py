@@ -1,0 +1,104 @@
+"""Bad input of a user's own data set, as far as tests/test_pairs.py has it not: one clear message each."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data.pairs import read_keypoints, read_pairs, write_pairs
+from scripts import check_dataset
+from tests.conftest import train_flags
+from util.errors import UserError
+from util.photos import decode_photo
+
+LIST = str(list(range(18)))
+HEADER = "name:keypoints_y:keypoints_x"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "must name the columns name:keypoints_y:keypoints_x; name, keypoints_y, keypoints_x missing in ''"),
+        (f"{HEADER}\n", "no rows below the header"),
+        (f"name:keypoints_y\na.jpg:{LIST}\n", "keypoints_x missing in 'name:keypoints_y'"),
+        (f"{HEADER}\n/etc/a.jpg:{LIST}:{LIST}\n", "row 2: '/etc/a.jpg' points outside the photo folder"),
+        (f"{HEADER}\nx/../../a.jpg:{LIST}:{LIST}\n", "row 2: 'x/../../a.jpg' points outside the photo folder"),
+        (f"{HEADER}\n:{LIST}:{LIST}\n", "row 2: empty photo name"),
+        (f"{HEADER}\na.jpg:{LIST}:{LIST[:-1]}, 18]\n", "row 2 (a.jpg): expected a list of 18 numbers"),
+        (f"{HEADER}\na.jpg:{LIST}:{LIST.replace('17', 'Infinity')}\n", "row 2 (a.jpg): inf is not a finite number"),
+        (f"{HEADER}\na.jpg:{LIST}:{LIST.replace('17', '1e999')}\n", "row 2 (a.jpg): inf is not a finite number"),
+        (f"{HEADER}\na.jpg:{LIST}:{LIST.replace('17', 'true')}\n", "row 2 (a.jpg): True is not a finite number"),
+        (f'{HEADER}\na.jpg:{LIST}:"{{}}"\n', "row 2 (a.jpg): expected a list of 18 numbers"),
+    ],
+)
+def test_keypoints(content, message, tmp_path):
+    path = tmp_path / "k.csv"
+    path.write_text(content)
+    with pytest.raises(UserError) as caught:
+        read_keypoints(path)
+    assert str(path) in str(caught.value)
+    assert message in str(caught.value)
+
+
+def test_names_that_need_quotes(tmp_path):
+    pairs = [("a, b.jpg", 'say "c".jpg'), ("人物.jpg", "é.jpg")]
+    write_pairs(tmp_path / "p.csv", pairs)
+    assert read_pairs(tmp_path / "p.csv") == pairs
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "I;16", "RGBA", "LA"])
+def test_photos_of_every_mode_become_rgb(mode, tmp_path):
+    """By their content, whatever the ending says."""
+    path = tmp_path / "a.jpg"
+    Image.new("L", (64, 128), 200).convert(mode).save(path, format="PNG")
+    assert (decode_photo(path).mode, decode_photo(path).size) == ("RGB", (64, 128))
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff\xd8\xff", b"GIF89a", b"\x89PNG\r\n\x1a\n" + bytes(20), b"text, of some length, no photo"]
+)
+def test_what_is_no_photo(content, tmp_path):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="a.jpg: photo cannot be decoded") as caught:
+        decode_photo(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_photo_too_large_to_be_one(tmp_path, monkeypatch):
+    """A few bytes may claim a picture of any size."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    Image.new("RGB", (64, 128)).save(tmp_path / "a.jpg")
+    with pytest.raises(UserError, match="photo cannot be decoded"):
+        decode_photo(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        ("market-pairs-train.csv", "0000_c1s1", "../../0000_c1s1", "points outside the photo folder"),
+        ("market-pairs-train.csv", "from,to", "from;to", "from, to missing in 'from;to'"),
+        ("market-annotation-train.csv", "[", "[NaN, ", "expected a list of 18 numbers"),
+        ("market-annotation-train.csv", "[", "[null, ", "expected a list of 18 numbers"),
+        ("market-annotation-train.csv", "[", "[text, ", "not a list of numbers"),
+    ],
+)
+def test_training_and_check_report_it(call, run, market, file, old, new, message):
+    path = market / file
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(UserError, match=re.escape(message)):
+        run("train", *train_flags(market), "--name=a")
+    assert not list(Path().iterdir())
+    done = call(check_dataset, "--dataset_mode=market", f"--dataroot={market}")
+    assert done.returncode == 2
+    assert message in done.stdout
+
+
+def test_keypoints_are_exact(tmp_path):
+    """Numbers with a fraction or an exponent are numbers too."""
+    (tmp_path / "k.csv").write_text(f"{HEADER}\na.jpg:[0.5, 1e1, {', '.join(['-1'] * 16)}]:[{', '.join(['2'] * 18)}]\n")
+    joints = read_keypoints(tmp_path / "k.csv")["a.jpg"]
+    assert joints[:2].tolist() == [[0.5, 2.0], [10.0, 2.0]]
+    assert np.isnan(joints[2:]).all()
