@@ -39,7 +39,7 @@ from util.arguments import count, number, positive_int
 from util.draw_pose import draw_skeleton
 from util.errors import UserError, run_main
 from util.files import write_whole
-from util.image import contact_sheet
+from util.image import contact_sheet, image_path, save_image
 from util.parallel import available_cores, map_in_processes
 
 JPEG_QUALITY = 95
@@ -174,39 +174,32 @@ def studio(random: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
 
 
 def street(random: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """Ground, walls, trees, windows and cars out of focus, (H,W,3) in 0..1."""
+    """Ground, walls, trees and cars out of focus, in the muted colours of a campus, (H,W,3) in 0..1.
+
+    All are near one grey: the network's instance norms see colours relative to the rest of the photo only.
+    """
     height, width = size
-    tint = lambda base, spread: tuple(  # noqa: E731
-        int(v) for v in np.clip(255 * (np.array(base) + random.normal(0, spread, 3) + random.normal(0, spread)), 0, 255)
-    )
-    picture = Image.new("RGB", (width, height), tint(random.choice([0.75, 0.6, 0.45]) * np.ones(3), 0.05))
+
+    def tint(base: Sequence[float], spread: float) -> tuple[int, ...]:
+        colour = np.array(base) + random.normal(0, spread, 3) + random.normal(0, spread)
+        return tuple(int(v) for v in np.clip(255 * colour, 0, 255))
+
+    picture = Image.new("RGB", (width, height), tint((0.64, 0.65, 0.66), 0.012))
     pen = ImageDraw.Draw(picture)
-    horizon = int(height * random.uniform(0.3, 0.55))
-    for _ in range(random.integers(3, 8)):
+    horizon = int(height * random.uniform(0.35, 0.5))
+    things = ((0.46, 0.53, 0.42), (0.62, 0.54, 0.5), (0.55, 0.55, 0.56), (0.7, 0.69, 0.66), (0.45, 0.47, 0.5))
+    for _ in range(random.integers(3, 7)):
         left, top = random.uniform(-0.2, 1) * width, random.uniform(-0.1, 0.9) * horizon
-        box = (left, top, left + random.uniform(0.1, 0.6) * width, top + random.uniform(0.1, 0.9) * horizon)
-        palette = (
-            (0.25, 0.4, 0.2),
-            (0.6, 0.35, 0.28),
-            (0.5, 0.5, 0.52),
-            (0.75, 0.72, 0.65),
-            (0.2, 0.22, 0.28),
-            (0.3, 0.4, 0.6),
-        )
-        colour = tint(palette[random.integers(len(palette))], 0.06)
-        (pen.ellipse if random.random() < 0.3 else pen.rectangle)(box, fill=colour)
-    grounds = ((0.5, 0.5, 0.5), (0.62, 0.58, 0.52), (0.4, 0.42, 0.44), (0.42, 0.5, 0.34))
-    pen.rectangle((0, horizon, width, height), fill=tint(grounds[random.integers(len(grounds))], 0.05))
-    for _ in range(random.integers(0, 3)):
-        left, top = random.uniform(-0.3, 0.9) * width, horizon * random.uniform(0.85, 1.15)
-        right, bottom = left + random.uniform(0.2, 0.5) * width, top + random.uniform(0.05, 0.16) * height
-        pen.rounded_rectangle((left, top, right, bottom), radius=height // 40, fill=tint((0.5, 0.4, 0.4), 0.2))
-    if random.random() < 0.6:
+        box = (left, top, left + random.uniform(0.15, 0.6) * width, top + random.uniform(0.2, 0.9) * horizon)
+        shape = pen.ellipse if random.random() < 0.3 else pen.rectangle
+        shape(box, fill=tint(things[random.integers(len(things))], 0.015))
+    pen.rectangle((0, horizon, width, height), fill=tint((0.54, 0.53, 0.52), 0.012))
+    if random.random() < 0.6:  # a kerb
         edge = random.uniform(0.6, 0.95) * height
         tilt = random.uniform(-0.1, 0.1) * height
         line = [(0, edge), (width, edge + tilt), (width, edge + tilt + height * 0.03), (0, edge + height * 0.02)]
-        pen.polygon(line, fill=tint((0.75, 0.75, 0.72), 0.05))
-    return np.asarray(picture.filter(ImageFilter.GaussianBlur(height / 55)), float) / 255
+        pen.polygon(line, fill=tint((0.66, 0.66, 0.64), 0.01))
+    return np.asarray(picture.filter(ImageFilter.GaussianBlur(height / 40)), float) / 255
 
 
 class Look(NamedTuple):
@@ -341,7 +334,9 @@ def main() -> None:
     parser.add_argument("--poses", type=number(int, 2), default=8, metavar="N", help="photos of each")
     parser.add_argument("--seed", type=count, default=0, help="other seeds, other people")
     parser.add_argument("--workers", type=positive_int, default=available_cores(), metavar="N", help="processes")
-    parser.add_argument("--sheet", metavar="FILE", help="also write a picture of the first people and their joints")
+    parser.add_argument(
+        "--sheet", type=image_path, metavar="FILE", help="also write a picture (jpg or png) of the first people"
+    )
     args = parser.parse_args()
     out, dataset = Path(args.out), find_dataset(args.dataset_mode)
     people = (args.identities, args.test_identities)
@@ -354,8 +349,7 @@ def main() -> None:
         draw_people(out, args.dataset_mode, people, args.poses, args.seed, args.workers)
         print(f"{sum(people) * args.poses} photos of {sum(people)} drawn people in {out}")
     if args.sheet:
-        sheet = make_sheet(out, dataset, rows=5, photos=6)
-        write_whole(args.sheet, lambda file: sheet.save(file, format="PNG"))
+        save_image(make_sheet(out, dataset, rows=5, photos=6), args.sheet)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ class Part(NamedTuple):
 
 
 class DPTNModel(BaseModel):
+    loss_names = LOSS_NAMES  # a model built on this one may add its own
     picture_columns = (
         "source photo",
         "source skeleton",
@@ -155,7 +156,7 @@ class DPTNModel(BaseModel):
         without a graph for the discriminator's step, so that one part's graph is the most that memory must hold; and
         only the first part of a pass makes a power iteration, so that all parts see the same discriminator.
         """
-        self.losses = {name: torch.zeros((), device=self.device) for name in LOSS_NAMES}
+        self.losses = {name: torch.zeros((), device=self.device) for name in self.loss_names}
         once = len(self.parts) == 1
         fakes = []
         for part in self.parts:
@@ -214,9 +215,14 @@ class DPTNModel(BaseModel):
         ):
             t, s = (half.mean() for half in per_sample.chunk(2))
             terms[f"{name}_t"], terms[f"{name}_s"] = (opt.t_s_ratio, t), (1 - opt.t_s_ratio, s)
+        terms |= self.extra_terms(part)
         (sum(share * loss for share, loss in terms.values()) / len(self.parts)).backward()
         for name, (_, loss) in terms.items():
             self.losses[name] += loss.detach() / len(self.parts)
+
+    def extra_terms(self, part: Part) -> dict[str, tuple[float, Tensor]]:
+        """More generator losses of a model built on this one, after `forward`: name -> (share in the sum, loss)."""
+        return {}
 
     def step(self, name: str) -> None:
         """Average the gradients over all processes and change the weights."""
@@ -227,8 +233,8 @@ class DPTNModel(BaseModel):
 
     def current_losses(self) -> dict[str, float]:
         """The weighted losses of the last step, meaned over all processes, in the log's order. Waits for the device."""
-        values = distributed.mean(torch.stack([self.losses[name] for name in LOSS_NAMES]))
-        return dict(zip(LOSS_NAMES, values.tolist()))
+        values = distributed.mean(torch.stack([self.losses[name] for name in self.loss_names]))
+        return dict(zip(self.loss_names, values.tolist()))
 
     def current_pictures(self, most: int = 4) -> list[list[Image.Image]]:
         """`picture_columns` of the first samples of the last step, a row a sample."""

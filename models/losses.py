@@ -3,17 +3,14 @@
 Everything is computed in float32, also when the features come in bfloat16.
 """
 
-import zipfile
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.blocks import at_least_float32, full_precision
-from util.checkpoint import load_tensors
-from util.errors import UserError
+from util.pretrained import Published, load_pretrained
 
 Loss = Callable[[Tensor], Tensor]
 
@@ -128,20 +125,6 @@ def load_vgg19(source: str) -> VGG19Features:
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
                 nn.init.zeros_(module.bias)
         return vgg
-    if source == "imagenet":
-        try:
-            state = VGG19_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True, weights_only=True)
-        except (OSError, RuntimeError, zipfile.BadZipFile) as error:
-            raise UserError(
-                f"--vgg_weights imagenet: torchvision could not fetch its VGG19 weights ({error}). Put "
-                f"{Path(VGG19_Weights.IMAGENET1K_V1.url).name} under {torch.hub.get_dir()}/checkpoints, or give "
-                "--vgg_weights PATH (a torchvision vgg19 state dict), or --vgg_weights random for a trial."
-            ) from error
-    else:
-        state = load_tensors(source, what="VGG19 weights (--vgg_weights)")
-    wanted = vgg.state_dict()
-    wrong = [key for key in wanted if key not in state or state[key].shape != wanted[key].shape]
-    if wrong:
-        raise UserError(f"{source}: not a torchvision vgg19 state dict: missing or mis-shaped {', '.join(wrong[:10])}")
-    vgg.load_state_dict({key: state[key] for key in wanted})
+    imagenet = Published("VGG19", "torchvision", "imagenet", VGG19_Weights.IMAGENET1K_V1.url)
+    load_pretrained(vgg, source, imagenet, "--vgg_weights", ", or --vgg_weights random for a trial")
     return vgg

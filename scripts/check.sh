@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Lint and test in .venv, which is made and filled if it is not there. Arguments go to pytest.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+source "$(dirname "$0")/environment.sh"
 
 install_visdom() { # up to Python 3.11 there is only a source package, which needs pkg_resources to build
     .venv/bin/python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("visdom") is None)' && return
@@ -9,14 +9,7 @@ install_visdom() { # up to Python 3.11 there is only a source package, which nee
     pip_install --no-build-isolation 'visdom==0.2.4'
 }
 
-pip_install() { .venv/bin/python -m pip install --quiet --disable-pip-version-check "$@"; }
-
-if [ ! -x .venv/bin/python ]; then
-    echo "making .venv"
-    "${PYTHON:-python3}" -m venv .venv
-fi
-echo "installing requirements (a few minutes on a new machine)"
-pip_install -r requirements.txt
+ensure_environment
 install_visdom
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .

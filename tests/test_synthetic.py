@@ -236,6 +236,8 @@ def test_command(command, tmp_path):
     assert Image.open(tmp_path / "sheet.png").size == (64 * 4, 128 * 2)
     times = {p: p.stat().st_mtime_ns for p in out.rglob("*")}
     assert "already there" in command("-m data.synthetic", *flags).stdout
+    typo = command("-m data.synthetic", *flags, "--sheet=sheet.gif")
+    assert (typo.returncode, "does not end in one of .jpg, .png" in typo.stderr) == (2, True)
     assert times == {p: p.stat().st_mtime_ns for p in out.rglob("*")}
     other = command("-m data.synthetic", *flags, "--seed=1")
     assert other.returncode == 2

@@ -23,6 +23,16 @@ figure { margin: 0 0 1.5rem; } figcaption { font-size: 0.85rem; color: #555; }
 WIDTH, HEIGHT = 300, 120
 
 
+def new_page(title: str) -> dominate.document:
+    """An empty page in the house style."""
+    page = dominate.document(title=title)
+    with page.head:
+        tags.meta(charset="utf-8")
+        tags.meta(name="viewport", content="width=device-width, initial-scale=1")
+        tags.style(STYLE)
+    return page
+
+
 def curve(points: list[tuple[float, float]], most: int = 500) -> svg.svg:
     """A line through (x, y) points, thinned to at most `most` of them; values that are not finite are left out."""
     points = [(x, y) for x, y in points if abs(y) < float("inf")]
@@ -43,11 +53,7 @@ def write_training_page(
     path: Path, name: str, losses: dict[str, list[tuple[float, float]]], columns: Sequence[str], sheets: list[Path]
 ) -> None:
     """`losses`: (samples, value) by name. `sheets`: epochE_itersN.jpg, newest first, below the folder of `path`."""
-    page = dominate.document(title=f"{name}: training")
-    with page.head:
-        tags.meta(charset="utf-8")
-        tags.meta(name="viewport", content="width=device-width, initial-scale=1")
-        tags.style(STYLE)
+    page = new_page(f"{name}: training")
     with page:
         tags.h1(name)
         with tags.div(cls="plots"):

@@ -1,5 +1,6 @@
 """All ways between uint8 pictures and the networks' [-1, 1], resizing and writing."""
 
+from argparse import ArgumentTypeError
 from pathlib import Path
 
 import torch.nn.functional as F
@@ -40,6 +41,13 @@ def save_image(image: Image.Image, path: Path) -> None:
     """Write by the ending of `path` (one of IMAGE_FORMATS), whole or not at all."""
     how = IMAGE_FORMATS[path.suffix.removeprefix(".")]
     write_whole(path, lambda file: image.save(file, **how))
+
+
+def image_path(text: str) -> Path:
+    """An argparse type: a path that `save_image` knows by its ending."""
+    if Path(text).suffix.removeprefix(".") not in IMAGE_FORMATS:
+        raise ArgumentTypeError(f"'{text}' does not end in one of .{', .'.join(IMAGE_FORMATS)}")
+    return Path(text)
 
 
 def contact_sheet(rows: list[list[Image.Image]]) -> Image.Image:

@@ -1,0 +1,91 @@
+"""Frechet Inception distance (Heusel et al., NeurIPS 2017) and the Inception Score (Salimans et al., NeurIPS 2016).
+
+Both stream: whatever the number of images, only sums are kept, in float64.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from util.errors import UserError
+
+
+class Gaussian(NamedTuple):
+    """Mean (D,) and unbiased covariance (D,D), float64, of the features of `n` images."""
+
+    n: int
+    mean: np.ndarray
+    covariance: np.ndarray
+
+
+class FeatureStatistics:
+    """Sums over features (N,D), in any batches and order; kept where the features are (Apple's MPS has no float64)."""
+
+    def __init__(self) -> None:
+        self.n = 0
+
+    def update(self, features: Tensor) -> None:
+        features = (features.cpu() if features.device.type == "mps" else features).double()
+        if not self.n:
+            width = features.shape[1]
+            self._sum, self._outer = features.new_zeros(width), features.new_zeros(width, width)
+        self.n += len(features)
+        self._sum += features.sum(0)
+        self._outer.addmm_(features.T, features)
+
+    def compute(self) -> Gaussian:
+        """Raises UserError for fewer than two images."""
+        if self.n < 2:
+            raise UserError(f"fid needs at least 2 images on each side, got {self.n}")
+        mean = self._sum / self.n
+        covariance = (self._outer - self.n * mean.outer(mean)) / (self.n - 1)
+        return Gaussian(self.n, mean.cpu().numpy(), covariance.cpu().numpy())
+
+
+def frechet_distance(a: Gaussian, b: Gaussian) -> float:
+    """|mean difference|^2 + tr(A + B - 2 (A B)^1/2), which is 0 for equal sets.
+
+    tr (A B)^1/2 is the sum of the singular values of A^1/2 B^1/2, both roots by symmetric eigenvalues. Rounding of
+    eigenvalues near 0, of which there are many where images are fewer than features, does not grow in it.
+    """
+    shared = np.linalg.svd(_root(a.covariance) @ _root(b.covariance), compute_uv=False).sum()
+    distance = np.square(a.mean - b.mean).sum() + np.trace(a.covariance) + np.trace(b.covariance) - 2 * shared
+    return max(float(distance), 0.0)
+
+
+def _root(covariance: np.ndarray) -> np.ndarray:
+    """Symmetric square root of a positive semidefinite matrix."""
+    values, vectors = np.linalg.eigh(covariance)
+    return (vectors * np.sqrt(values.clip(0))) @ vectors.T
+
+
+class InceptionScore:
+    """exp of the mean divergence of an image's classes from all images' classes, in 10 parts as usual.
+
+    `n` images are expected; an image's part is by its number, so that batches do not matter.
+    """
+
+    PARTS = 10
+
+    def __init__(self, n: int) -> None:
+        self.expected = n
+        self._counts = np.zeros(self.PARTS)
+        self._entropies = np.zeros(self.PARTS)  # sums of p log p
+        self._sums: np.ndarray | None = None
+
+    def update(self, numbers: np.ndarray, probabilities: Tensor) -> None:
+        """`numbers` (N,) of the images in 0..n-1; their `probabilities` (N,classes) float64."""
+        p = probabilities.numpy()
+        parts = numbers * self.PARTS // self.expected
+        if self._sums is None:
+            self._sums = np.zeros((self.PARTS, p.shape[1]))
+        np.add.at(self._sums, parts, p)
+        np.add.at(self._counts, parts, 1)
+        np.add.at(self._entropies, parts, (p * np.log(p.clip(1e-300))).sum(1))
+
+    def compute(self) -> np.ndarray:
+        """The score of each part that got images."""
+        used = self._counts > 0
+        counts, q = self._counts[used], self._sums[used] / self._counts[used, None]
+        return np.exp(self._entropies[used] / counts - (q * np.log(q.clip(1e-300))).sum(1))

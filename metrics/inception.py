@@ -1,0 +1,69 @@
+"""Inception-v3 features for FID and the Inception Score, from either of two networks.
+
+"torchvision": the ImageNet network, fed as pytorch-fid fed it before 2019: images in [0, 1] get the rescaling that is
+meant for ImageNet-normalised ones. The published DPTN numbers come from this.
+"pytorch-fid": the network of Heusel et al. (NeurIPS 2017): weights of 2015, average pools that leave the padding out, a
+max pool in the last block, images in [-1, 1].
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models import Inception_V3_Weights
+from torchvision.models.inception import Inception3
+
+from util.errors import UserError
+from util.pretrained import Published, load_pretrained
+
+SIDE = 299  # pixels; images are stretched to it, bilinear without anti-aliasing
+TORCHVISION_URL = Inception_V3_Weights.IMAGENET1K_V1.url
+PYTORCH_FID_URL = (
+    "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
+)
+FLAGS = {"torchvision": "--inception_weights", "pytorch-fid": "--fid_inception_weights"}
+
+
+class Inception(nn.Module):
+    """uint8 (N,3,H,W) -> pool features (N,2048) float32."""
+
+    def __init__(self, kind: str, weights: str) -> None:
+        """`kind`: a key of FLAGS. `weights`: 'imagenet' or 'pytorch-fid' (downloaded), or a state dict file."""
+        super().__init__()
+        if kind == "torchvision":
+            net = Inception3(aux_logits=False, init_weights=False)
+            published = Published("Inception-v3", "torchvision", "imagenet", TORCHVISION_URL)
+            deviations, means = (0.229, 0.224, 0.225), (0.485, 0.456, 0.406)  # ImageNet's
+            scale, shift = [d / 0.5 for d in deviations], [(m - 0.5) / 0.5 for m in means]
+        else:
+            net = _pytorch_fid_network()
+            published = Published("Inception-v3", "pytorch-fid", "pytorch-fid", PYTORCH_FID_URL)
+            scale, shift = (2.0,) * 3, (-1.0,) * 3
+        load_pretrained(net, weights, published, FLAGS[kind])
+        self.classifier, net.fc = net.fc, nn.Identity()
+        self.net, self.kind = net, kind
+        for name, values in (("scale", scale), ("shift", shift)):
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1))
+        self.requires_grad_(False).eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = F.interpolate(images.float() / 255, (SIDE, SIDE), mode="bilinear", align_corners=False)
+        return self.net((x * self.scale + self.shift).contiguous(memory_format=torch.channels_last)).float()
+
+    def probabilities(self, features: Tensor) -> Tensor:
+        """(N,2048) -> (N,classes) float64, on the CPU. The 2015 network is read without bias, as by Salimans et al."""
+        bias = None if self.kind == "pytorch-fid" else self.classifier.bias
+        return F.linear(features, self.classifier.weight, bias).cpu().double().softmax(1)
+
+
+def _pytorch_fid_network() -> Inception3:
+    try:
+        from pytorch_fid.inception import FIDInceptionA, FIDInceptionC, FIDInceptionE_1, FIDInceptionE_2
+    except ImportError as error:
+        raise UserError("the standard protocol's Inception needs pytorch-fid: pip install pytorch-fid") from error
+    net = Inception3(num_classes=1008, aux_logits=False, init_weights=False)
+    net.Mixed_5b = FIDInceptionA(192, pool_features=32)
+    net.Mixed_5c, net.Mixed_5d = (FIDInceptionA(channels, pool_features=64) for channels in (256, 288))
+    for block, width in (("Mixed_6b", 128), ("Mixed_6c", 160), ("Mixed_6d", 160), ("Mixed_6e", 192)):
+        setattr(net, block, FIDInceptionC(768, channels_7x7=width))
+    net.Mixed_7b, net.Mixed_7c = FIDInceptionE_1(1280), FIDInceptionE_2(2048)
+    return net

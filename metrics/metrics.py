@@ -1,0 +1,208 @@
+"""Evaluate generated images against the photos they should look like.
+
+    python -m metrics.metrics --gt_path=./dataset/fashion/test --distorated_path=./results/DPTN_fashion \\
+        --fid_real_path=./dataset/fashion/train --name=./fashion
+    python -m metrics.metrics --gt_path=./dataset/market/test --distorated_path=./results/DPTN_market \\
+        --fid_real_path=./dataset/market/train --name=./market --market
+
+Protocols and what their switches do: metrics/protocols.py. All flags: python -m metrics.metrics --help
+"""
+
+import json
+import os
+import shlex
+import sys
+import tempfile
+import time
+from argparse import Namespace
+from contextlib import suppress
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from data.pairs import read_keypoints, read_pairs
+from metrics.baselines import mean_image
+from metrics.evaluation import MASKED, Networks, Task, evaluate, network_of
+from metrics.inception import FLAGS as INCEPTION_FLAGS
+from metrics.options import parse
+from metrics.page import write_evaluation_page
+from metrics.pairing import Problems, Sample, copy_sources, match_names, match_pairs, photos_below
+from metrics.protocols import DATA_SETS, PROTOCOLS
+from metrics.report import append_records, as_table, compare, reasons, result_rows, write_per_image
+from util.distributed import describe_device, select_device
+from util.errors import UserError, run_main, summarise
+from util.files import sha256
+from util.image import save_image, to_pil
+from util.reproducibility import git_revision, versions
+from util.results import RUN_FILE
+
+
+def main() -> None:
+    args = parse()
+    if args.compare:
+        print(compare(args.compare))
+        return
+    start = time.perf_counter()
+    out = args.out or default_out(args)
+    for path in filter(None, (out, args.per_image, args.html and args.html / "index.html")):
+        path.parent.mkdir(parents=True, exist_ok=True)  # better now than after hours
+    problems = Problems(args.allow_missing)
+    with tempfile.TemporaryDirectory() as scratch:
+        task = make_task(args, problems, Path(scratch))
+        networks = load_networks(args, task)
+        print(f"{len(task.samples):,} pairs on {describe_device(task.device)}", flush=True)
+        evaluation = evaluate(task, networks, problems)
+
+        facts = describe(args, task, problems)
+        print(as_table(result_rows(evaluation.results)))
+        for line in [*(f"not measured: {reason}" for reason in reasons(evaluation.results)), *facts]:
+            print(line)
+        seconds = round(time.perf_counter() - start, 3)
+        append_records(out, record(args, task, networks, problems, seconds), evaluation.results)
+        if args.per_image:
+            write_per_image(args.per_image, task.samples, evaluation.values)
+        if args.html:
+            folders = (args.source_path, args.gt_path)
+            write_evaluation_page(args.html, label(args), facts, evaluation, task.samples, *folders)
+    print(f"{seconds:.0f} s; recorded in {out}")
+
+
+def default_out(args: Namespace) -> Path:
+    """metrics.jsonl beside the folder of results; baselines have none, and take test.py's default."""
+    folder = Path(os.path.abspath(args.distorated_path)).parent if args.distorated_path else Path("results")
+    return folder / "metrics.jsonl"
+
+
+def label(args: Namespace) -> str:
+    return args.name or args.baseline or args.distorated_path.name
+
+
+def make_task(args: Namespace, problems: Problems, scratch: Path) -> Task:
+    """Read and check everything but the images themselves. `scratch` takes the mean image, if that is asked for."""
+    device = select_device(args.gpu_ids)
+    if device.type == "mps" and args.precision != "fp32":
+        raise UserError(f"--precision {args.precision} needs CUDA or the CPU; Apple's MPS computes in fp32 here")
+    torch.backends.cudnn.allow_tf32 = False  # fp32 is to mean fp32 on every GPU
+    batch_size = args.batch_size or (8 if device.type == "cpu" else 64)
+    data_set = DATA_SETS[data_set_name(args)]
+    real_names = photos_below(args.fid_real_path, "--fid_real_path") if args.fid_real_path else []
+    samples, wrong = find_samples(args)
+    problems.add(wrong, last=True)
+    if not samples:
+        raise UserError("nothing to evaluate: no result has a target photo")
+    if "fid" in args.metrics and min(len(samples), len(real_names)) < 2:
+        raise UserError("fid needs at least 2 images on each side; choose other --metrics")
+    if args.baseline == "mean_image":
+        mean = mean_image(args.fid_real_path, real_names, data_set.size, batch_size, args.nThreads, problems)
+        save_image(to_pil(mean), scratch / "mean.png")
+        samples = [sample._replace(generated=scratch / "mean.png") for sample in samples]
+    return Task(
+        samples=samples, target_dir=args.gt_path, data_set=data_set,
+        protocols=[PROTOCOLS[name] for name in args.protocol], metrics=args.metrics,
+        keypoints=target_keypoints(args, samples) if set(args.metrics) & set(MASKED) else None,
+        real_dir=args.fid_real_path, real_names=real_names, cache_dir=args.cache_dir, device=device,
+        precision=args.precision, batch_size=batch_size, workers=args.nThreads,
+    )  # fmt: skip
+
+
+def data_set_name(args: Namespace) -> str:
+    return "market" if args.market else "fashion"
+
+
+def find_samples(args: Namespace) -> tuple[list[Sample], list]:
+    targets = photos_below(args.gt_path, "--gt_path")
+    sources = targets if args.source_path == args.gt_path else photos_below(args.source_path, "--source_path")
+    pairs = read_pairs(args.pairs) if args.pairs else None
+    if args.baseline:
+        return copy_sources(pairs, args.source_path, sources, targets)
+    # test.py keeps the thumbnails of its page in a folder below
+    results = [name for name in photos_below(args.distorated_path, "--distorated_path") if "/" not in name]
+    if pairs:
+        return match_pairs(pairs, args.distorated_path, results, targets)
+    return match_names(args.distorated_path, results, targets, sources)
+
+
+def target_keypoints(args: Namespace, samples: list[Sample]) -> dict[str, np.ndarray]:
+    """Name -> (18,2) of every target; UserError, listing them, where there are no joints to draw a mask from."""
+    keypoints = read_keypoints(args.annotations)
+    names = dict.fromkeys(sample.target for sample in samples)
+    bare = [name for name in names if name not in keypoints or np.isnan(keypoints[name]).all()]
+    if bare:
+        raise UserError(f"{args.annotations}: no joints for these targets of mask metrics:\n{summarise(bare)}")
+    return {name: keypoints[name] for name in names}
+
+
+def load_networks(args: Namespace, task: Task) -> Networks:
+    networks = Networks()
+    weights = weights_flags(args)
+    wanted = [network_of(metric, protocol) for protocol in task.protocols for metric in task.metrics]
+    for name in dict.fromkeys(filter(None, wanted)):
+        networks.load(name, weights[name], task.device, args.skip_unavailable)
+    return networks
+
+
+def weights_flags(args: Namespace) -> dict[str, str]:
+    """Network -> what its flag says."""
+    inceptions = {kind: getattr(args, flag.removeprefix("--")) for kind, flag in INCEPTION_FLAGS.items()}
+    return {"alexnet": args.alexnet_weights, **inceptions}
+
+
+def describe(args: Namespace, task: Task, problems: Problems) -> list[str]:
+    """For people: what was evaluated, and what was not."""
+    results = f"baseline {args.baseline}" if args.baseline else str(args.distorated_path)
+    facts = [f"{label(args)}: {results}, {data_set_name(args)}, {len(task.samples):,} pairs"]
+    if not args.pairs:
+        facts.append("without --pairs, nobody knows whether results are missing")
+    if problems:
+        counts = ", ".join(f"{number} {kind}" for kind, number in problems.counts().items())
+        facts.append(f"left out: {counts}; for example {problems[0]}")
+    return facts
+
+
+def network_versions() -> dict[str, str]:
+    """Of the packages that networks come from; pixel metrics do without."""
+    found = {}
+    for name in ("lpips", "pytorch-fid"):
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def record(args: Namespace, task: Task, networks: Networks, problems: Problems, seconds: float) -> dict[str, Any]:
+    """What the JSON lines of this evaluation share."""
+    paths = {
+        "generated": args.baseline or args.distorated_path, "targets": args.gt_path, "sources": args.source_path,
+        "real": args.fid_real_path, "pairs": args.pairs, "annotations": args.annotations,
+    }  # fmt: skip
+    flags = weights_flags(args)
+    weights = {name: {"source": flags[name], "sha256": digest} for name, digest in networks.hashes.items()}
+    common = {
+        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"), "name": label(args),
+        "data_set": data_set_name(args), "baseline": args.baseline, "pairs": len(task.samples), "seconds": seconds,
+        "problems": problems.counts(), "paths": {role: str(path) for role, path in paths.items() if path},
+        "weights": weights, "precision": task.precision, "device": describe_device(task.device),
+        "versions": {**versions(), **network_versions()},
+        "git": git_revision(), "command": shlex.join(sys.argv),
+    }  # fmt: skip
+    if checkpoint := drawn_with(args):
+        common["checkpoint"] = checkpoint
+    return common
+
+
+def drawn_with(args: Namespace) -> dict[str, str] | None:
+    """Path and SHA-256 of the weights that drew the images: by --checkpoint, or by what test.py left beside them."""
+    if args.checkpoint:
+        return {"path": str(args.checkpoint), "sha256": sha256(args.checkpoint)}
+    try:
+        run = json.loads((args.distorated_path / RUN_FILE).read_text()) if args.distorated_path else {}
+        return {"path": run["weights_file"], "sha256": run["made_with"]["weights"]}
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# From nothing to a trained network, its pictures and its scores, on drawn people: no data set, no downloaded weights.
+#
+#   bash scripts/demo.sh           at most 10 minutes of training
+#   bash scripts/demo.sh --quick   about one
+#
+# Run it again and it goes on: what is drawn stays, the training continues where it stopped. Nothing is deleted.
+set -euo pipefail
+minutes=10 name=demo
+case "${1:-}" in
+    "") ;;
+    --quick) minutes=1 name=demo_quick ;;
+    *) echo "error: $1: the only flag is --quick" >&2; exit 2 ;;
+esac
+source "$(dirname "$0")/environment.sh"
+python=.venv/bin/python data=dataset/demo_market results=results/$name run=checkpoints/$name
+say() { printf '\n== %s (%s)\n' "$1" "$2"; }
+
+say "1/5 Python packages" "minutes on a new machine, else nothing"
+ensure_environment
+
+say "2/5 drawing 50 people in 8 poses each into $data" "half a minute"
+$python -m data.synthetic --dataset_mode market --out "$data"
+
+# bf16 where the processor multiplies it fast
+precision=$($python -c 'from util.distributed import select_device, fast_bf16
+print("bf16" if fast_bf16(select_device(None)) else "fp32")')
+common=(--name="$name" --dataset_mode=market --dataroot="$data" --precision="$precision")
+
+say "3/5 training $run in $precision" "at most $minutes min; web page of its progress: $run/web/index.html"
+if [ -e "$run/latest_state.pt" ]; then
+    $python train.py --name="$name" --continue_train --max_minutes=$minutes
+else
+    $python train.py "${common[@]}" --max_minutes=$minutes --vgg_weights=random --batchSize=8 --niter=1 --niter_decay=1 \
+        --dis_layers=3 --lambda_rec=10 --lambda_g=0.2 --lambda_style=50 --t_s_ratio=0.8 --lr=0.0005
+fi
+
+say "4/5 drawing the 10 people of the test split, whom the network never saw" "a minute"
+$python test.py "${common[@]}" --batchSize=8 --results_dir="$results"
+
+say "5/5 measuring, beside two baselines: the source photo itself, and the mean training photo" "a minute"

@@ -1,0 +1,67 @@
+"""docs/options.md from the parsers themselves: every flag with its default, in groups.
+
+python scripts/list_options.py           # write it
+python scripts/list_options.py --check   # exit status 2 if it is stale
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from metrics.options import make_parser
+from options.test_options import TestOptions
+from options.train_options import TrainOptions
+from util.errors import UserError, run_main
+from util.files import write_whole
+
+PAGE = Path(__file__).resolve().parent.parent / "docs/options.md"
+TITLE = """# Options
+
+What `--help` says, for reading. Defaults in brackets; `--dataset_mode market` changes those of `--name` and `--dataroot`.
+Written by `scripts/list_options.py`; a test compares.
+"""
+
+
+def describe(action: argparse.Action, default: object) -> str:
+    names = ", ".join(f"`{name}`" for name in action.option_strings)
+    value = action.metavar or ("{" + ",".join(map(str, action.choices)) + "}" if action.choices else None)
+    if value is None and action.nargs != 0 and not isinstance(action, argparse.BooleanOptionalAction):
+        value = action.dest.upper()
+    known = default is None or action.nargs == 0 or "default" in (action.help or "")
+    return f"- {names}{f' {value}' if value else ''}: {action.help or ''}{'' if known else f' [{default}]'}"
+
+
+def section(command: str, parser: argparse.ArgumentParser) -> str:
+    lines = [f"## {command}", ""]
+    for group in parser._action_groups:
+        actions = [action for action in group._group_actions if action.dest != "help"]
+        if actions:
+            lines += [f"### {group.title}", "", *(describe(a, parser.get_default(a.dest)) for a in actions), ""]
+    return "\n".join(lines)
+
+
+def text() -> str:
+    parsers = {
+        "train.py": TrainOptions().parser([]),
+        "test.py": TestOptions().parser([]),
+        "python -m metrics.metrics": make_parser(),
+    }
+    return "\n".join([TITLE, *(section(*item) for item in parsers.items())])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--check", action="store_true", help="write nothing, only compare")
+    if parser.parse_args().check:
+        if not PAGE.exists() or PAGE.read_text(encoding="utf-8") != text():
+            raise UserError(f"{PAGE}: stale; run scripts/list_options.py")
+    else:
+        write_whole(PAGE, lambda file: file.write(text().encode()))
+
+
+if __name__ == "__main__":
+    run_main(main)
