@@ -66,10 +66,10 @@ class Photo(NamedTuple):
 
 
 def random_colour(random: np.random.Generator) -> np.ndarray:
-    """A colour of clothes, 0..1: greys and blues as often as in the street, bright ones too."""
-    if random.random() < 0.35:
-        return np.full(3, random.choice([0.12, 0.2, 0.35, 0.6, 0.88, 0.95])) + random.normal(0, 0.02, 3)
-    hue, saturation, value = random.random(), random.uniform(0.35, 0.95), random.uniform(0.3, 0.95)
+    """A colour of clothes, 0..1: a bright one, or sometimes black, grey or white."""
+    if random.random() < 0.2:
+        return np.full(3, random.choice([0.12, 0.3, 0.9])) + random.normal(0, 0.02, 3)
+    hue, saturation, value = random.random(), random.uniform(0.55, 1), random.uniform(0.45, 0.95)
     return np.clip(value * (1 - saturation * (0.5 + 0.5 * np.cos(2 * np.pi * (hue + np.array([0, 1, 2]) / 3)))), 0, 1)
 
 

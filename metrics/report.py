@@ -104,22 +104,27 @@ def write_per_image(path: Path, samples: Sequence[Sample], values: Mapping[tuple
 def compare(path: Path) -> str:
     """Tables of all evaluations in a file of JSON lines: one for each data set and protocol, a column an evaluation."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for record in _read_records(path):
+    for record in read_records(path):
         groups.setdefault((record["data_set"], record["protocol"]), []).append(record)
     tables = []
     for (data_set, protocol), records in groups.items():
-        header = ["metric", *(f"[{number}]" for number in range(1, len(records) + 1))]
-        rows = [header]
-        for metric in METRICS:
-            found = [record["metrics"].get(metric) for record in records]
-            if any(found):
-                rows.append([title(metric), *map(_compared, found)])
+        rows = compared_rows(records, [f"[{number}]" for number in range(1, len(records) + 1)])
         keys = [
             f"[{number}] {record['name']}: {record['paths']['generated']}, {record['time']}"
             for number, record in enumerate(records, start=1)
         ]
         tables.append("\n".join([f"{data_set}, {protocol} protocol", as_table(rows), *keys]))
     return "\n\n".join(tables)
+
+
+def compared_rows(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Rows:
+    """A header with `names` and a row for each metric that any of `records` has; one protocol, one data set."""
+    rows = [["metric", *names]]
+    for metric in METRICS:
+        found = [record["metrics"].get(metric) for record in records]
+        if any(found):
+            rows.append([title(metric), *map(_compared, found)])
+    return rows
 
 
 def _compared(found: Mapping[str, Any] | None) -> str:
@@ -129,8 +134,8 @@ def _compared(found: Mapping[str, Any] | None) -> str:
     return f"{float(found['value']):.4f}{error} (n {_count(found['n'], found.get('n_real'))})"
 
 
-def _read_records(path: Path) -> list[dict[str, Any]]:
-    """UserError where a line is no record, or its protocol meant something else than it does here."""
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """The evaluations in a file. UserError where a line is none, or its protocol has other switches."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -19,7 +19,7 @@ from util.files import write_whole
 PAGE = Path(__file__).resolve().parent.parent / "docs/options.md"
 TITLE = """# Options
 
-What `--help` says, for reading. Defaults in brackets; `--dataset_mode market` changes those of `--name` and `--dataroot`.
+What `--help` says, for reading. Defaults in brackets; `--dataset_mode market` has another `--name` and `--dataroot`.
 Written by `scripts/list_options.py`; a test compares.
 """
 
