@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from data import create_test_dataset, create_test_loader
 from data.keypoints import LIMBS
-from data.pairs import result_name
+from data.pairs import result_names
+from data.pose_pair_dataset import PosePairDataset
 from models import create_model
 from models.base_model import BaseModel
 from options.test_options import TestOptions
@@ -37,11 +38,11 @@ def main() -> None:
     model = create_model(opt, device, is_train=False)
     model.load_networks(model.run_dir, opt.which_epoch)
     dataset = create_test_dataset(opt)
-    results = Results(Path(opt.results_dir), describe_run(opt, model), opt.continue_test)
-    names = {pair: result_name(*pair, opt.image_format) for pair in dataset.pairs}
-    pending = [pair for pair in dataset.pairs if not (opt.continue_test and results.has(names[pair]))]
-    if len(pending) < len(dataset):
-        print(f"{len(dataset) - len(pending)} of {len(dataset)} pairs are drawn already")
+    names = result_names(dataset.pairs, opt.image_format)
+    results = Results(Path(opt.results_dir), describe_run(opt, model, dataset), opt.continue_test)
+    pending = [pair for pair, name in names.items() if not (opt.continue_test and results.has(name))]
+    if len(pending) < len(names):
+        print(f"{len(names) - len(pending)} of {len(names)} pairs are drawn already")
 
     loader = create_test_loader(opt, dataset.restricted_to(pending), device)
     with tqdm(total=len(pending), unit="image", disable=None) as bar, results:
@@ -55,14 +56,15 @@ def main() -> None:
                 results.add(names[pair], to_pil(image), photos, keypoints, LIMBS)
             bar.update(len(images))
     page = results.write_page(f"{opt.name}, {opt.which_epoch}", [(*pair, name) for pair, name in names.items()])
-    print(f"{len(dataset)} pairs drawn into {opt.results_dir}; look through them at {page}")
+    print(f"{len(names)} pairs drawn into {opt.results_dir}; look through them at {page}")
 
 
-def describe_run(opt: Namespace, model: BaseModel) -> dict[str, Any]:
+def describe_run(opt: Namespace, model: BaseModel, dataset: PosePairDataset) -> dict[str, Any]:
     """What the results depend on (`made_with`), and what else is worth knowing about them."""
     weights = model.run_dir / f"{opt.which_epoch}_net_G.pth"
     shapes = ("model", "dataset_mode", "precision", "image_format")
-    made_with = {"weights": sha256(weights), **{name: getattr(opt, name) for name in shapes}}
+    data = {"photos": str(dataset.photo_dir.resolve()), "csv files": dataset.fingerprint()["csv_sha256"]}
+    made_with = {"weights": sha256(weights), **data, **{name: getattr(opt, name) for name in shapes}}
     return {"made_with": made_with, "weights_file": str(weights), "options": vars(opt), "git": git_revision(),
             "versions": versions()}  # fmt: skip
 

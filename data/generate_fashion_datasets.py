@@ -68,7 +68,13 @@ def find_raw_photos(root: Path) -> dict[str, Path]:
 
 
 def _walk(root: Path) -> Iterator[Path]:
+    seen = set()  # a link may lead back up
     for folder, subfolders, _ in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            subfolders.clear()
+            continue
+        seen.add(real)
         for gender in sorted(set(subfolders) & set(GENDERS)):
             yield from sorted(Path(folder, gender).glob("*/id_*/*.jpg"))
         subfolders[:] = sorted(set(subfolders) - {*GENDERS, *PHASES})

@@ -10,7 +10,6 @@ Every problem of a file is collected and reported with its row before any traini
 import csv
 import io
 import json
-import math
 import os
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -24,6 +23,7 @@ from util.errors import UserError, summarise
 from util.files import write_whole
 
 NUM_JOINTS = 18
+LARGEST = 1e6  # pixels; float32 and whole numbers hold what is below
 TORSO = [2, 5, 8, 11]  # shoulders and hips
 
 
@@ -42,6 +42,18 @@ def result_name(source: str, target: str, image_format: str = "jpg") -> str:
 def photo_stem(name: str) -> str:
     """A photo's part of a result's name; a folder becomes part of it ('a/b.jpg' -> 'a_b')."""
     return str(PurePosixPath(name).with_suffix("")).replace("/", "_")
+
+
+def result_names(pairs: Iterable[Pair], image_format: str) -> dict[Pair, str]:
+    """`result_name` of each different pair, in order. Raises UserError where two would be written to one file."""
+    names = {pair: result_name(*pair, image_format) for pair in pairs}
+    owners: dict[str, Pair] = {}
+    for pair, name in names.items():
+        if owners.setdefault(name, pair) != pair:
+            raise UserError(
+                f"{name} would be the result of two pairs, {tuple(owners[name])} and {tuple(pair)}: rename one"
+            )
+    return names
 
 
 def read_pairs(path: str | Path) -> list[Pair]:
@@ -205,13 +217,13 @@ def _parse_coordinates(text: str) -> np.ndarray:
     """A JSON list of 18 finite numbers -> (18,) float32; ValueError says what is wrong."""
     try:
         values = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # bad JSON, a number of thousands of digits, brackets without end
         raise ValueError(f"not a list of numbers: '{text[:40]}'") from error
     if not isinstance(values, list) or len(values) != NUM_JOINTS:
         raise ValueError(f"expected a list of {NUM_JOINTS} numbers, got '{text[:40]}'")
     for value in values:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise ValueError(f"{value!r} is not a finite number")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < LARGEST:
+            raise ValueError(f"{str(value)[:40]} is not a finite number of pixels")
     return np.array(values, np.float32)
 
 
@@ -220,7 +232,7 @@ def _bad_name(name: str) -> str | None:
     if not name:
         return "empty photo name"
     path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+    if not path.parts or path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
         return f"'{name}' points outside the photo folder"
     return None
 

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 from data.keypoints import scale_keypoints
 from data.pairs import Pair, check_pairs, read_keypoints, read_pairs
-from util.distributed import is_main, local_processes
+from util import distributed
 from util.errors import UserError
 from util.files import sha256
 from util.memory import available_shared_memory
@@ -29,15 +29,18 @@ class PhotoCache:
 
     def __init__(self, photos: int, size: tuple[int, int]) -> None:
         """For `photos` photos of `size` (H, W). Says what memory it takes; UserError if there is not so much."""
-        need, free = photos * 3 * size[0] * size[1] * local_processes(), available_shared_memory()
+        need, free = photos * 3 * size[0] * size[1] * distributed.local_processes(), available_shared_memory()
         amount = f"{photos:,} photos need {need / 1e9:.2f} GB of shared memory"
-        if free is not None and need > free:
-            raise UserError(f"--cache_images: {amount}, {free / 1e9:.2f} GB are free; leave it out")
-        if is_main():
+        if distributed.maximum(free is not None and need > free):  # all look before any takes
+            raise UserError(f"--cache_images: {amount}, {(free or 0) / 1e9:.2f} GB are free; leave it out")
+        if distributed.is_main():
             print(
                 f"--cache_images: {amount}" + (f" of {free / 1e9:.2f} GB free" if free is not None else ""), flush=True
             )
-        self._images = torch.empty((photos, 3, *size), dtype=torch.uint8).share_memory_()
+        try:
+            self._images = torch.empty((photos, 3, *size), dtype=torch.uint8).share_memory_()
+        except RuntimeError as error:
+            raise UserError(f"--cache_images: {amount}, which cannot be had ({error}); leave it out") from error
         self._filled = torch.zeros(photos, dtype=torch.bool).share_memory_()
 
     def get(self, row: int, name: str, load: Callable[[str], Tensor]) -> Tensor:

@@ -41,6 +41,7 @@ from util.errors import UserError, run_main
 from util.files import write_whole
 from util.image import contact_sheet, image_path, save_image
 from util.parallel import available_cores, map_in_processes
+from util.photos import decode_photo
 
 JPEG_QUALITY = 95
 VERSION = 1  # of the drawing: raise it when the same seed gives other pictures
@@ -278,7 +279,7 @@ def draw_identity(identity: int, mode: str, photos: int, seed: int) -> list[Phot
 
 
 def draw_people(out: Path, mode: str, identities: Sequence[int], photos: int, seed: int, workers: int) -> None:
-    """Write the photos of `identities` (how many for training, for testing), then the csv files."""
+    """Write the photos of `identities` (how many for training, for testing), then those csv files that are missing."""
     dataset = find_dataset(mode)
     phases = [phase for phase, people in zip(PHASES, identities) for _ in range(people)]
     keypoints: dict[str, dict[str, np.ndarray]] = {phase: {} for phase in PHASES}
@@ -290,8 +291,11 @@ def draw_people(out: Path, mode: str, identities: Sequence[int], photos: int, se
             write_whole(out / phase / photo.name, save)
             keypoints[phase][photo.name] = photo.keypoints
     for phase, rows in keypoints.items():
-        write_keypoints(out / dataset.keypoints_csv.format(phase=phase), rows)
-        write_pairs(out / dataset.pairs_csv.format(phase=phase), identity_pairs(rows, dataset.outfit))
+        poses, pairs = (out / name.format(phase=phase) for name in (dataset.keypoints_csv, dataset.pairs_csv))
+        if not poses.exists():
+            write_keypoints(poses, rows)
+        if not pairs.exists():
+            write_pairs(pairs, identity_pairs(rows, dataset.outfit))
 
 
 def is_drawn(out: Path, dataset: type[PosePairDataset], settings: dict[str, object]) -> bool:
@@ -306,16 +310,20 @@ def is_drawn(out: Path, dataset: type[PosePairDataset], settings: dict[str, obje
     except ValueError as error:
         raise UserError(f"{record}: cannot be read ({error}); give another --out") from error
     if found != settings:
-        raise UserError(f"{out}: drawn with other settings ({found}, asked for {settings}); give another --out")
+        raise UserError(
+            f"{out}: drawn with other settings ({found}, asked for {settings}); remove it, or give another --out"
+        )
     names = (dataset.pairs_csv, dataset.keypoints_csv)
-    return all((out / name.format(phase=phase)).exists() for phase in PHASES for name in names)  # written last
+    photos = sum(len(list((out / phase).glob("*.jpg"))) for phase in PHASES)
+    csv_files = all((out / name.format(phase=phase)).exists() for phase in PHASES for name in names)
+    return csv_files and photos >= sum(settings["identities"]) * settings["poses"]
 
 
 def make_sheet(out: Path, dataset: type[PosePairDataset], rows: int, photos: int) -> Image.Image:
     """`rows` training identities, one a row, each photo beside its skeleton."""
     sheet: dict[str, list[Image.Image]] = {}
     for name, joints in read_keypoints(out / dataset.keypoints_csv.format(phase="train")).items():
-        picture = Image.open(out / "train" / name)
+        picture = decode_photo(out / "train" / name)
         row = sheet.setdefault(dataset.identity(name), [])
         row += [picture, draw_skeleton(joints, dataset.stored_size, LIMBS, picture)]
     return contact_sheet([row[: 2 * photos] for row in list(sheet.values())[:rows]])
@@ -326,7 +334,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--dataset_mode", choices=sorted(LOOKS), default="market", help="size, layout and look")
-    parser.add_argument("--out", required=True, metavar="DIR", help="data root to make; nothing in it is overwritten")
+    parser.add_argument("--out", required=True, metavar="DIR", help="data root to make, or to complete")
     parser.add_argument("--identities", type=positive_int, default=40, metavar="N", help="people to train on")
     parser.add_argument(
         "--test_identities", type=positive_int, default=10, metavar="N", help="other people, to test on"

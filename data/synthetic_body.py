@@ -230,7 +230,8 @@ def _positions(length: float, ends: tuple[float, float], radius: float, step: fl
     caps = [end * (1 - np.cos(np.linspace(0, np.pi / 2, 2 + int(1.6 * max(radius, end) / step)))) for end in ends]
     middle = np.linspace(ends[0], length - ends[1], 2 + int((length - sum(ends)) / step * 1.1))
     parts = [caps[0][:-1] if ends[0] else [], middle, (length - caps[1][-2::-1]) if ends[1] else []]
-    return np.concatenate(parts)
+    along = np.concatenate(parts)
+    return along[np.diff(along, prepend=-1) > 1e-9]  # a ball has ends and no middle
 
 
 def body_surfaces(person: Person, skeleton: Skeleton, scale: float) -> list[Surface]:
@@ -247,6 +248,13 @@ def body_surfaces(person: Person, skeleton: Skeleton, scale: float) -> list[Surf
 
 def _plain_paint(colour: np.ndarray) -> Paint:
     return lambda around, along: np.broadcast_to(colour, (*around.shape, 3))
+
+
+def _bend(joint: np.ndarray, bone: np.ndarray, radius: float, paint: Paint, along: float, scale: float) -> Surface:
+    """A ball at an elbow or a knee, which fills the outside of a sharp bend; painted like the limb at `along`."""
+    axis = np.stack([joint + bone @ DOWN * t for t in (-radius, 0, radius)])
+    there = lambda around, from_top: paint(around, from_top - radius + along)  # noqa: E731
+    return tube(axis, np.stack([bone[:, 0]] * 3), [radius] * 2, [radius] * 2, there, scale, ends=(radius, radius))
 
 
 def _torso(person: Person, skeleton: Skeleton, scale: float) -> Surface:
@@ -293,6 +301,7 @@ def _arm(person: Person, skeleton: Skeleton, side: int, scale: float) -> list[Su
     hand = np.stack([wrist + lower @ DOWN * t for t in (-0.01, 0.04, 0.09, 0.16)])
     return [
         tube(axis, left, width, width, paint, scale, ends=(0.05, 0.0)),
+        _bend(elbow, upper, width[3], paint, 0.32, scale),
         tube(hand, np.stack([lower[:, 0]] * 4), [0.02, 0.024, 0.026, 0.018], [0.026, 0.04, 0.042, 0.024],
              _plain_paint(person.skin * 0.97), scale, ends=(0.0, 0.03)),
     ]  # fmt: skip
@@ -331,6 +340,7 @@ def _leg(person: Person, skeleton: Skeleton, side: int, scale: float) -> list[Su
 
     return [
         tube(axis, left, width, width, paint, scale, below_skirt, ends=(0.06, 0.0)),
+        *([] if person.skirt > 0.55 else [_bend(knee, thigh, width[3], paint, 0.48, scale)]),
         tube(shoe, np.stack([-skeleton.pelvis[:, 0]] * 4), [0.034, 0.042, 0.048, 0.03], [0.055, 0.058, 0.036, 0.024],
              paint_shoe, scale, ends=(0.03, 0.04)),
     ]  # fmt: skip

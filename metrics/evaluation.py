@@ -4,6 +4,7 @@ Kept in memory: one number an image and metric, and sums of features; never imag
 """
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -55,7 +56,8 @@ DEFAULT = ["psnr", "ssim", "ssim_256", "mae", "l1", "fid", "lpips"]
 class Measurement:
     """A metric's value over `n` images; `reason` says why it was not measured, if so.
 
-    `variance` is the population variance over images (of `is`: over its parts), None where there is none.
+    `variance` is the population variance over images (of `is`: over its parts), None where there is none. `note` names
+    what makes the value infinite or undefined.
     """
 
     value: float | None
@@ -64,6 +66,7 @@ class Measurement:
     standard_error: float | None = None
     n_real: int | None = None  # fid: how many real photos
     reason: str | None = None
+    note: str | None = None
 
     @staticmethod
     def of(values: np.ndarray) -> "Measurement":
@@ -128,10 +131,11 @@ class Task:
 
 @dataclass
 class Evaluation:
-    """`values`: (protocol, metric) -> one number a sample, NaN for those left out."""
+    """`values`: (protocol, metric) -> one number a sample. `measured`: bool (samples,), False for those left out."""
 
     results: dict[tuple[str, str], Measurement]
     values: dict[tuple[str, str], np.ndarray]
+    measured: np.ndarray
 
 
 def network_of(metric: str, protocol: Protocol) -> str | None:
@@ -147,6 +151,8 @@ def evaluate(task: Task, networks: Networks, problems: Problems) -> Evaluation:
     values = {key: np.full(total, np.nan) for key in keys if METRICS[key[1]].per_image}
     measured = np.zeros(total, bool)
     fakes = {kind: FeatureStatistics() for kind in networks.inception if "fid" in task.metrics}
+    # first, so that a broken photo among them does not cost the pass over the pairs
+    reals = _real_statistics(task, {kind: networks.inception[kind] for kind in fakes}, networks.hashes, problems)
     scores = {kind: InceptionScore(total) for kind in networks.inception if "is" in task.metrics}
 
     batches = PairBatches(
@@ -174,7 +180,6 @@ def evaluate(task: Task, networks: Networks, problems: Problems) -> Evaluation:
                 values[key][batch.numbers] = numbers
     problems.add([], last=True)
 
-    reals = _real_statistics(task, {kind: networks.inception[kind] for kind in fakes}, networks.hashes, problems)
     results = {}
     for protocol in task.protocols:
         for metric in task.metrics:
@@ -189,7 +194,19 @@ def evaluate(task: Task, networks: Networks, problems: Problems) -> Evaluation:
                 results[key].n = int(measured.sum())
             else:
                 results[key] = Measurement.of(values[key][measured])
-    return Evaluation(results, {key: numbers for key, numbers in values.items() if results[key].value is not None})
+                results[key].note = _not_finite(values[key], measured, task.samples)
+    values = {key: numbers for key, numbers in values.items() if results[key].value is not None}
+    return Evaluation(results, values, measured)
+
+
+def _not_finite(values: np.ndarray, measured: np.ndarray, samples: Sequence[Sample]) -> str | None:
+    """How many of the measured values are infinite or NaN, and the first one's sample."""
+    numbers = np.flatnonzero(measured & ~np.isfinite(values))
+    if not len(numbers):
+        return None
+    first = samples[numbers[0]]
+    where = f"{first.generated.name} for {first.target}"
+    return f"{len(numbers):,} of {measured.sum():,} values are not finite, first {where}"
 
 
 def _distances(task: Task, net: LPIPS, images: Images) -> dict[tuple[str, str], np.ndarray]:
@@ -200,7 +217,7 @@ def _distances(task: Task, net: LPIPS, images: Images) -> dict[tuple[str, str], 
         if METRICS[metric].masked:
             pair = tuple(side * images.masks for side in pair)
         with task.autocast():
-            distances = net(*pair).double().cpu().numpy()
+            distances = net(*pair).cpu().double().numpy()  # in this order: Apple's MPS has no float64
         found |= {(protocol.name, metric): distances for protocol in task.protocols}
     return found
 
@@ -224,7 +241,6 @@ def _real_statistics(
     sums = {kind: FeatureStatistics() for kind in nets if kind not in known}
     if not sums:
         return known
-    before = len(problems)
     batches = PhotoBatches(task.real_dir, task.real_names, task.data_set.size, task.batch_size)
     with tqdm(total=len(task.real_names), desc="real photos", unit="image", disable=None) as bar:
         for photos, wrong in make_loader(batches, task.workers):
@@ -237,6 +253,9 @@ def _real_statistics(
     problems.add([], last=True)
     for kind, statistics in sums.items():
         known[kind] = statistics.compute()
-        if len(problems) == before:  # what lacks photos is not to be found again
-            feature_cache.save(task.cache_dir, keys[kind], known[kind])
+        if statistics.n == len(task.real_names):  # what lacks photos is not to be found again
+            try:
+                feature_cache.save(task.cache_dir, keys[kind], known[kind])
+            except UserError as error:
+                print(f"warning: the features of the real photos are not kept: {error}", file=sys.stderr)
     return known

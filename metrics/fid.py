@@ -86,6 +86,8 @@ class InceptionScore:
 
     def compute(self) -> np.ndarray:
         """The score of each part that got images."""
+        if self._sums is None:
+            return np.array([])
         used = self._counts > 0
         counts, q = self._counts[used], self._sums[used] / self._counts[used, None]
         return np.exp(self._entropies[used] / counts - (q * np.log(q.clip(1e-300))).sum(1))

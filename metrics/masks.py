@@ -7,7 +7,7 @@ from skimage.morphology import closing
 from data.keypoints import LIMBS
 
 # the skeleton's limbs, and lines that fill the torso and the head
-MASK_LIMBS = (*LIMBS, (1, 16), (1, 17), (16, 17), (2, 8), (5, 11), (8, 11))
+MASK_LIMBS = (*LIMBS, (1, 16), (1, 17), (16, 17), (8, 2), (11, 5), (8, 11))
 RADIUS = 4  # pixels in a photo 128 pixels high, in proportion elsewhere
 CLOSING = np.ones((5, 5), bool)
 
@@ -19,12 +19,13 @@ def pose_mask(keypoints: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     5 x 5 square. Multiplied into both images, it leaves the background black.
     """
     mask = np.zeros(size, bool)
+    keypoints = keypoints.astype(np.float64)  # in float32 the bars' corners move, and pixels at their edges change
     radius = RADIUS * size[0] / 128
     known = ~np.isnan(keypoints).any(axis=1)
     for a, b in MASK_LIMBS:
-        along = keypoints[b] - keypoints[a]
+        along = keypoints[a] - keypoints[b]
         if known[a] and known[b] and along.any():
-            across = radius * np.array([-along[1], along[0]]) / np.hypot(*along)
+            across = radius * np.array([-along[1], along[0]]) / np.linalg.norm(along)
             corners = keypoints[[a, a, b, b]] + np.outer((1, -1, -1, 1), across)
             mask[polygon(*corners.T, shape=size)] = True
     for joint in keypoints[known]:

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from argparse import Namespace
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -24,15 +25,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from data.pairs import read_keypoints, read_pairs
+from data.pairs import Pair, read_keypoints, read_pairs
 from metrics.baselines import mean_image
 from metrics.evaluation import MASKED, Networks, Task, evaluate, network_of
 from metrics.inception import FLAGS as INCEPTION_FLAGS
-from metrics.options import parse
+from metrics.options import data_set_name, parse
 from metrics.page import write_evaluation_page
-from metrics.pairing import Problems, Sample, copy_sources, match_names, match_pairs, photos_below
+from metrics.pairing import Problem, Problems, Sample, copy_sources, match_names, match_pairs, photos_below
 from metrics.protocols import DATA_SETS, PROTOCOLS
-from metrics.report import append_records, as_table, compare, reasons, result_rows, write_per_image
+from metrics.report import append_records, as_table, check_writable, compare, remarks, result_rows, write_per_image
 from util.distributed import describe_device, select_device
 from util.errors import UserError, run_main, summarise
 from util.files import sha256
@@ -49,25 +50,27 @@ def main() -> None:
     start = time.perf_counter()
     out = args.out or default_out(args)
     for path in filter(None, (out, args.per_image, args.html and args.html / "index.html")):
-        path.parent.mkdir(parents=True, exist_ok=True)  # better now than after hours
+        check_writable(path)
+    pairs = read_pairs(args.pairs) if args.pairs else None
     problems = Problems(args.allow_missing)
     with tempfile.TemporaryDirectory() as scratch:
-        task = make_task(args, problems, Path(scratch))
+        task = make_task(args, pairs, problems, Path(scratch))
         networks = load_networks(args, task)
+        common = describe_inputs(args, task, networks)  # now: what is unreadable is not to cost the evaluation
         print(f"{len(task.samples):,} pairs on {describe_device(task.device)}", flush=True)
         evaluation = evaluate(task, networks, problems)
 
         facts = describe(args, task, problems)
-        print(as_table(result_rows(evaluation.results)))
-        for line in [*(f"not measured: {reason}" for reason in reasons(evaluation.results)), *facts]:
-            print(line)
-        seconds = round(time.perf_counter() - start, 3)
-        append_records(out, record(args, task, networks, problems, seconds), evaluation.results)
+        common["time"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        common["seconds"] = seconds = round(time.perf_counter() - start, 3)
+        common["problems"] = problems.counts()
+        append_records(out, common, evaluation.results)
         if args.per_image:
-            write_per_image(args.per_image, task.samples, evaluation.values)
+            write_per_image(args.per_image, task.samples, evaluation, pairs)
         if args.html:
             folders = (args.source_path, args.gt_path)
             write_evaluation_page(args.html, label(args), facts, evaluation, task.samples, *folders)
+    print("\n".join([as_table(result_rows(evaluation.results)), *remarks(evaluation.results), *facts]))
     print(f"{seconds:.0f} s; recorded in {out}")
 
 
@@ -81,7 +84,7 @@ def label(args: Namespace) -> str:
     return args.name or args.baseline or args.distorated_path.name
 
 
-def make_task(args: Namespace, problems: Problems, scratch: Path) -> Task:
+def make_task(args: Namespace, pairs: Sequence[Pair] | None, problems: Problems, scratch: Path) -> Task:
     """Read and check everything but the images themselves. `scratch` takes the mean image, if that is asked for."""
     device = select_device(args.gpu_ids)
     if device.type == "mps" and args.precision != "fp32":
@@ -90,7 +93,7 @@ def make_task(args: Namespace, problems: Problems, scratch: Path) -> Task:
     batch_size = args.batch_size or (8 if device.type == "cpu" else 64)
     data_set = DATA_SETS[data_set_name(args)]
     real_names = photos_below(args.fid_real_path, "--fid_real_path") if args.fid_real_path else []
-    samples, wrong = find_samples(args)
+    samples, wrong = find_samples(args, pairs)
     problems.add(wrong, last=True)
     if not samples:
         raise UserError("nothing to evaluate: no result has a target photo")
@@ -103,20 +106,15 @@ def make_task(args: Namespace, problems: Problems, scratch: Path) -> Task:
     return Task(
         samples=samples, target_dir=args.gt_path, data_set=data_set,
         protocols=[PROTOCOLS[name] for name in args.protocol], metrics=args.metrics,
-        keypoints=target_keypoints(args, samples) if set(args.metrics) & set(MASKED) else None,
+        keypoints=target_keypoints(args, samples, data_set.size) if set(args.metrics) & set(MASKED) else None,
         real_dir=args.fid_real_path, real_names=real_names, cache_dir=args.cache_dir, device=device,
         precision=args.precision, batch_size=batch_size, workers=args.nThreads,
     )  # fmt: skip
 
 
-def data_set_name(args: Namespace) -> str:
-    return "market" if args.market else "fashion"
-
-
-def find_samples(args: Namespace) -> tuple[list[Sample], list]:
+def find_samples(args: Namespace, pairs: Sequence[Pair] | None) -> tuple[list[Sample], list[Problem]]:
     targets = photos_below(args.gt_path, "--gt_path")
     sources = targets if args.source_path == args.gt_path else photos_below(args.source_path, "--source_path")
-    pairs = read_pairs(args.pairs) if args.pairs else None
     if args.baseline:
         return copy_sources(pairs, args.source_path, sources, targets)
     # test.py keeps the thumbnails of its page in a folder below
@@ -126,13 +124,15 @@ def find_samples(args: Namespace) -> tuple[list[Sample], list]:
     return match_names(args.distorated_path, results, targets, sources)
 
 
-def target_keypoints(args: Namespace, samples: list[Sample]) -> dict[str, np.ndarray]:
-    """Name -> (18,2) of every target; UserError, listing them, where there are no joints to draw a mask from."""
+def target_keypoints(args: Namespace, samples: list[Sample], size: tuple[int, int]) -> dict[str, np.ndarray]:
+    """Name -> (18,2) of every target; UserError, listing them, where no joint in a photo of `size` makes a mask."""
     keypoints = read_keypoints(args.annotations)
     names = dict.fromkeys(sample.target for sample in samples)
-    bare = [name for name in names if name not in keypoints or np.isnan(keypoints[name]).all()]
-    if bare:
-        raise UserError(f"{args.annotations}: no joints for these targets of mask metrics:\n{summarise(bare)}")
+    inside = {name for name, joints in keypoints.items() if ((joints >= 0) & (joints < size)).all(axis=1).any()}
+    if bare := [name for name in names if name not in inside]:
+        raise UserError(
+            f"{args.annotations}: no joints inside these target photos, which mask metrics need:\n{summarise(bare)}"
+        )
     return {name: keypoints[name] for name in names}
 
 
@@ -155,8 +155,10 @@ def describe(args: Namespace, task: Task, problems: Problems) -> list[str]:
     """For people: what was evaluated, and what was not."""
     results = f"baseline {args.baseline}" if args.baseline else str(args.distorated_path)
     facts = [f"{label(args)}: {results}, {data_set_name(args)}, {len(task.samples):,} pairs"]
-    if not args.pairs:
-        facts.append("without --pairs, nobody knows whether results are missing")
+    if args.pairs:
+        facts.append(f"pairs: {args.pairs} ({args.paired_by})")
+    else:
+        facts.append("pairs: by the results' names; nobody knows whether results are missing")
     if problems:
         counts = ", ".join(f"{number} {kind}" for kind, number in problems.counts().items())
         facts.append(f"left out: {counts}; for example {problems[0]}")
@@ -172,8 +174,8 @@ def network_versions() -> dict[str, str]:
     return found
 
 
-def record(args: Namespace, task: Task, networks: Networks, problems: Problems, seconds: float) -> dict[str, Any]:
-    """What the JSON lines of this evaluation share."""
+def describe_inputs(args: Namespace, task: Task, networks: Networks) -> dict[str, Any]:
+    """For the JSON lines of this evaluation: what is known before it."""
     paths = {
         "generated": args.baseline or args.distorated_path, "targets": args.gt_path, "sources": args.source_path,
         "real": args.fid_real_path, "pairs": args.pairs, "annotations": args.annotations,
@@ -181,9 +183,9 @@ def record(args: Namespace, task: Task, networks: Networks, problems: Problems, 
     flags = weights_flags(args)
     weights = {name: {"source": flags[name], "sha256": digest} for name, digest in networks.hashes.items()}
     common = {
-        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"), "name": label(args),
-        "data_set": data_set_name(args), "baseline": args.baseline, "pairs": len(task.samples), "seconds": seconds,
-        "problems": problems.counts(), "paths": {role: str(path) for role, path in paths.items() if path},
+        "name": label(args), "data_set": data_set_name(args), "baseline": args.baseline, "pairs": len(task.samples),
+        "paired_by": args.paired_by, "completeness": "checked" if args.pairs else "unknown",
+        "paths": {role: str(path) for role, path in paths.items() if path},
         "weights": weights, "precision": task.precision, "device": describe_device(task.device),
         "versions": {**versions(), **network_versions()},
         "git": git_revision(), "command": shlex.join(sys.argv),
@@ -200,7 +202,7 @@ def drawn_with(args: Namespace) -> dict[str, str] | None:
     try:
         run = json.loads((args.distorated_path / RUN_FILE).read_text()) if args.distorated_path else {}
         return {"path": run["weights_file"], "sha256": run["made_with"]["weights"]}
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 

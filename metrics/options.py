@@ -1,9 +1,11 @@
 """Flags of `python -m metrics.metrics`."""
 
 import argparse
+import os
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
+from data import find_dataset
 from metrics.evaluation import DEFAULT, MASKED, METRICS, PRECISIONS
 from metrics.feature_cache import default_folder
 from metrics.protocols import PROTOCOLS
@@ -29,7 +31,11 @@ def make_parser() -> argparse.ArgumentParser:
     add("--source_path", type=Path, metavar="DIR", help="the source photos (default: --gt_path)")
     add("--market", action="store_true", help="Market-1501, 128 x 64 (default: DeepFashion, 256 x 176)")
     add("--name", help="what to call this evaluation (default: the folder of the generated images)")
-    add("--pairs", type=Path, metavar="CSV", help="pairs that must be there; without it, names tell the pairs")
+    add(
+        "--pairs", metavar="CSV",
+        help="pairs that must all be there; 'none': names tell the pairs, and nobody knows what is missing "
+        "(default: the data set's own csv beside --gt_path, or none where there is no such file)",
+    )  # fmt: skip
     add("--annotations", type=Path, metavar="CSV", help="keypoints of the targets, for mask metrics")
     add("--allow_missing", action="store_true", help="count what cannot be evaluated instead of stopping")
     add(
@@ -63,7 +69,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     add = parser.add_argument_group("output").add_argument
     add("--out", type=Path, metavar="JSONL", help="append here (default: metrics.jsonl beside the results' folder)")
-    add("--per_image", type=Path, metavar="CSV", help="write a row for each pair")
+    add("--per_image", type=Path, metavar="CSV", help="write a row for each pair; empty cells where it was left out")
     add("--html", type=Path, metavar="DIR", help="write a page with histograms and the worst and best pairs")
     add("--checkpoint", type=Path, metavar="FILE", help="the weights that drew the images, to be recorded")
     add("--compare", type=Path, metavar="JSONL", help="only print the evaluations in a file side by side")
@@ -92,6 +98,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error("--gt_path is needed: the folder of the target photos")
     if bool(args.distorated_path) == bool(args.baseline):
         parser.error("give one of --distorated_path (the generated images) and --baseline")
+    args.pairs, args.paired_by = find_pairs(args)
     if args.baseline and not args.pairs:
         parser.error(f"--baseline {args.baseline} needs --pairs")
     if args.checkpoint and not args.checkpoint.is_file():
@@ -105,11 +112,30 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     needs_real += [f"--baseline {b}" for b in (args.baseline,) if b == "mean_image"]
     if needs_real and not args.fid_real_path:
         parser.error(f"{needs_real[0]} needs the training photos: --fid_real_path DIR")
-    for folder in (args.gt_path, args.distorated_path, args.fid_real_path, args.source_path):
-        if folder and args.cache_dir.resolve().is_relative_to(folder.resolve()):
+    if args.per_image and not any(METRICS[name].per_image for name in args.metrics):
+        parser.error(f"--per_image: {', '.join(args.metrics)} has no value for a single image; add other --metrics")
+    for folder in filter(None, (args.gt_path, args.distorated_path, args.fid_real_path, args.source_path)):
+        if args.cache_dir.resolve().is_relative_to(folder.resolve()):
             parser.error(f"--cache_dir {args.cache_dir} lies in {folder}; keep it out of data and results")
+        if args.html and args.html.resolve() == folder.resolve():
+            parser.error(f"--html {args.html} holds data or results, whose page it would overwrite; name a new folder")
     args.source_path = args.source_path or args.gt_path
     return args
+
+
+def data_set_name(args: argparse.Namespace) -> str:
+    return "market" if args.market else "fashion"
+
+
+def find_pairs(args: argparse.Namespace) -> tuple[Path | None, str]:
+    """The csv of the pairs, or None, and what chose it."""
+    if args.pairs == "none":
+        return None, "names"
+    if args.pairs:
+        return Path(args.pairs), "--pairs"
+    photos = Path(os.path.abspath(args.gt_path))
+    own = photos.parent / find_dataset(data_set_name(args)).pairs_csv.format(phase=photos.name)
+    return (own, "the data set's csv beside --gt_path") if own.is_file() else (None, "names")
 
 
 def names_from(known: Collection[str]) -> Callable[[str], list[str]]:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from metrics.evaluation import METRICS, Evaluation
 from metrics.pairing import Sample
-from metrics.report import reasons, result_rows, title
+from metrics.report import remarks, result_rows, title
 from util.files import write_whole
 from util.html import HEIGHT, WIDTH, new_page
 from util.image import contact_sheet, save_image
@@ -33,8 +33,10 @@ td:first-child, th:first-child { text-align: left; }
 
 
 def histogram(values: np.ndarray) -> svg.svg:
-    """Bars over the range of the finite values."""
-    counts, _ = np.histogram(values, bins=BINS)
+    """Bars over the range of finite values."""
+    low, high = values.min(), values.max()
+    slack = 1e-9 * max(abs(low), abs(high), 1e-9)  # values that differ by rounding alone cannot fill 40 bins
+    counts, _ = np.histogram(values, bins=BINS, range=(low - slack, high + slack))
     picture = svg.svg(viewBox=f"0 0 {WIDTH} {HEIGHT}", preserveAspectRatio="none")
     for number, count in enumerate(counts):
         height = count / counts.max() * (HEIGHT - 4)
@@ -70,8 +72,8 @@ def write_evaluation_page(
             tags.tr(*map(tags.th, header))
             for row in rows:
                 tags.tr(*map(tags.td, row))
-        for reason in reasons(evaluation.results):
-            tags.p(f"not measured: {reason}")
+        for remark in remarks(evaluation.results):
+            tags.p(remark)
         tags.p("Pictures: source, target, generated.")
         for (protocol, metric), values in evaluation.values.items():
             tags.h2(f"{title(metric)} ({protocol})")

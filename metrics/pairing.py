@@ -27,17 +27,20 @@ class Problem(NamedTuple):
 
 
 class Problems(list[Problem]):
-    """Collects problems; unless they are allowed, raises UserError as soon as there are as many as are ever shown."""
+    """Collects problems, each once; unless allowed, raises UserError as soon as there are as many as are ever shown."""
 
     SHOWN = 10
 
     def __init__(self, allowed: bool) -> None:
         super().__init__()
         self.allowed = allowed
+        self._seen: set[Problem] = set()
 
     def add(self, problems: Iterable[Problem], last: bool = False) -> None:
         """`last`: nothing will follow, so that any problem is raised now."""
-        self.extend(problems)
+        new = [problem for problem in dict.fromkeys(problems) if problem not in self._seen]
+        self.extend(new)
+        self._seen.update(new)
         if not self.allowed and len(self) > (0 if last else self.SHOWN):
             raise UserError(
                 f"not all images can be evaluated (--allow_missing would leave these out, and count them):\n"

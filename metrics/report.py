@@ -4,14 +4,14 @@ import csv
 import io
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from metrics.evaluation import METRICS, Measurement
+from data.pairs import Pair
+from metrics.evaluation import METRICS, Evaluation, Measurement
 from metrics.pairing import Sample
 from metrics.protocols import PROTOCOLS
 from util.errors import UserError
@@ -39,9 +39,12 @@ def title(metric: str) -> str:
     return f"{metric} {'↑' if METRICS[metric].higher_is_better else '↓'}"
 
 
-def reasons(results: Mapping[tuple[str, str], Measurement]) -> list[str]:
-    """Why some metrics were not measured."""
-    return [f"{metric} ({protocol}): {m.reason}" for (protocol, metric), m in results.items() if m.reason]
+def remarks(results: Mapping[tuple[str, str], Measurement]) -> list[str]:
+    """Why some metrics were not measured, and what made some infinite or undefined."""
+    lines = [
+        f"not measured: {metric} ({protocol}): {m.reason}" for (protocol, metric), m in results.items() if m.reason
+    ]
+    return lines + [f"{metric} ({protocol}): {m.note}" for (protocol, metric), m in results.items() if m.note]
 
 
 def _cells(measurement: Measurement) -> list[str]:
@@ -67,6 +70,18 @@ def as_table(rows: Rows) -> str:
     return "\n".join(lines)
 
 
+def check_writable(path: Path) -> None:
+    """Make the folder of `path`; UserError, before the work and not after it, where the file cannot be written."""
+    new = not os.path.lexists(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("a").close()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
+    if new:
+        path.unlink()
+
+
 def append_records(path: Path, common: Mapping[str, Any], results: Mapping[tuple[str, str], Measurement]) -> None:
     """One JSON line for each protocol: `common`, the protocol's switches, its measurements.
 
@@ -89,15 +104,22 @@ def _jsonable(value: float | int | str) -> float | int | str:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def write_per_image(path: Path, samples: Sequence[Sample], values: Mapping[tuple[str, str], np.ndarray]) -> None:
-    """A row for each pair that was measured: source, target, generated, and a column PROTOCOL:METRIC a metric."""
+def write_per_image(
+    path: Path, samples: Sequence[Sample], evaluation: Evaluation, pairs: Sequence[Pair] | None
+) -> None:
+    """A row for each of `pairs` (without them, for each sample): source, target, generated, and a column
+    PROTOCOL:METRIC a metric, empty for what was left out."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["source", "target", "generated", *(f"{protocol}:{metric}" for protocol, metric in values)])
-    for number, sample in enumerate(samples):
-        numbers = [column[number] for column in values.values()]
-        if not all(map(np.isnan, numbers)):
-            writer.writerow([sample.source or "", sample.target, sample.generated, *map(float, numbers)])
+    columns = evaluation.values
+    writer.writerow(["source", "target", "generated", *(f"{protocol}:{metric}" for protocol, metric in columns)])
+    numbers = {sample[:2]: number for number, sample in enumerate(samples)}
+    rows = [(pair, numbers.get(pair)) for pair in pairs] if pairs else [(s[:2], n) for n, s in enumerate(samples)]
+    for (source, target), number in rows:
+        generated = "" if number is None else samples[number].generated
+        measured = number is not None and evaluation.measured[number]
+        cells = [float(column[number]) if measured else "" for column in columns.values()]
+        writer.writerow([source or "", target, generated, *cells])
     write_whole(path, lambda file: file.write(text.getvalue().encode()))
 
 
@@ -109,16 +131,30 @@ def compare(path: Path) -> str:
     tables = []
     for (data_set, protocol), records in groups.items():
         rows = compared_rows(records, [f"[{number}]" for number in range(1, len(records) + 1)])
-        keys = [
-            f"[{number}] {record['name']}: {record['paths']['generated']}, {record['time']}"
-            for number, record in enumerate(records, start=1)
-        ]
+        keys = [f"[{number}] {_key(path, record)}" for number, record in enumerate(records, start=1)]
         tables.append("\n".join([f"{data_set}, {protocol} protocol", as_table(rows), *keys]))
     return "\n\n".join(tables)
 
 
+def _key(path: Path, record: Mapping[str, Any]) -> str:
+    """Which evaluation this is, and what else moves its numbers: weights of the metrics' networks, precision."""
+    if "generated" not in record["paths"]:
+        raise UserError(f"--compare {path}: '{record['name']}' of {record['time']} does not say what it evaluated")
+    parts = [f"{record['name']}: {record['paths']['generated']}", record["time"]]
+    parts += [f"{network} {str(weights['sha256'])[:8]}" for network, weights in record.get("weights", {}).items()]
+    if (precision := record.get("precision", "fp32")) != "fp32":
+        parts.append(str(precision))
+    return ", ".join(parts)
+
+
 def compared_rows(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Rows:
-    """A header with `names` and a row for each metric that any of `records` has; one protocol, one data set."""
+    """A header with `names` and a row for each metric that any of `records` has.
+
+    UserError where they are not of one data set and one protocol.
+    """
+    if len(kinds := {(record["data_set"], record["protocol"]) for record in records}) > 1:
+        kinds = ", ".join(" ".join(kind) for kind in sorted(kinds))
+        raise UserError(f"evaluations of several data sets or protocols cannot stand in one table: {kinds}")
     rows = [["metric", *names]]
     for metric in METRICS:
         found = [record["metrics"].get(metric) for record in records]
@@ -145,12 +181,11 @@ def read_records(path: Path) -> list[dict[str, Any]]:
         where = f"--compare {path}, line {number}"
         try:
             record = json.loads(line)
-            name, switches = record["protocol"], record["switches"]
-            complete = {"data_set", "name", "metrics", "paths", "time"} <= set(record)
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{where}: not a line that an evaluation wrote") from error
-        if not complete or not isinstance(name, str):
-            raise UserError(f"{where}: not a line that an evaluation wrote")
+        except ValueError as error:
+            raise UserError(f"{where}: not a line that an evaluation wrote ({error})") from error
+        if wrong := _malformed(record):
+            raise UserError(f"{where}: not a line that an evaluation wrote ('{wrong}' is missing or malformed)")
+        name, switches = record["protocol"], record["switches"]
         if name not in PROTOCOLS or switches != asdict(PROTOCOLS[name]):
             raise UserError(
                 f"{where}: measured with a protocol '{name}' of other switches ({switches}); its numbers cannot stand "
@@ -160,3 +195,29 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     if not records:
         raise UserError(f"--compare {path}: no evaluation in it")
     return records
+
+
+def _malformed(record: Any) -> str | None:
+    """The first part of a record, as far as a comparison reads it, that `append_records` would not have written so."""
+    if not isinstance(record, dict):
+        return "protocol"
+    texts, tables = ("protocol", "data_set", "name", "time"), ("switches", "paths", "metrics")
+    wrong = [part for part in texts if not isinstance(record.get(part), str)]
+    wrong += [part for part in tables if not isinstance(record.get(part), dict)]
+    if wrong:
+        return wrong[0]
+    for metric, found in record["metrics"].items():
+        if (
+            not isinstance(found, dict)
+            or not all(isinstance(count, int) for count in (found.get("n"), found.get("n_real", 0)))
+            or not all(_is_number(found.get(part, 0)) for part in ("value", "standard_error"))
+        ):
+            return metric
+    weights = record.get("weights", {})
+    if not isinstance(weights, dict) or not all(isinstance(w, dict) and "sha256" in w for w in weights.values()):
+        return "weights"
+    return None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) or value in ("inf", "-inf", "nan")

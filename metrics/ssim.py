@@ -33,14 +33,18 @@ def uniform_ssim(planes: Tensor, margin: int) -> float:
     """
     area = WINDOW**2
     sums = _window_sums(_window_sums(_widened(planes, min(margin, WINDOW - 1)).int()).mT.contiguous())
-    windows = _windows(planes, margin, WINDOW)
-    return 1 - _lost(sums.float().div_(area), 255.0, correction=area / (area - 1)) / windows
+    levels, squares = sums.double().chunk(2)
+    # whole numbers below 2^53: exact, however much cancels
+    variances = squares.mul_(area).addcmul_(levels, levels, value=-1).float().div_(area * (area - 1))
+    return 1 - _lost(levels.float().div_(area), variances, 255.0) / _windows(planes, margin, WINDOW)
 
 
 def gaussian_ssim(planes: Tensor, margin: int, data_range: float) -> float:
     """Gaussian window, population covariance, of `moments`; `margin` as above."""
     means = _gaussian_means(_gaussian_means(_widened(planes, min(margin, 2 * RADIUS)).double()))
-    return 1 - _lost(means, data_range) / _windows(planes, margin, 2 * RADIUS + 1)
+    levels, squares = means.chunk(2)
+    variances = torch.addcmul(squares, levels, levels, value=-1).float()
+    return 1 - _lost(levels.float(), variances, data_range) / _windows(planes, margin, 2 * RADIUS + 1)
 
 
 def _windows(planes: Tensor, margin: int, side: int) -> int:
@@ -91,15 +95,13 @@ def _band(size: int) -> Tensor:
     return band
 
 
-def _lost(means: Tensor, data_range: float, correction: float = 1.0) -> float:
-    """Sum of 1 - SSIM over all windows, from window means (4,C,h,w) of `moments`.
+def _lost(means: Tensor, variances: Tensor, data_range: float) -> float:
+    """Sum of 1 - SSIM over all windows, from means and variances, float32 (2,C,h,w) each, of s - 255 and of d.
 
-    `correction` turns population covariances into sample covariances.
+    Overwrites both. Nothing cancels any more, so float32 will do.
     """
     c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
-    level, difference = means[:2].float()
-    # all that cancels is done in the precision given; float32 will do from here
-    v_s, v_d = torch.addcmul(means[2:], means[:2], means[:2], value=-1).float().mul_(correction)
+    (level, difference), (v_s, v_d) = means, variances
     contrast = v_s.add_(v_d).mul_(0.5).add_(c2).reciprocal_().mul_(v_d)
     m_s, m_d = level.add_(255).square_(), difference.square_()
     luminance = m_s.add_(m_d).mul_(0.5).add_(c1).reciprocal_().mul_(m_d)

@@ -12,12 +12,12 @@ from util import distributed
 from util.arguments import count, number, positive_int
 from util.errors import UserError
 
-# Where a run is and runs: never taken from its checkpoint.
-WHERE = ("name", "checkpoints_dir", "gpu_ids")
+# Where a run is and runs, and for how long: never taken from its checkpoint.
+OF_THIS_START = ("name", "checkpoints_dir", "gpu_ids", "max_minutes")
 # What does not shape the model, its data or its training. Everything else comes from the checkpoint.
 MAY_CHANGE = {
-    *WHERE, "accumulate", "cache_images", "compile", "continue_train", "dataroot", "display_env", "display_freq",
-    "display_id", "display_port", "display_server", "max_minutes", "nThreads", "niter", "niter_decay", "print_freq",
+    *OF_THIS_START, "accumulate", "cache_images", "compile", "continue_train", "dataroot", "display_env",
+    "display_freq", "display_id", "display_port", "display_server", "nThreads", "niter", "niter_decay", "print_freq",
     "save_by_iter", "save_epoch_freq", "save_latest_freq", "tf_log",
 }  # fmt: skip
 
@@ -41,7 +41,7 @@ class TrainOptions(BaseOptions):
         )
         train.add_argument(
             "--max_minutes", type=number(float, 0), metavar="M",
-            help="stop after so much time, saved as by Ctrl-C; each start has its own time",
+            help="stop after so much time, saved as by Ctrl-C; counts for this start only",
         )  # fmt: skip
         train.add_argument("--lr", type=number(float, 0), default=2e-4, help="learning rate of the generator (Adam)")
         train.add_argument("--beta1", type=number(float, 0, 0.9999), default=0.5, help="Adam's first momentum")
@@ -134,7 +134,7 @@ class TrainOptions(BaseOptions):
                 "--continue_train goes on with the options of the checkpoint. Leave these flags out, or start another "
                 f"run with another --name:\n  {listed}"
             )
-        parser.set_defaults(**{**stored, **{name: getattr(opt, name) for name in WHERE}})
+        parser.set_defaults(**{**stored, **{name: getattr(opt, name) for name in OF_THIS_START}})
         self.resuming = True
         return self.finish(parser, parser.parse_args(argv))
 

@@ -15,6 +15,7 @@ All problems are collected, then listed by weight, which is also the exit status
 
 import argparse
 import sys
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -201,4 +202,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    try:
+        run_main(main)
+    except Exception:  # Python's own status for it, 1, would read as a verdict
+        traceback.print_exc()
+        sys.exit(3)

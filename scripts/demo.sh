@@ -7,20 +7,20 @@
 # Run it again and it goes on: what is drawn stays, the training continues where it stopped. Nothing is deleted.
 set -euo pipefail
 minutes=10 name=demo
-case "${1:-}" in
+case "$*" in
     "") ;;
     --quick) minutes=1 name=demo_quick ;;
-    *) echo "error: $1: the only flag is --quick" >&2; exit 2 ;;
+    *) echo "error: $*: the only flag is --quick" >&2; exit 2 ;;
 esac
 source "$(dirname "$0")/environment.sh"
-python=.venv/bin/python data=dataset/demo_market results=results/$name run=checkpoints/$name
+data=dataset/demo_market results=results/$name run=checkpoints/$name
 say() { printf '\n== %s (%s)\n' "$1" "$2"; }
 
 say "1/5 Python packages" "minutes on a new machine, else nothing"
 ensure_environment
 
-say "2/5 drawing 50 people in 8 poses each into $data" "half a minute"
-$python -m data.synthetic --dataset_mode market --out "$data"
+say "2/5 drawing 130 people in 8 poses each into $data" "a minute"
+$python -m data.synthetic --dataset_mode market --identities 120 --out "$data"
 
 # bf16 where the processor multiplies it fast
 precision=$($python -c 'from util.distributed import select_device, fast_bf16

@@ -1,12 +1,24 @@
-# Sourced by the other scripts: makes .venv where it is missing and fills it where requirements.txt is newer.
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# Sourced by the other scripts: goes to the repository's folder, and knows .venv.
+# PYTHON is the Python that .venv is made with; $python is the one that runs the project.
+CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 
-pip_install() { .venv/bin/python -m pip install --quiet --disable-pip-version-check "$@"; }
+python=.venv/bin/python
+[ -x "$python" ] || python=python3
 
+# Makes .venv where it is missing or broken, and fills it where requirements.txt has changed.
 ensure_environment() {
-    if [ ! -x .venv/bin/python ]; then
+    local base=${PYTHON:-python3}
+    python=.venv/bin/python
+    if ! "$python" -m pip --version >/dev/null 2>&1; then
+        "$base" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || {
+            echo "error: $base is missing or older than Python 3.10; name another: PYTHON=python3.11 bash $0" >&2
+            exit 2
+        }
         echo "making .venv"
-        "${PYTHON:-python3}" -m venv .venv
+        "$base" -m venv .venv || {
+            echo "error: $base cannot make .venv (Debian, Ubuntu: apt install python3-venv); then run this again" >&2
+            exit 2
+        }
     fi
     if ! cmp -s requirements.txt .venv/installed-requirements.txt; then
         echo "installing requirements (a few minutes on a new machine)"
@@ -14,3 +26,5 @@ ensure_environment() {
         cp requirements.txt .venv/installed-requirements.txt
     fi
 }
+
+pip_install() { "$python" -m pip install --quiet --disable-pip-version-check "$@"; }

@@ -29,8 +29,12 @@ def describe(action: argparse.Action, default: object) -> str:
     value = action.metavar or ("{" + ",".join(map(str, action.choices)) + "}" if action.choices else None)
     if value is None and action.nargs != 0 and not isinstance(action, argparse.BooleanOptionalAction):
         value = action.dest.upper()
-    known = default is None or action.nargs == 0 or "default" in (action.help or "")
-    return f"- {names}{f' {value}' if value else ''}: {action.help or ''}{'' if known else f' [{default}]'}"
+    text = (action.help or "").removesuffix(" (default: %(default)s)")  # Python before 3.11 adds it to --x / --no-x
+    if isinstance(action, argparse.BooleanOptionalAction):
+        default = "on" if default else "off"
+    elif default is None or action.nargs == 0 or "default" in text:
+        default = None
+    return f"- {names}{f' {value}' if value else ''}: {text}{'' if default is None else f' [{default}]'}"
 
 
 def section(command: str, parser: argparse.ArgumentParser) -> str:

@@ -42,6 +42,8 @@ def main() -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace an existing pairs csv")
     args = parser.parse_args()
 
+    if args.keypoints and not (args.out or args.dataroot):
+        parser.error("--keypoints needs --out CSV, or --dataroot DIR to write into")
     dataset = find_dataset(args.dataset_mode)
     root = args.dataroot or Path(dataset.default_root)
     source = args.keypoints or root / dataset.keypoints_csv.format(phase=args.phase)

@@ -105,6 +105,8 @@ def main() -> None:
         stored = args.dataroot / phase
         if stored.is_symlink() and not stored.exists():
             raise UserError(f"{stored}: a link to {os.readlink(stored)}, which is gone; remove the link")
+        if args.mode != "copy" and stored.is_dir() and not any(stored.iterdir()):
+            raise UserError(f"{stored}: an empty folder in the way; remove it, or use --mode copy")
         if finished(stored, args.mode, MarketDataset.published[phase][0]):
             print(f"{stored} is there already")
         else:

@@ -29,6 +29,11 @@ HEADER = "name:keypoints_y:keypoints_x"
         (f"{HEADER}\na.jpg:{LIST}:{LIST[:-1]}, 18]\n", "row 2 (a.jpg): expected a list of 18 numbers"),
         (f"{HEADER}\na.jpg:{LIST}:{LIST.replace('17', 'Infinity')}\n", "row 2 (a.jpg): inf is not a finite number"),
         (f"{HEADER}\na.jpg:{LIST}:{LIST.replace('17', '1e999')}\n", "row 2 (a.jpg): inf is not a finite number"),
+        (f"{HEADER}\na.jpg:{LIST}:{LIST.replace('17', '1e39')}\n", "row 2 (a.jpg): 1e+39 is not a finite number"),
+        (f"{HEADER}\na.jpg:{LIST}:{LIST.replace('17', '9' * 5000)}\n", "row 2 (a.jpg): not a list of numbers"),
+        (f"{HEADER}\na.jpg:{LIST}:{LIST.replace('17', '9' * 400)}\n", "row 2 (a.jpg): 9999"),
+        (f"{HEADER}\na.jpg:{LIST}:{'[' * 99999}\n", "row 2 (a.jpg): not a list of numbers"),
+        (f"{HEADER}\n.:{LIST}:{LIST}\n", "row 2: '.' points outside the photo folder"),
         (f"{HEADER}\na.jpg:{LIST}:{LIST.replace('17', 'true')}\n", "row 2 (a.jpg): True is not a finite number"),
         (f'{HEADER}\na.jpg:{LIST}:"{{}}"\n', "row 2 (a.jpg): expected a list of 18 numbers"),
     ],
@@ -52,8 +57,14 @@ def test_names_that_need_quotes(tmp_path):
 def test_photos_of_every_mode_become_rgb(mode, tmp_path):
     """By their content, whatever the ending says."""
     path = tmp_path / "a.jpg"
-    Image.new("L", (64, 128), 200).convert(mode).save(path, format="PNG")
-    assert (decode_photo(path).mode, decode_photo(path).size) == ("RGB", (64, 128))
+    if mode == "I;16":
+        Image.fromarray(np.full((128, 64), 200 * 257, np.uint16)).save(path, format="PNG")
+    else:
+        Image.new("L", (64, 128), 200).convert(mode).save(path, format="PNG")
+    photo = decode_photo(path)
+    assert (photo.mode, photo.size) == ("RGB", (64, 128))
+    if mode != "1":  # which dithers
+        assert set(photo.getdata()) == {(200, 200, 200)}
 
 
 @pytest.mark.parametrize(

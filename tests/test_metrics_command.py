@@ -8,6 +8,7 @@ import re
 import shutil
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,15 +17,17 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from data.pairs import read_keypoints, read_pairs, result_name
+from data.pairs import read_keypoints, read_pairs, result_name, write_pairs
 from metrics import evaluation, feature_cache, metrics
 from metrics.fid import Gaussian, frechet_distance
 from metrics.masks import pose_mask
 from metrics.options import make_parser
 from metrics.protocols import PROTOCOLS
+from metrics.report import compared_rows
 from metrics.stream import Batch, make_loader
-from tests.conftest import REPOSITORY
-from tests.reference_metrics import reference_scores
+from tests.conftest import REPOSITORY, write_keypoints
+from tests.formula import formula_images
+from tests.reference_metrics import reference_mask, reference_scores
 from util.errors import UserError
 from util.results import RUN_FILE
 
@@ -100,6 +103,11 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def save(image: np.ndarray, path: Path) -> None:
+    """(3,H,W) of grey levels."""
+    Image.fromarray(image.round().astype(np.uint8).transpose(1, 2, 0)).save(path)
+
+
 def pixels(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path))
 
@@ -119,7 +127,7 @@ class TestNumbers:
 
         pairs = read_pairs(market / "market-pairs-test.csv")
         written = rows(market / "p.csv")
-        assert [(row["source"], row["target"]) for row in written] == sorted(pairs, key=lambda p: result_name(*p))
+        assert [(row["source"], row["target"]) for row in written] == pairs
         dptn, standard = records(results)
         assert (dptn["protocol"], standard["protocol"]) == ("dptn", "standard")
         for record, full_range in ((dptn, False), (standard, True)):
@@ -152,7 +160,7 @@ class TestNumbers:
 
     def test_batches_order_and_workers_change_nothing(self, call, flags, results, market, tiny):
         annotations = f"--annotations={market}/market-annotation-test.csv"
-        wanted = [*flags, "--metrics=psnr,ssim,fid,lpips,is,mask_lpips", annotations]
+        wanted = [*flags, "--metrics=psnr,ssim,fid,lpips,is,mask_lpips", annotations, "--pairs=none"]
         for batch in (("--batch_size=1",), ("--batch_size=3",), ("--batch_size=99", "--nThreads=2")):
             assert call(metrics, *wanted, *batch).returncode == 0
         assert call(metrics, *wanted, f"--pairs={market}/market-pairs-test.csv").returncode == 0  # the csv's order
@@ -163,7 +171,8 @@ class TestNumbers:
         scores = [record["metrics"]["is"]["value"] for record in records(results)]
         assert scores[1:3] == pytest.approx([scores[0]] * 2)  # parts follow the order, so the csv's may differ
 
-    def test_images_are_let_go(self, call, flags, results, tiny, monkeypatch):
+    @pytest.mark.parametrize("workers", [0, 2])
+    def test_images_are_let_go(self, workers, call, flags, results, tiny, monkeypatch):
         """Memory does not grow with their number: at most this batch and the last are there."""
         seen, most = [], 0
 
@@ -175,7 +184,8 @@ class TestNumbers:
                 most = max(most, sum(image() is not None for image in seen))
 
         monkeypatch.setattr(evaluation, "make_loader", watched)
-        assert call(metrics, *flags, "--metrics=l1,fid,lpips,is", "--batch_size=1").returncode == 0
+        wanted = ["--metrics=l1,fid,lpips,is", "--batch_size=1", f"--nThreads={workers}"]
+        assert call(metrics, *flags, *wanted).returncode == 0
         assert len(seen) == 8 + 6
         assert most <= 2
 
@@ -194,6 +204,64 @@ class TestNumbers:
             assert float(row["dptn:mask_psnr"]) == pytest.approx(expected["psnr"], abs=1e-6)
             assert float(row["dptn:mask_lpips"]) == pytest.approx(255 * expected["l1"], rel=1e-5)
 
+    def test_deep_fashion(self, call, tmp_path, tiny):
+        """Padding, data ranges and masks of both protocols, from JPEGs through worker processes."""
+        names = [f"fashionWOMENTeesid0000{number}_1front.jpg" for number in range(3)]
+        real, other = ((formula_images(name, (3, 3, 256, 176)) + 1) * 127.5 for name in ("metric_gt", "metric_fake"))
+        pairs = [(names[0], names[1]), (names[1], names[2]), (names[2], names[0])]
+        (tmp_path / "test").mkdir()
+        (tmp_path / "results").mkdir()
+        for name, image in zip(names, real):
+            save(image, tmp_path / "test" / name)
+        for number, pair in enumerate(pairs):
+            target = names.index(pair[1])
+            save((3 * real[target] + other[number]) / 4, tmp_path / "results" / result_name(*pair))
+        write_pairs(tmp_path / "fasion-resize-pairs-test.csv", pairs)
+        keypoints = {name: np.random.RandomState(n).randint(0, (256, 176), (18, 2)) for n, name in enumerate(names)}
+        write_keypoints(tmp_path / "k.csv", keypoints)
+        done = call(
+            metrics, f"--gt_path={tmp_path}/test", f"--distorated_path={tmp_path}/results", "--protocol=dptn,standard",
+            f"--metrics={PIXELS}", "--calculate_mask", f"--annotations={tmp_path}/k.csv", "--nThreads=2",
+            "--batch_size=2", f"--per_image={tmp_path}/p.csv", f"--out={tmp_path}/m.jsonl",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        written = rows(tmp_path / "p.csv")
+        assert [(row["source"], row["target"]) for row in written] == pairs
+        for row in written:
+            fake, photo = pixels(row["generated"]), pixels(tmp_path / "test" / row["target"])
+            mask = reference_mask(keypoints[row["target"]].astype(float), (256, 176))[..., None]
+            for protocol, width in (("dptn", 256), ("standard", 176)):
+                expected = reference_scores(fake, photo, width, full_range=protocol == "standard")
+                masked = reference_scores(fake * mask, photo * mask, 176, full_range=protocol == "standard")
+                expected |= {"mask_ssim": masked["ssim_256"], "mask_psnr": masked["psnr"]}
+                for name, value in expected.items():
+                    assert float(row[f"{protocol}:{name}"]) == pytest.approx(value, abs=1e-6), (protocol, name)
+
+    def test_undefined_values_are_named(self, call, flags, results, market, tiny):
+        """A black image has no range, which mask_ssim of the dptn protocol divides by."""
+        pair = read_pairs(market / "market-pairs-test.csv")[2]
+        Image.new("RGB", (64, 128)).save(results / result_name(*pair))
+        done = call(
+            metrics, *flags, "--protocol=dptn,standard", "--metrics=mask_ssim", f"--per_image={market}/p.csv",
+            f"--annotations={market}/market-annotation-test.csv",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        note = f"1 of 8 values are not finite, first {result_name(*pair)} for {pair.target}"
+        assert f"mask_ssim (dptn): {note}\n" in done.stdout
+        assert "mask_ssim (standard):" not in done.stdout
+        dptn, standard = (record["metrics"]["mask_ssim"] for record in records(results))
+        assert (dptn["value"], dptn["n"], dptn["note"]) == ("nan", 8, note)
+        assert "note" not in standard
+        undefined = [row["dptn:mask_ssim"] for row in rows(market / "p.csv")]
+        assert (undefined[2], undefined.count("nan")) == ("nan", 1)  # it was measured
+
+    def test_a_device_without_float64(self, call, flags, results, tiny, monkeypatch):
+        """As Apple's MPS."""
+        distance = TinyLPIPS.forward
+        monkeypatch.setattr(TinyLPIPS, "forward", lambda *args: SimpleNamespace(cpu=lambda: distance(*args)))
+        assert call(metrics, *flags, "--metrics=lpips").returncode == 0
+        assert records(results)[0]["metrics"]["lpips"]["n"] == 8
+
     def test_folder_of_the_test_command(self, call, flags, results):
         """Its thumbnails are no results, and its record names the weights."""
         (results / "strips").mkdir()
@@ -206,6 +274,9 @@ class TestNumbers:
         (record,) = records(results)
         assert record["metrics"]["l1"]["n"] == 8
         assert record["checkpoint"] == {"path": "checkpoints/x/latest_net_G.pth", "sha256": "abc"}
+        (results / RUN_FILE).write_text("[]")
+        assert call(metrics, *flags, "--metrics=l1").returncode == 0
+        assert "checkpoint" not in records(results)[1]
 
     def test_record(self, call, flags, results, market, tiny):
         (market / "G.pth").write_bytes(b"weights")
@@ -246,6 +317,26 @@ class TestBaselines:
         found = json.loads((tmp_path / "m.jsonl").read_text())["metrics"]["l1"]
         assert found["value"] == pytest.approx(np.mean([np.abs(mean - target).mean() / 255 for target in targets]))
 
+    def test_mean_of_nothing(self, call, market, tmp_path):
+        for photo in (market / "train").iterdir():
+            photo.write_bytes(b"no photo")
+        flags = [f"--gt_path={market}/test", "--market", "--metrics=l1", f"--out={tmp_path}/m.jsonl", "--nThreads=0"]
+        flags += ["--baseline=mean_image", f"--fid_real_path={market}/train", "--allow_missing"]
+        done = call(metrics, *flags)
+        assert done.returncode == 2
+        assert f"mean_image: no photo in {market}/train can be used" in done.stderr
+
+    def test_a_broken_photo_is_one_problem(self, call, flags, market, tmp_path, tiny):
+        """Though both the mean image and FID come across it. Nor are features without it kept for later."""
+        sorted((market / "train").iterdir())[0].write_bytes(b"no photo")
+        flags = [flag for flag in flags if not flag.startswith("--distorated_path")]
+        done = call(
+            metrics, *flags, "--metrics=fid", "--baseline=mean_image", "--allow_missing", f"--out={tmp_path}/m.jsonl"
+        )
+        assert done.returncode == 0, done.stderr
+        assert json.loads((tmp_path / "m.jsonl").read_text())["problems"] == {"unreadable": 1}
+        assert not (market.parent / "cache").exists()
+
 
 class TestCompleteness:
     PROBLEMS = ("missing", "extra", "unreadable", "wrong size")
@@ -266,7 +357,7 @@ class TestCompleteness:
         assert f"missing: {results / spoiled[0]}"[:-4] in done.stderr
         assert f"extra: {results}/nobody_2_knows_vis.jpg" in done.stderr
         (results / "nobody_2_knows_vis.jpg").unlink()
-        done = call(metrics, *flags, "--metrics=l1")  # by names alone, nothing is known to be missing
+        done = call(metrics, *flags, "--metrics=l1", "--pairs=none")  # nothing is known to be missing
         assert done.returncode == 2
         assert f"unreadable: {results / spoiled[1]}" in done.stderr
         assert f"wrong size: {results / spoiled[2]}: 65 x 128 pixels, expected 64 x 128" in done.stderr
@@ -280,7 +371,21 @@ class TestCompleteness:
         (record,) = records(results)
         assert record["problems"] == dict.fromkeys(self.PROBLEMS, 1)
         assert record["metrics"]["l1"]["n"] == 5
-        assert len(rows(market / "p.csv")) == 5
+        written = rows(market / "p.csv")
+        assert [(row["source"], row["target"]) for row in written] == read_pairs(market / "market-pairs-test.csv")
+        filled = [row for row in written if row["dptn:l1"] and row["dptn:psnr"]]
+        empty = [row for row in written if not row["dptn:l1"] and not row["dptn:psnr"]]
+        assert (len(filled), len(empty)) == (5, 3)
+        assert sorted(Path(row["generated"]).name for row in empty) == ["", spoiled[1], spoiled[2]]
+
+    def test_nothing_can_be_used(self, call, flags, results, tiny):
+        for path in results.iterdir():
+            path.write_bytes(b"no photo")
+        done = call(metrics, *flags, "--metrics=is,l1", "--allow_missing")
+        assert done.returncode == 0, done.stderr
+        (record,) = records(results)
+        for name in ("is", "l1"):
+            assert record["metrics"][name] == {"n": 0, "reason": "no image could be measured"}
 
     def test_ten_problems_are_enough(self, call, market, tmp_path):
         """A wrong data set is noticed before all of it is read."""
@@ -293,7 +398,7 @@ class TestCompleteness:
                 Image.new("RGB", (64, 64)).save(tmp_path / "results" / result_name(name, pair.target))
         done = call(
             metrics, f"--gt_path={market}/test", f"--distorated_path={tmp_path}/results", "--market", "--metrics=l1",
-            "--nThreads=0", "--batch_size=1",
+            "--nThreads=0", "--batch_size=1", "--pairs=none",
         )  # fmt: skip
         assert done.returncode == 2
         assert done.stderr.count("wrong size") == 10
@@ -304,17 +409,49 @@ class TestCompleteness:
         assert done.returncode == 2
         assert "64 x 128 pixels, expected 176 x 256" in done.stderr
 
-    def test_note_without_pairs(self, call, flags, market):
+    def test_which_pairs(self, call, flags, market, results):
+        """The data set's own csv where it is, another where that is given, names where neither or by wish."""
+        own, mine = market / "market-pairs-test.csv", market / "mine.csv"
+        shutil.copy(own, mine)
+        by_default, by_names = "the data set's csv beside --gt_path", {"paired_by": "names", "completeness": "unknown"}
+        for choice, expected in (
+            ((), {"paired_by": by_default, "completeness": "checked"}),
+            ((f"--pairs={mine}",), {"paired_by": "--pairs", "completeness": "checked"}),
+            (("--pairs=none",), by_names),
+            (("gone",), by_names),
+        ):
+            if choice == ("gone",):
+                own.unlink()
+                choice = ()
+            done = call(metrics, *flags, "--metrics=l1", *choice)
+            assert done.returncode == 0, done.stderr
+            record = records(results)[-1]
+            assert {name: record[name] for name in expected} == expected
+            path = record["paths"].get("pairs")
+            assert path == {"--pairs": str(mine), by_default: str(own), "names": None}[expected["paired_by"]]
+            told = (
+                f"pairs: {path} ({expected['paired_by']})\n" if path else "nobody knows whether results are missing\n"
+            )
+            assert told in done.stdout
+
+    def test_published_commands_notice_what_is_missing(self, call, flags, results):
+        lost = sorted(results.iterdir())[0]
+        lost.unlink()
         done = call(metrics, *flags, "--metrics=l1")
-        assert "without --pairs, nobody knows whether results are missing" in done.stdout
-        done = call(metrics, *flags, "--metrics=l1", f"--pairs={market}/market-pairs-test.csv")
-        assert "without --pairs" not in done.stdout
+        assert done.returncode == 2
+        assert f"missing: {lost.with_suffix('')}" in done.stderr
 
     def test_target_without_joints(self, call, flags, market):
         text = (market / "market-annotation-test.csv").read_text().splitlines()
         (market / "short.csv").write_text("\n".join(text[:-1]) + "\n")
         done = call(metrics, *flags, "--metrics=mask_psnr", f"--annotations={market}/short.csv")
         assert done.returncode == 2
+        assert text[-1].split(":")[0] in done.stderr
+        outside = f"{text[-1].split(':')[0]}: {[-3] * 9 + [500] * 9}: {[70] * 18}"
+        (market / "short.csv").write_text("\n".join([*text[:-1], outside]) + "\n")
+        done = call(metrics, *flags, "--metrics=mask_psnr", f"--annotations={market}/short.csv")
+        assert done.returncode == 2
+        assert "no joints inside these target photos" in done.stderr
         assert text[-1].split(":")[0] in done.stderr
 
     def test_in_a_process_of_its_own(self, command, flags, results):
@@ -326,6 +463,52 @@ class TestCompleteness:
         assert done.stderr.startswith("error: not all images can be evaluated")
         assert done.stderr.count("unreadable") == 8
         assert "Traceback" not in done.stderr
+
+
+class TestOutputs:
+    def test_a_console_without_arrows(self, command, flags, results):
+        done = command("-m metrics.metrics", *flags, "--metrics=l1", PYTHONIOENCODING="cp1252")
+        assert done.returncode == 0, done.stderr
+        assert re.search(r"^l1 \?  +0\.0", done.stdout, re.M)
+        assert records(results)[0]["metrics"]["l1"]["n"] == 8
+
+    def test_files_come_before_the_table(self, call, flags, results, market, monkeypatch):
+        def fail(_rows):
+            raise OSError("the console is gone")
+
+        monkeypatch.setattr(metrics, "as_table", fail)
+        done = call(metrics, *flags, "--metrics=l1", f"--per_image={market}/p.csv", f"--html={market}/page")
+        assert (done.returncode, done.stderr) == (2, "error: the console is gone\n")
+        assert records(results)[0]["metrics"]["l1"]["n"] == 8
+        assert len(rows(market / "p.csv")) == 8
+        assert (market / "page/index.html").exists()
+
+    @pytest.mark.parametrize("flag", ["--out", "--per_image", "--html"])
+    def test_what_cannot_be_written_is_noticed_first(self, flag, call, flags, market, tiny):
+        (market / "folder/index.html").mkdir(parents=True)
+        (market / "file").write_text("mine")
+        for path in (market / "folder", market / "file/x"):
+            before = sorted(market.rglob("*"))
+            done = call(metrics, *flags, "--metrics=l1,lpips,fid", f"{flag}={path}")
+            assert done.returncode == 2
+            assert re.fullmatch(rf"error: {path}\S*: cannot be written \(.*\)\n", done.stderr)
+            assert tiny.seen == 0
+            assert sorted(market.rglob("*")) == before
+        assert (market / "file").read_text() == "mine"
+
+    def test_a_broken_training_photo_is_noticed_first(self, call, flags, market, tiny):
+        (market / "train/broken.jpg").write_bytes(b"no photo")
+        assert call(metrics, *flags, "--metrics=fid").returncode == 2
+        assert tiny.seen <= 6  # no results
+
+    def test_what_is_recorded_is_read_first(self, call, flags, market, tiny, monkeypatch):
+        def fail(_path):
+            raise OSError("cannot be read")
+
+        (market / "G.pth").write_bytes(b"weights")
+        monkeypatch.setattr(metrics, "sha256", fail)
+        assert call(metrics, *flags, "--metrics=fid", f"--checkpoint={market}/G.pth").returncode == 2
+        assert tiny.seen == 0
 
 
 class TestWeights:
@@ -355,6 +538,18 @@ class TestWeights:
         assert "alexnet-owt" in record["metrics"]["lpips"]["reason"]
         assert "value" not in record["metrics"]["lpips"]
         assert record["metrics"]["l1"]["n"] == 8
+
+    @pytest.mark.parametrize("content", [b"", b"text", b"\x80\x02.", b"\x80\x02}q\x00X", b"PK\x03\x04" + bytes(99)])
+    def test_damaged_download(self, content, call, flags, results, tmp_path, monkeypatch):
+        file = tmp_path / "hub/checkpoints/alexnet-owt-7be5be79.pth"
+        file.parent.mkdir(parents=True)
+        file.write_bytes(content)
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+        done = call(metrics, *flags, "--metrics=lpips")
+        assert done.returncode == 2
+        assert re.fullmatch(rf"error: .*Put a sound {file.name} under {file.parent}, or give .*\n", done.stderr)
+        assert call(metrics, *flags, "--metrics=lpips,l1", "--skip_unavailable").returncode == 0
+        assert records(results)[0]["metrics"]["l1"]["n"] == 8
 
     def test_one_protocol_may_lack_its_network(self, call, flags, results, tiny):
         both = ["--protocol=dptn", "--protocol=standard", "--metrics=fid", "--fid_inception_weights=gone"]
@@ -396,6 +591,13 @@ class TestCache:
         keys = {feature_cache.cache_key(tmp_path, ["a.jpg"], {"weights": weights}) for weights in ("x", "y")}
         assert len(keys) == 2
 
+    def test_cache_that_cannot_be_written(self, call, flags, results, market, tiny):
+        (market / "file").touch()
+        done = call(metrics, *flags, "--metrics=fid", f"--cache_dir={market}/file/cache")
+        assert done.returncode == 0, done.stderr
+        assert f"warning: the features of the real photos are not kept: {market}/file/cache/" in done.stderr
+        assert records(results)[0]["metrics"]["fid"]["n"] == 8
+
     def test_incomplete_statistics_are_not_kept(self, call, flags, market, tiny):
         (market / "train/broken.jpg").write_bytes(b"no photo")
         done = call(metrics, *flags, "--metrics=fid")
@@ -429,6 +631,41 @@ class TestCompare:
         done = call(metrics, f"--compare={file}")
         assert done.returncode == 2
         assert "line 2: measured with a protocol 'dptn' of other switches" in done.stderr
+
+    def test_names_weights_and_precision(self, call, flags, results, tiny):
+        call(metrics, *flags, "--metrics=lpips,fid")
+        call(metrics, *flags, "--metrics=l1", "--precision=bf16")
+        weights = records(results)[0]["weights"]
+        first, second = call(metrics, f"--compare={results.parent}/metrics.jsonl").stdout.splitlines()[-2:]
+        digests = [f"{network} {weights[network]['sha256'][:8]}" for network in ("torchvision", "alexnet")]
+        assert first.endswith(f":00, {', '.join(digests)}")  # the time ends in its zone
+        assert second.endswith(", bf16")
+
+    def test_one_table_is_of_one_kind(self):
+        record = {"data_set": "market", "protocol": "dptn", "metrics": {"l1": {"value": 0.5, "n": 2}}}
+        assert compared_rows([record, record], "ab")[1] == ["l1 ↓", *["0.5000 (n 2)"] * 2]
+        for other in ({"protocol": "standard"}, {"data_set": "fashion"}):
+            with pytest.raises(UserError, match="several data sets or protocols"):
+                compared_rows([record, {**record, **other}], "ab")
+
+    @pytest.mark.parametrize(
+        ("part", "content"),
+        [
+            ("metrics", []), ("metrics", {"l1": 1}), ("metrics", {"l1": {"value": "x", "n": 1}}),
+            ("metrics", {"l1": {"value": 1.0}}), ("metrics", {"fid": {"value": 1.0, "n": 1, "n_real": "inf"}}),
+            ("metrics", {"l1": {"value": 1.0, "n": 1, "standard_error": []}}), ("paths", {}), ("paths", []),
+            ("name", None), ("data_set", []), ("protocol", []), ("switches", 1), ("weights", []),
+            ("weights", {"alexnet": "abc"}),
+        ],
+    )  # fmt: skip
+    def test_malformed_lines(self, part, content, call, flags, results):
+        call(metrics, *flags, "--metrics=l1")
+        (record,) = records(results)
+        file = results.parent / "metrics.jsonl"
+        file.write_text(json.dumps({**record, part: content}) + "\n")
+        done = call(metrics, f"--compare={file}")
+        assert done.returncode == 2
+        assert re.fullmatch(rf"error: --compare {file}[,:].*\n", done.stderr)
 
     @pytest.mark.parametrize("text", ["", "{}\n", "no json\n", '["protocol"]\n'])
     def test_refuses_other_files(self, call, tmp_path, text):
@@ -489,6 +726,13 @@ class TestFlags:
             (("--gt_path=a", "--distorated_path=b", "--metrics=l1", "--checkpoint=gone.pth"), "gone.pth: no such file"),
             (("--compare=x", "--gt_path=a", "--market"), "leave out --gt_path, --market"),
             (("--gt_path=gone", "--distorated_path=b", "--metrics=l1"), "--gt_path gone: no such folder"),
+            (("--gt_path=a", "--baseline=copy_source", "--pairs=none"), "needs --pairs"),
+            (("--gt_path=a", "--distorated_path=b", "--metrics=l1", "--html=b/../b"), "--html b/../b holds data or"),
+            (("--gt_path=a", "--distorated_path=b", "--metrics=l1", "--html=./a"), "--html a holds data or results"),
+            (
+                ("--gt_path=a", "--distorated_path=b", "--fid_real_path=r", "--metrics=fid,is", "--per_image=p"),
+                "fid, is",
+            ),
         ],
     )
     def test_bad_command_lines(self, call, flags, message, tmp_path, monkeypatch):

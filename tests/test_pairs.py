@@ -262,6 +262,19 @@ def test_cached_photos_are_decoded_once(market, capsys):
         assert torch.equal(torch.cat([batch["target_image"] for batch in epoch]), torch.stack(plain))
 
 
+def test_every_process_looks_before_any_takes(market, monkeypatch):
+    """Two processes here need twice as much; one that has too little stops all."""
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setattr("data.pose_pair_dataset.available_shared_memory", lambda: 12 * 128 * 64 * 3 - 1)
+    with pytest.raises(UserError, match="leave it out"):
+        MarketDataset(options(market, cache_images=True), "train")
+    monkeypatch.setattr("data.pose_pair_dataset.available_shared_memory", lambda: 12 * 128 * 64 * 3)
+    MarketDataset(options(market, cache_images=True), "train")
+    monkeypatch.setattr("util.distributed.maximum", lambda _own: True)  # another process
+    with pytest.raises(UserError, match="leave it out"):
+        MarketDataset(options(market, cache_images=True), "train")
+
+
 def test_cache_that_does_not_fit(market, monkeypatch):
     monkeypatch.setattr("data.pose_pair_dataset.available_shared_memory", lambda: 6 * 128 * 64 * 3 - 1)
     with pytest.raises(UserError, match="--cache_images: 6 photos need .* leave it out"):

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from data.keypoints import LIMBS
-from data.pairs import read_pairs, result_name
+from data.pairs import Pair, read_pairs, result_name, result_names
 from tests.conftest import COMMON, TINY_G, train_flags
 from util.errors import UserError
 from util.results import ROWS_A_PAGE, STRIP_HEIGHT, Results
@@ -112,3 +113,29 @@ def test_other_weights_do_not_go_on(run, drawn, market):
     (folder / "test_run.json").write_text("{}")
     with pytest.raises(UserError, match="test_run.json cannot be read"):
         run("test", *flags, "--continue_test")
+
+
+def test_other_data_do_not_go_on(run, drawn, market, tmp_path):
+    """The same names elsewhere, or other keypoints, are other results."""
+    flags, _, _ = drawn
+    shutil.copytree(market, tmp_path / "copy")
+    with pytest.raises(UserError, match="drawn with other photos"):
+        run("test", *flags, f"--dataroot={tmp_path / 'copy'}", "--continue_test")
+    keypoints = market / "market-annotation-test.csv"
+    keypoints.write_text(keypoints.read_text() + "\n")
+    with pytest.raises(UserError, match="drawn with other csv files"):
+        run("test", *flags, "--continue_test")
+
+
+def test_rows_that_come_twice(run, drawn, market, capsys):
+    flags, folder, names = drawn
+    pairs = market / "market-pairs-test.csv"
+    pairs.write_text(pairs.read_text() + "\n".join(pairs.read_text().splitlines()[1:]) + "\n")
+    run("test", *flags, "--batchSize=8")
+    assert f"{len(names)} pairs drawn" in capsys.readouterr().out
+    assert [row[2] for row in page_data(folder)["rows"]] == names
+
+
+def test_two_pairs_with_one_result_name():
+    with pytest.raises(UserError, match="s_2_x_vis.jpg would be the result of two pairs, .*'x.jpg'.*'x.png'"):
+        result_names([Pair("s.jpg", "x.jpg"), Pair("s.jpg", "y.jpg"), Pair("s.jpg", "x.png")], "jpg")

@@ -96,13 +96,13 @@ def test_max_minutes(run, market, monkeypatch, capsys):
     flags = train_flags(market, *FLAGS, "--niter_decay=0")
     run("train", *flags, "--name=whole")
     start = ["--name=parts", "--max_minutes=0"]
-    for steps in (1, 2, 3, 4):
+    for steps in (1, 2):
         with pytest.raises(SystemExit) as stopped:
             run("train", *start, *(["--continue_train"] if steps > 1 else flags))
         assert stopped.value.code == 0
         assert len(losses_logged("parts")) == steps
         assert "stopped after --max_minutes; go on with: python train.py --name=parts" in capsys.readouterr().out
-    run("train", "--name=parts", "--continue_train", "--max_minutes=60")
+    run("train", "--name=parts", "--continue_train")  # the limit was that start's, not the run's
     assert_same_runs("whole", "parts")
 
 

@@ -27,12 +27,26 @@ if sys.argv[1] == "-c":
 
 
 @pytest.fixture
-def recorder(tmp_path):
-    """A stand-in for Python that notes its arguments; what it noted."""
-    log, program = tmp_path / "calls.jsonl", tmp_path / "python"
-    program.write_text(RECORDER.format(log=str(log)))
+def repository(tmp_path):
+    """The scripts in a folder of their own, with a stand-in for .venv's Python that notes its arguments."""
+    root = tmp_path / "repository"
+    shutil.copytree(REPOSITORY / "scripts", root / "scripts", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    (root / ".venv/bin").mkdir(parents=True)
+    program = root / ".venv/bin/python"
+    program.write_text(RECORDER.format(log=str(root / "calls.jsonl")))
     program.chmod(0o755)
-    return program, lambda: [json.loads(line) for line in log.read_text().splitlines()]
+    for name in ("requirements.txt", ".venv/installed-requirements.txt"):
+        (root / name).write_text("torch\n")
+    return root
+
+
+def run(root: Path, script: str, *flags: str, **variables: str) -> tuple[subprocess.CompletedProcess, list[list[str]]]:
+    """Run a script of `repository`; the calls of Python that it made, but those for pip."""
+    environment = {**os.environ, "CDPATH": "/", **variables}
+    done = subprocess.run(["bash", root / "scripts" / script, *flags], capture_output=True, text=True, env=environment)
+    log = root / "calls.jsonl"
+    calls = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    return done, [call for call in calls if call[:2] != ["-m", "pip"]]
 
 
 def parsed(call: list[str]) -> object:
@@ -47,47 +61,24 @@ def parsed(call: list[str]) -> object:
 
 @pytest.mark.parametrize("data", ["fashion", "market"])
 @pytest.mark.parametrize("work", ["train", "test", "eval"])
-def test_published_commands(recorder, work, data):
+def test_published_commands(repository, work, data):
     """The scripts are the README's commands, and a later flag wins."""
-    python, calls = recorder
     more = {"train": "--batchSize=7", "test": "--batchSize=7", "eval": "--batch_size=7"}[work]
-    environment = {**os.environ, "PYTHON": str(python)}
-    subprocess.run(["bash", REPOSITORY / f"scripts/{work}_{data}.sh", more], env=environment, check=True)
-    (call,) = calls()
+    _, (call,) = run(repository, f"{work}_{data}.sh", more)
     opt = parsed(call)
     assert (opt.batch_size if work == "eval" else opt.batchSize) == 7
     assert f"python {' '.join(call[:-1])}\n" in (REPOSITORY / "README.md").read_text()
 
 
-@pytest.fixture
-def demo(tmp_path, recorder):
-    """The demo in a folder of its own, with a stand-in for .venv's Python."""
-    python, calls = recorder
-    root = tmp_path / "repository"
-    (root / "scripts").mkdir(parents=True)
-    for name in ("demo.sh", "environment.sh"):
-        shutil.copy(REPOSITORY / "scripts" / name, root / "scripts")
-    (root / ".venv/bin").mkdir(parents=True)
-    shutil.copy(python, root / ".venv/bin/python")
-    for name in ("requirements.txt", ".venv/installed-requirements.txt"):
-        (root / name).write_text("torch\n")
-
-    def run(*flags: str) -> tuple[subprocess.CompletedProcess, list[list[str]]]:
-        done = subprocess.run(["bash", root / "scripts/demo.sh", *flags], capture_output=True, text=True)
-        return done, calls() if done.returncode == 0 else []
-
-    return root, run
-
-
 @pytest.mark.parametrize(("flags", "name", "minutes"), [([], "demo", 10), (["--quick"], "demo_quick", 1)])
-def test_demo(demo, flags, name, minutes):
+def test_demo(repository, flags, name, minutes):
     """Draws, trains, draws results, measures them beside both baselines, and makes a page of them."""
-    root, run = demo
-    done, calls = run(*flags)
+    done, calls = run(repository, "demo.sh", *flags)
     assert done.returncode == 0, done.stderr
     assert re.findall(r"== (\d)/5", done.stdout) == list("12345")
     people, _, train, test, *measured, page = calls
-    assert people == ["-m", "data.synthetic", "--dataset_mode", "market", "--out", "dataset/demo_market"]
+    assert people[:2] == ["-m", "data.synthetic"]
+    assert people[-2:] == ["--out", "dataset/demo_market"]
     opt = parsed(train)
     assert (opt.max_minutes, opt.name, opt.precision) == (minutes, name, "fp32")
     assert (opt.lambda_content, opt.lambda_style) == (0, 0)  # no VGG19, nothing to download
@@ -100,18 +91,46 @@ def test_demo(demo, flags, name, minutes):
     assert f"--metrics={evaluations[0].out}" in page
 
 
-def test_demo_goes_on(demo):
-    root, run = demo
-    (root / "checkpoints/demo").mkdir(parents=True)
-    (root / "checkpoints/demo/latest_state.pt").touch()
-    _, calls = run()
+def test_demo_goes_on(repository):
+    (repository / "checkpoints/demo").mkdir(parents=True)
+    (repository / "checkpoints/demo/latest_state.pt").touch()
+    _, calls = run(repository, "demo.sh")
     assert calls[2] == ["train.py", "--name=demo", "--continue_train", "--max_minutes=10"]
 
 
-def test_demo_refuses_other_flags(demo):
-    _, run = demo
-    done, _ = run("--fast")
-    assert (done.returncode, done.stderr) == (2, "error: --fast: the only flag is --quick\n")
+@pytest.mark.parametrize("flags", [["--fast"], ["--quick", "--fast"]])
+def test_demo_refuses_other_flags(repository, flags):
+    done, calls = run(repository, "demo.sh", *flags)
+    assert (done.returncode, done.stderr) == (2, f"error: {' '.join(flags)}: the only flag is --quick\n")
+    assert not calls
+
+
+def test_old_python_is_refused(repository, tmp_path):
+    """Before anything is made, naming the way out."""
+    shutil.rmtree(repository / ".venv")
+    old = tmp_path / "old_python"
+    old.write_text("#!/bin/sh\nexit 1\n")
+    old.chmod(0o755)
+    done, _ = run(repository, "demo.sh", PYTHON=str(old))
+    assert done.returncode == 2
+    assert "older than Python 3.10; name another: PYTHON=python3.11 bash" in done.stderr
+    assert not (repository / ".venv").exists()
+
+
+def test_broken_environment_is_made_again(repository, tmp_path):
+    """A .venv without pip, as an interrupted or incomplete installation leaves it."""
+    python = repository / ".venv/bin/python"
+    working = python.read_text()
+    python.write_text("#!/bin/sh\nexit 1\n")
+    base = tmp_path / "base_python"
+    base.write_text(f'#!/bin/sh\n[ "$2" = venv ] && cp {tmp_path}/working {python}\nexit 0\n')
+    base.chmod(0o755)
+    (tmp_path / "working").write_text(working)
+    (tmp_path / "working").chmod(0o755)
+    done, calls = run(repository, "demo.sh", PYTHON=str(base))
+    assert "making .venv" in done.stdout
+    assert done.returncode == 0, done.stderr
+    assert calls[-1][0] == "scripts/demo_page.py"
 
 
 def test_demo_page(command, tmp_path):

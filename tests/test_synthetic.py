@@ -27,6 +27,7 @@ from data.synthetic_body import (
     visible_keypoints,
 )
 
+pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")  # no division by zero goes into a picture
 UPRIGHT = Posture(raise_=(0, 0), spread=(0, 0), elbow=(0, 0))
 
 
@@ -245,8 +246,14 @@ def test_command(command, tmp_path):
     assert times == {p: p.stat().st_mtime_ns for p in out.rglob("*")}
 
     (out / "market-pairs-test.csv").unlink()  # as after a run that was stopped
+    own = "from,to\n" + (out / "market-pairs-train.csv").read_text().splitlines()[1] + "\n"
+    (out / "market-pairs-train.csv").write_text(own)
+    gone = next((out / "train").iterdir())
+    gone.unlink()
     assert command("-m data.synthetic", *flags).returncode == 0
     assert len(read_pairs(out / "market-pairs-test.csv")) == 2
+    assert gone.exists()
+    assert (out / "market-pairs-train.csv").read_text() == own
 
 
 def test_command_refuses_a_folder_that_is_not_its_own(command, tmp_path):

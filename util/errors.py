@@ -19,6 +19,8 @@ def summarise(problems: Sequence[str], shown: int = 10) -> str:
 def run_main(main: Callable[[], None]) -> None:
     """Run a command's `main`; a UserError, or a file that cannot be read or written, becomes one message on stderr
     and exit status 2. A Ctrl-C ends it with 130, as shells expect."""
+    if hasattr(sys.stdout, "reconfigure"):  # stderr never fails: it escapes what its encoding lacks
+        sys.stdout.reconfigure(errors="replace")
     try:
         main()
     except (UserError, OSError) as error:

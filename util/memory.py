@@ -17,6 +17,8 @@ def available_shared_memory() -> int | None:
     except (OSError, ValueError):
         return None
     group = Path("/sys/fs/cgroup")
-    with contextlib.suppress(OSError, ValueError):  # no such limit ("max"), or another kind of container
-        limits.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+    with contextlib.suppress(OSError, ValueError, KeyError):  # no such limit ("max"), or another kind of container
+        left = int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
+        facts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        limits.append(left + int(facts["active_file"]) + int(facts["inactive_file"]))  # files kept in case of need
     return max(0, min(limits))

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from util.errors import UserError
@@ -36,6 +37,10 @@ def decode_photo(path: Path) -> Image.Image:
     """The whole photo as RGB, whatever its mode. Raises UserError where it is not one, or not all of one."""
     try:
         with Image.open(path) as file:
+            if file.mode.startswith("I"):  # 16 bits a pixel, which convert() would clip
+                return Image.fromarray((np.asarray(file, float) / 257).round().clip(0, 255).astype(np.uint8)).convert(
+                    "RGB"
+                )
             return file.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"{path}: photo cannot be decoded ({error})") from error

@@ -1,7 +1,6 @@
 """Weights of other people's networks: downloaded once into TORCH_HOME, or a file."""
 
 import hashlib
-import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,16 +24,18 @@ def load_pretrained(net: nn.Module, source: str, published: Published, flag: str
     """Fill `net` by the value of `flag`: the keyword of `published`, or the path of a state dict with the same keys.
 
     Keys that `net` does not have are left out. UserError where a download fails (naming the file and, with
-    `otherwise`, more ways out), or where a tensor is missing or mis-shaped.
+    `otherwise`, more ways out), where the file is damaged, or where a tensor is missing or mis-shaped.
     """
     what, library, keyword, url = published
     if source == keyword:
         try:
             state = torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
-        except (OSError, RuntimeError, zipfile.BadZipFile) as error:
+        except Exception as error:  # torch.load can raise anything for a damaged file
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UserError(
-                f"{flag} {keyword}: {library} could not fetch its {what} weights ({error}). Put {Path(url).name} under "
-                f"{torch.hub.get_dir()}/checkpoints, or give {flag} PATH (a {library} {what.lower()} state dict)"
+                f"{flag} {keyword}: {library} could not fetch its {what} weights or read them ({reason}). Put a "
+                f"sound {Path(url).name} under {torch.hub.get_dir()}/checkpoints, or give {flag} PATH (a {library} "
+                f"{what.lower()} state dict)"
                 f"{otherwise}."
             ) from error
     else:

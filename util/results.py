@@ -49,8 +49,8 @@ class Results:
     @staticmethod
     def _check_same(record: Path, run: dict[str, Any]) -> None:
         try:
-            before = json.loads(record.read_text())["made_with"]
-        except (OSError, ValueError, KeyError) as error:
+            before = dict(json.loads(record.read_text())["made_with"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"--continue_test: {record} cannot be read ({error}); leave the flag out") from error
         if changed := [name for name in run["made_with"] if before.get(name) != run["made_with"][name]]:
             raise UserError(
