@@ -65,7 +65,13 @@ def make_parser() -> argparse.ArgumentParser:
         help="of the standard protocol: pytorch-fid (the default) or a file",
     )  # fmt: skip
     add("--skip_unavailable", action="store_true", help="go on without metrics whose weights cannot be had")
-    add("--cache_dir", type=Path, default=default_folder(), metavar="DIR", help="for features of the real photos")
+    add(
+        "--cache_dir",
+        type=Path,
+        default=default_folder(),
+        metavar="DIR",
+        help="for features of the real photos (default: a folder in the user's cache)",
+    )
 
     add = parser.add_argument_group("output").add_argument
     add("--out", type=Path, metavar="JSONL", help="append here (default: metrics.jsonl beside the results' folder)")

@@ -21,7 +21,7 @@ from util.results import COLUMNS, STYLE
 SHOWN = 12  # results, evenly spread over all
 TABLE = """
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-td, th { padding: 0.2rem 0.7rem; text-align: right; border-bottom: 1px solid #ddd; }
+td, th { padding: 0.2rem 0.7rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
 td:first-child, th:first-child { text-align: left; }
 .scroll { overflow-x: auto; } .strip { width: 100%; display: block; }
 """
