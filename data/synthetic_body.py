@@ -13,8 +13,7 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator
 
 DOWN = np.array([0.0, 1.0, 0.0])
-VIEWER = np.array([0.0, 0.0, 1.0])
-LIGHT = np.array([-0.45, -0.6, 0.66])  # of length 1
+LIGHT = np.array([-0.45, -0.6, 0.66], np.float32)  # of length 1
 CAMERA_TILT = 8.0  # degrees that the camera looks down
 SPACING = 0.67  # pixels between neighbouring samples: below 1 / sqrt(2), so no pixel is left out
 
@@ -206,21 +205,24 @@ def tube(
             a, b = a * cap, b * cap
     angle = np.linspace(-np.pi, np.pi, max(8, int(2 * np.pi * max(a.max(), b.max()) / step)), endpoint=False)
 
-    # normal = across side + ahead front - slope tangent, of which only two components are needed
+    a_slope, b_slope = np.gradient(a, along), np.gradient(b, along)
+    fields = (line, side, front, tangent, a, b, a_slope, b_slope, angle)  # whole surfaces from here on: half the bytes
+    line, side, front, tangent, a, b, a_slope, b_slope, angle = (field.astype(np.float32) for field in fields)
+
+    # normal = across side + ahead front - slope tangent
     sin, cos = np.sin(angle), np.cos(angle)
     across, ahead = b[:, None] * sin, a[:, None] * cos
-    slope = np.gradient(a, along)[:, None] * across * sin + np.gradient(b, along)[:, None] * ahead * cos
-    length = np.sqrt(across**2 + ahead**2 + slope**2) + 1e-12
-    facing, lit = (
-        (across * (side @ way)[:, None] + ahead * (front @ way)[:, None] - slope * (tangent @ way)[:, None]) / length
-        for way in (VIEWER, LIGHT)
-    )
+    slope = a_slope[:, None] * across * sin + b_slope[:, None] * ahead * cos
+    facing = across * side[:, 2:] + ahead * front[:, 2:] - slope * tangent[:, 2:]  # towards the viewer
     row, column = np.nonzero(facing > 0)
     around, along = (angle * (a.mean() + b.mean()) / 2)[column], along[row]
     if shown is not None:
         kept = shown(around, along)
         row, column, around, along = row[kept], column[kept], around[kept], along[kept]
-    shade = 0.62 + 0.42 * np.maximum(lit[row, column], 0) - 0.12 * (1 - facing[row, column]) ** 2
+    normal = [field[row, column] for field in (across, ahead, slope)]
+    length = np.sqrt(sum(component**2 for component in normal)) + 1e-12
+    lit = sum(n * (way @ LIGHT)[row] for n, way in zip(normal, (side, front, -tangent))) / length
+    shade = 0.62 + 0.42 * np.maximum(lit, 0) - 0.12 * (1 - facing[row, column] / length) ** 2
     points = line[row] + (a[row] * sin[column])[:, None] * side[row] + (b[row] * cos[column])[:, None] * front[row]
     return Surface(points.astype(np.float32), (paint(around, along) * shade[:, None]).astype(np.float32))
 
