@@ -207,14 +207,14 @@ class Look(NamedTuple):
     """What distinguishes the two kinds of set: background, enlargement while drawing, framing, photo names."""
 
     background: Callable[[np.random.Generator, tuple[int, int]], np.ndarray]
-    enlarged: int
+    enlarged: float
     upper_body: float  # part of the photos that end at the thighs
     name: str  # of a photo, from identity, number (from 1) and view
 
 
 LOOKS = {
     "market": Look(street, 3, 0.0, "{identity:04d}_c{camera}s1_{number:06d}_00.jpg"),
-    "fashion": Look(studio, 2, 0.3, "fashion{gender}{clothes}id{identity:08d}01_{number}{view}.jpg"),
+    "fashion": Look(studio, 1.5, 0.3, "fashion{gender}{clothes}id{identity:08d}01_{number}{view}.jpg"),
 }
 VIEWS = ("front", "additional", "side", "additional", "back", "additional", "side", "additional")
 
@@ -267,7 +267,7 @@ def draw_identity(identity: int, mode: str, photos: int, seed: int) -> list[Phot
     random = np.random.default_rng([seed, identity, sorted(LOOKS).index(mode)])
     look, size = LOOKS[mode], find_dataset(mode).stored_size
     person = random_person(random)
-    background = look.background(random, (size[0] * look.enlarged, size[1] * look.enlarged))
+    background = look.background(random, tuple(int(length * look.enlarged) for length in size))
     views = [view for _ in range(-(-photos // 8)) for view in random.permutation(8)][:photos]
     drawn = []
     for number_, view in enumerate(views, start=1):
