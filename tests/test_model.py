@@ -9,6 +9,7 @@ from models import create_model
 from models.losses import GAN_MODES, VGG19Features, gradient_penalty, gram_matrix, load_vgg19
 from models.networks import INIT_GAIN, linear_decay
 from tests.conftest import CPU, TINY, TINY_G, formula_model, random_batch, test_options, train_options
+from util.distributed import fast_bf16
 from util.errors import UserError
 
 
@@ -233,3 +234,13 @@ class TestVGGWeights:
 def test_formula_model_is_deterministic():
     a, b = (formula_model(*TINY_G).net_G.state_dict() for _ in range(2))
     assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.mark.parametrize(("bf16_seconds", "worth_it"), [(0.5, True), (0.9, False), (2.0, False)])
+def test_bf16_is_worth_it_where_it_is_measured_faster(monkeypatch, bf16_seconds, worth_it):
+    """fp32 takes one second by this clock, after a slow start that does not count."""
+    laps = [9.0, *[1.0] * 5, 9.0, *[bf16_seconds] * 5]
+    ticks = iter([tick for lap in laps for tick in (0.0, lap)])
+    monkeypatch.setattr("util.distributed.time.perf_counter", lambda: next(ticks))
+    assert fast_bf16(CPU, size=4) is worth_it
+    assert not fast_bf16(torch.device("mps"))  # never asked there
