@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -20,6 +19,7 @@ from data.pairs import Pair, check_pairs, read_keypoints, read_pairs
 from util import distributed
 from util.errors import UserError
 from util.files import sha256
+from util.image import stretch
 from util.memory import available_shared_memory
 from util.photos import decode_photo, size_problem
 
@@ -131,6 +131,4 @@ class PosePairDataset(Dataset):
         image = decode_photo(path)
         if wrong := size_problem(image, self.stored_size):
             raise UserError(f"{path}: {wrong}; its keypoints would not fit")
-        if self.network_size != self.stored_size:
-            image = image.resize(self.network_size[::-1], Image.Resampling.BILINEAR)
-        return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+        return stretch(image, self.network_size)

@@ -12,6 +12,8 @@ from models import find_model, model_names
 from models.base_model import PRECISIONS
 from util.arguments import count, number, positive_int
 
+_Group = argparse._ArgumentGroup
+
 
 class BaseOptions:
     """Parser of one command. `is_train` and `add_flags` are what a subclass changes."""
@@ -20,6 +22,17 @@ class BaseOptions:
     description: str
 
     def add_flags(self, parser: argparse.ArgumentParser) -> None:
+        run, data = self.add_network_flags(parser)
+        run.add_argument("--seed", type=number(int, 0, 2**32), default=0, help="seed of all random numbers")
+        data.add_argument("--nThreads", type=count, default=2, metavar="N", help="processes that decode photos")
+        data.add_argument(
+            "--cache_images", action=argparse.BooleanOptionalAction, default=False,
+            help="keep decoded photos in memory that the processes share; says how much it takes",
+        )  # fmt: skip
+        data.add_argument("--max_dataset_size", type=positive_int, metavar="N", help="use the first N pairs only")
+
+    def add_network_flags(self, parser: argparse.ArgumentParser) -> tuple[_Group, _Group]:
+        """Which network runs, where and how; returns the groups for what else concerns the run, and the data."""
         run = parser.add_argument_group("run")
         run.add_argument("--name", help="name of the run: its folder below --checkpoints_dir")
         run.add_argument("--model", default="DPTN", choices=model_names(), help="which model")
@@ -33,18 +46,11 @@ class BaseOptions:
             "--gpu_ids", "--gpu_id", metavar="ID",
             help="CUDA GPU to use, -1 for the CPU; without it CUDA if there is one, else Apple's MPS, else the CPU",
         )  # fmt: skip
-        run.add_argument("--seed", type=number(int, 0, 2**32), default=0, help="seed of all random numbers")
 
         data = parser.add_argument_group("data")
         data.add_argument("--dataset_mode", default="fashion", choices=dataset_names(), help="which data set")
         data.add_argument("--dataroot", metavar="DIR", help="folder with train/, test/ and the csv files")
         data.add_argument("--batchSize", type=positive_int, default=1, metavar="N", help="pairs in a batch")
-        data.add_argument("--nThreads", type=count, default=2, metavar="N", help="processes that decode photos")
-        data.add_argument(
-            "--cache_images", action=argparse.BooleanOptionalAction, default=False,
-            help="keep decoded photos in memory that the processes share; says how much it takes",
-        )  # fmt: skip
-        data.add_argument("--max_dataset_size", type=positive_int, metavar="N", help="use the first N pairs only")
 
         speed = parser.add_argument_group("precision and speed")
         speed.add_argument(
@@ -54,15 +60,14 @@ class BaseOptions:
             help="bf16: autocast, losses stay in fp32",
         )
         speed.add_argument(
-            "--channels_last",
-            action=argparse.BooleanOptionalAction,
-            default=False,
-            help="memory order N,H,W,C",
-        )
+            "--channels_last", action=argparse.BooleanOptionalAction, default=None,
+            help="memory order N,H,W,C, which is faster; without the flag it is used everywhere but on MPS",
+        )  # fmt: skip
         speed.add_argument(
             "--compile", action=argparse.BooleanOptionalAction, default=False,
             help="torch.compile: slow first steps, faster later ones; needs a C++ compiler on the CPU",
         )  # fmt: skip
+        return run, data
 
     def parser(self, argv: Sequence[str] | None = None) -> argparse.ArgumentParser:
         """The full parser for the model and data set that `argv` names."""
@@ -98,8 +103,8 @@ class BaseOptions:
         find_model(opt.model).validate_options(opt, find_dataset(opt.dataset_mode).network_size)
 
 
-class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Defaults in the help, but not where there is none to show."""
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Defaults in the help, but not where there is none to show; the description's own lines."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         return action.help if action.default is None else super()._get_help_string(action)

@@ -7,20 +7,25 @@ from util import distributed
 from util.image import IMAGE_FORMATS
 
 
+def add_which_epoch(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--which_epoch",
+        default="latest",
+        metavar="EPOCH",
+        help="weights to load: EPOCH_net_G.pth, latest or a number",
+    )
+
+
 class TestOptions(BaseOptions):
     __test__ = False  # not a test case, whatever pytest thinks of the name
     is_train = False
+    command = "test.py"
     description = "Draw every pair of the test split with a trained generator."
 
     def add_flags(self, parser: argparse.ArgumentParser) -> None:
         super().add_flags(parser)
         test = parser.add_argument_group("testing")
-        test.add_argument(
-            "--which_epoch",
-            default="latest",
-            metavar="EPOCH",
-            help="weights to load: EPOCH_net_G.pth, latest or a number",
-        )
+        add_which_epoch(test)
         test.add_argument("--results_dir", default="./results", metavar="DIR", help="images go here")
         test.add_argument(
             "--image_format", choices=list(IMAGE_FORMATS), default="jpg",
@@ -36,5 +41,5 @@ class TestOptions(BaseOptions):
         super().validate(opt)
         if "," in (opt.gpu_ids or "") or distributed.processes() > 1:
             raise ValueError(
-                "test.py is one process on one GPU: give --gpu_ids one number, and start it without torchrun"
+                f"{self.command} is one process on one GPU: give --gpu_ids one number, and start it without torchrun"
             )

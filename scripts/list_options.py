@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from metrics.options import make_parser
 from options.test_options import TestOptions
 from options.train_options import TrainOptions
+from options.transfer_options import TransferOptions
 from util.errors import UserError, run_main
 from util.files import write_whole
 
@@ -50,6 +51,7 @@ def text() -> str:
     parsers = {
         "train.py": TrainOptions().parser([]),
         "test.py": TestOptions().parser([]),
+        "scripts/transfer.py": TransferOptions().parser([]),
         "python -m metrics.metrics": make_parser(),
     }
     return "\n".join([TITLE, *(section(*item) for item in parsers.items())])

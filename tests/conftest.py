@@ -83,7 +83,7 @@ def set_formula_input(model: BaseModel, n: int, h: int, w: int, dtype: torch.dty
         joints = torch.from_numpy(formula_keypoints(f"{role}_pose", n, h, w)).float()
         joints[(joints == -1).any(-1)] = torch.nan
         keypoints[role] = joints
-    model.parts = [Part(images["source"], keypoints["source"], images["target"], keypoints["target"])]
+    model.parts = [Part(images["source"], keypoints["source"], keypoints["target"], images["target"])]
     return model.parts[0]
 
 

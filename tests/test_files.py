@@ -2,6 +2,7 @@
 
 import pytest
 
+from util.checkpoint import load_file
 from util.errors import UserError
 from util.files import write_whole
 
@@ -28,3 +29,26 @@ def test_a_failure_half_way_changes_nothing(tmp_path):
         write_whole(path, fail)
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
+
+
+@pytest.mark.parametrize("error", [ValueError("encoder"), KeyboardInterrupt()])
+def test_another_error_passes_and_leaves_nothing_behind(tmp_path, error):
+    path = tmp_path / "a.bin"
+    write_whole(path, lambda file: file.write(b"old"))
+
+    def fail(file):
+        file.write(b"ne")
+        raise error
+
+    with pytest.raises(type(error)):
+        write_whole(path, fail)
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"text\n", b"\x80\x02.", b"PK\x03\x04", b"{}", b"\x93NUMPY"])
+def test_a_file_that_holds_no_tensors(tmp_path, content):
+    path = tmp_path / "latest_net_G.pth"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="latest_net_G.pth: weights cannot be read; .*damaged or not a tensor file"):
+        load_file(path, "weights")

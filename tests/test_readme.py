@@ -14,7 +14,7 @@ from tests.conftest import REPOSITORY
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 RUNNABLE = re.findall(r"<!-- runnable -->\n```\n(.*?)```", README, re.DOTALL)
 EXAMPLES = re.findall(r"```python\n# (\S+)\n(.*?)```", README, re.DOTALL)
-PROGRAMS = ("models", "data", "metrics", "options", "util", "scripts")
+PROGRAMS = ("models", "data", "poses", "metrics", "options", "util", "scripts")
 
 
 def tracked_files() -> list[str]:

@@ -26,9 +26,11 @@ def write_whole(path: str | Path, write: Callable[[BinaryIO], object], flush: bo
                 file.flush()
                 os.fsync(file.fileno())
         os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+        if not isinstance(error, OSError | RuntimeError):  # torch.save reports a full disk as a RuntimeError
+            raise
         raise UserError(f"{path}: could not be written ({error}); what was there before is untouched") from error
 
 

@@ -3,6 +3,8 @@
 from argparse import ArgumentTypeError
 from pathlib import Path
 
+import numpy as np
+import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
@@ -23,6 +25,13 @@ def to_unit(images: Tensor) -> Tensor:
 def to_uint8(images: Tensor) -> Tensor:
     """-1..1 -> uint8 0..255, rounded (the published code truncates, which darkens a quarter of the levels by one)."""
     return ((images.float() + 1) * 127.5).round().clamp(0, 255).byte()
+
+
+def stretch(image: Image.Image, size: tuple[int, int]) -> Tensor:
+    """Picture -> uint8 (3,H,W) of `size` (H, W), by PIL's bilinear filter where the size differs, as published."""
+    if (image.height, image.width) != size:
+        image = image.resize(size[::-1], Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
 def resize_uint8(images: Tensor, size: tuple[int, int]) -> Tensor:
