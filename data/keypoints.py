@@ -22,6 +22,7 @@ LIMBS = (
 )  # fmt: skip
 
 SIGMA = 6.0  # pixels of the network resolution
+FAR = 1e6  # pixels from any image: where a missing joint's Gaussian stands
 
 
 def scale_keypoints(keypoints: Tensor, from_size: tuple[int, int], to_size: tuple[int, int]) -> Tensor:
@@ -33,22 +34,39 @@ def scale_keypoints(keypoints: Tensor, from_size: tuple[int, int], to_size: tupl
 def draw_heat_maps(keypoints: Tensor, size: tuple[int, int]) -> Tensor:
     """(B,18,2) whole pixels -> (B,18,H,W) float32 Gaussians of peak 1; a missing joint's map is 0 everywhere.
 
-    exp(-((row - y)^2 + (col - x)^2) / (2 sigma^2)). Squared distances are whole numbers, so each value is looked up
-    in a table made in float64: correctly rounded on every device, as in the published loader (the network amplifies
-    last bits), and faster than exponentials. Points outside the image leave their tail inside.
+    exp(-((row - y)^2 + (col - x)^2) / (2 sigma^2)), correctly rounded on every device that has float64 (MPS has not),
+    as in the published loader: the network amplifies last bits. Points outside the image leave their tail inside.
     """
-    far = 4 * max(size) + 1000  # where every value is 0, and squares still fit an int32
-    y, x = keypoints.nan_to_num(far).clamp(-far, far).int().unsqueeze(-1).unbind(-2)  # (B,18,1)
-    rows, columns = (torch.arange(length, dtype=torch.int32, device=keypoints.device) for length in size)
-    squared = (rows - y).square().unsqueeze(-1) + (columns - x).square().unsqueeze(-2)  # (B,18,H,W)
+    return multiply_factors(*heat_map_factors(keypoints, size))
+
+
+def heat_map_factors(keypoints: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """(B,18,2) whole pixels -> what each row and each column give to the maps: (B,H,18) and (B,W,18).
+
+    Both are looked up in a table made in float64 on the CPU, so they are the same on every device.
+    """
     table = _gaussian_table(keypoints.device)
-    return table.gather(0, squared.clamp_(max=len(table) - 1).long().flatten()).view_as(squared)
+    factors = []
+    for centres, length in zip(keypoints.nan_to_num(FAR).clamp(-FAR, FAR).int().unbind(-1), size):  # (B,18)
+        positions = torch.arange(length, dtype=torch.int32, device=keypoints.device).unsqueeze(-1)
+        distances = (positions - centres.unsqueeze(1)).abs_().clamp_(max=len(table) - 1)
+        factors.append(table[distances.long()])
+    return factors[0], factors[1]
+
+
+def multiply_factors(rows: Tensor, columns: Tensor) -> Tensor:
+    """The outer product of `heat_map_factors`: (B,H,18) and (B,W,18) -> (B,18,H,W) float32, joints last in memory."""
+    return (rows.unsqueeze(2) * columns.unsqueeze(1)).float().permute(0, 3, 1, 2)
 
 
 @lru_cache
 def _gaussian_table(device: torch.device) -> Tensor:
-    """exp(-k / (2 sigma^2)) for k = 0, 1, ... until float32 has nothing left but 0, which is the last entry."""
-    end = math.ceil(2 * SIGMA**2 * 150 * math.log(2))  # float32 rounds anything below 2^-150 to 0
-    values = torch.exp(torch.arange(end + 1, dtype=torch.float64) / (-2 * SIGMA**2)).float()
-    assert values[-1] == 0
-    return values.to(device)
+    """exp(-d^2 / (2 sigma^2)) for d = 0, 1, ... until float32 has nothing left but 0, which is the last entry.
+
+    Products of two entries are at most one part in 10^15 off; rounded to float32 they all equal the exponential of the
+    sum (tests/test_keypoints.py tries every pair).
+    """
+    end = math.ceil(SIGMA * math.sqrt(2 * 150 * math.log(2)))  # float32 rounds anything below 2^-150 to 0
+    table = torch.exp(torch.arange(end + 1, dtype=torch.float64).square() / (-2 * SIGMA**2))
+    table[-1] = 0
+    return table.float().to(device) if device.type == "mps" else table.to(device)

@@ -1,9 +1,10 @@
 """What every model shares: device, precision, compilation, learning rates, saving and loading."""
 
+import os
 import warnings
 from abc import ABC, abstractmethod
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,6 +18,10 @@ from torch.optim.lr_scheduler import LambdaLR
 from models.published_weights import load_network, save_network
 from util.errors import UserError
 
+COMPILED = Path.home() / ".cache" / "dptn_compiled"  # what a later start need not compile again
+# How products of float32 matrices are computed. CUDA: TF32, as in the published training. In bf16 on a CPU only Gram
+# matrices are such products: their features come in bfloat16, so nothing is lost.
+FLOAT32_PRODUCTS = {("cuda", "fp32"): "high", ("cuda", "bf16"): "high", ("cpu", "bf16"): "medium"}
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -35,10 +40,11 @@ class BaseModel(ABC):
         self.optimizers: dict[str, Optimizer] = {}
         self.schedulers: dict[str, LambdaLR] = {}
         self.run_dir = Path(opt.checkpoints_dir) / opt.name
+        self.channels_last = device.type != "mps" if opt.channels_last is None else opt.channels_last
         if device.type == "mps" and opt.precision != "fp32":
             raise UserError(f"--precision {opt.precision} needs CUDA or the CPU; Apple's MPS computes in fp32 here")
+        torch.set_float32_matmul_precision(FLOAT32_PRODUCTS.get((device.type, opt.precision), "highest"))
         if device.type == "cuda":
-            torch.set_float32_matmul_precision("high")  # TF32, as in the published training
             torch.backends.cudnn.allow_tf32 = True
             torch.backends.cudnn.benchmark = True
 
@@ -75,11 +81,25 @@ class BaseModel(ABC):
     def prepare(self, net: nn.Module) -> nn.Module:
         """On the device, in the chosen memory order, in the right mode."""
         net = net.to(self.device).train(self.is_train)
-        return net.to(memory_format=torch.channels_last) if self.opt.channels_last else net
+        return net.to(memory_format=torch.channels_last) if self.channels_last else net
 
-    def compiled(self, net: nn.Module) -> nn.Module:
-        """What to call instead of `net`: it shares its weights, and is compiled on first use if asked to be."""
-        return torch.compile(net) if self.opt.compile else net
+    def compiled(self, function: Callable) -> Callable:
+        """What to call instead of `function`: it is compiled on first use if asked to be.
+
+        Weights become constants of the compiled code, cast and laid out once, if there is no training.
+        """
+        if not self.opt.compile:
+            return function
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(COMPILED))
+        from torch._inductor import config
+
+        compiled = torch.compile(function)
+
+        def call(*inputs: Any) -> Any:
+            with config.patch(freezing=not self.is_train):  # the setting is the process's, and other models have theirs
+                return compiled(*inputs)
+
+        return call
 
     def autocast(self) -> AbstractContextManager:
         dtype = PRECISIONS[self.opt.precision]
@@ -87,7 +107,7 @@ class BaseModel(ABC):
 
     def images_to_device(self, images: Tensor) -> Tensor:
         """uint8 (B,3,H,W) on the host -> the same on the device, in the chosen memory order."""
-        order = torch.channels_last if self.opt.channels_last else torch.contiguous_format
+        order = torch.channels_last if self.channels_last else torch.contiguous_format
         return self.to_device(images).contiguous(memory_format=order)
 
     def to_device(self, tensor: Tensor) -> Tensor:
@@ -100,6 +120,8 @@ class BaseModel(ABC):
 
     def load_networks(self, directory: str | Path, label: str, names: Iterable[str] | None = None) -> None:
         """Strictly load `{label}_net_{name}.pth`; UserError if a file is missing or does not fit."""
+        if self.opt.compile:
+            torch.compiler.reset()  # compiled code may hold the weights of before
         for name in names or self.nets:
             load_network(self.nets[name], Path(directory) / f"{label}_net_{name}.pth", f"network {name}")
 

@@ -55,7 +55,7 @@ class DiscriminatorBlock(nn.Module):
         self.shortcut = SpectralNormConv2d(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor, iterate: bool) -> Tensor:
-        y = self.conv1(x if self.first else leaky_relu(x), iterate)
+        y = self.conv1(x if self.first else leaky_relu(x, overwrite=False), iterate)
         return self.conv2(leaky_relu(y), iterate) + self.shortcut(F.avg_pool2d(x, 2), iterate)
 
 

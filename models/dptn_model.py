@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from data.keypoints import LIMBS, draw_heat_maps
-from models.base_model import BaseModel
+from data.keypoints import LIMBS, heat_map_factors, multiply_factors
+from models.base_model import PRECISIONS, BaseModel
 from models.losses import GAN_MODES, GANLoss, content_and_style, gradient_penalty, load_vgg19, mean_absolute
 from models.networks import INITIALISERS, NORMS, define_D, define_G, initialise, linear_decay
 from util import distributed
@@ -33,8 +33,8 @@ class Part(NamedTuple):
 
     source_image: Tensor  # (B,3,H,W) in [-1, 1]
     source_keypoints: Tensor  # (B,18,2)
-    target_image: Tensor
     target_keypoints: Tensor
+    target_image: Tensor | None = None  # training only
 
 
 class DPTNModel(BaseModel):
@@ -106,14 +106,15 @@ class DPTNModel(BaseModel):
         if is_train:
             initialise(net_G, opt.init_type)
         self.net_G = self.nets["G"] = self.prepare(net_G)
-        self.run_G = self.compiled(self.net_G)
+        self.run_G = self.compiled(self.generate)
         if not is_train:
             return
         # never compiled: 3 % of the work, spectral norm changes its buffers in place, WGAN-GP differentiates it twice
         self.net_D = self.nets["D"] = self.prepare(define_D(opt))
         self.vgg = None  # as many flops as the generator: left out where nothing needs it
         if opt.lambda_content or opt.lambda_style:
-            self.vgg = self.compiled(self.prepare(load_vgg19(opt.vgg_weights)))
+            self.vgg = self.prepare(load_vgg19(opt.vgg_weights))
+            self.content_and_style = self.compiled(content_and_style)
         self.gan_loss = GANLoss(opt.gan_mode)
         rates = {"G": opt.lr, "D": opt.lr * opt.ratio_g2d}
         for name, net in self.nets.items():
@@ -125,19 +126,28 @@ class DPTNModel(BaseModel):
         """Takes the loader's batch; with --accumulate K it becomes K equal parts."""
         whole = [
             to_unit(self.images_to_device(batch[key])) if key.endswith("image") else self.to_device(batch[key])
-            for key in Part._fields
+            for key in (Part._fields if self.is_train else ("source_image", "source_keypoints", "target_keypoints"))
         ]
         parts = self.opt.accumulate if self.is_train else 1
         self.parts = [Part(*tensors) for tensors in zip(*(tensor.chunk(parts) for tensor in whole))]
 
     def forward(self, part: Part, reconstruct_source: bool) -> None:
         image = part.source_image
-        source_pose, target_pose = (  # (B,18,H,W)
-            draw_heat_maps(keypoints, image.shape[-2:]).to(image.dtype)
-            for keypoints in (part.source_keypoints, part.target_keypoints)
-        )
+        factors = heat_map_factors(torch.cat((part.source_keypoints, part.target_keypoints)), image.shape[-2:])
+        source, target = zip(*(factor.chunk(2) for factor in factors))
         with self.autocast():
-            self.fake_target, self.fake_source = self.run_G(image, source_pose, target_pose, reconstruct_source)
+            self.fake_target, self.fake_source = self.run_G(image, source, target, reconstruct_source)
+
+    def generate(
+        self, image: Tensor, source: tuple[Tensor, Tensor], target: tuple[Tensor, Tensor], reconstruct_source: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Source image (B,3,H,W) and the factors of both poses' heat maps -> fake_target, fake_source.
+
+        All that is computed for the generator's input and can be compiled with it.
+        """
+        dtype = image.dtype if image.dtype == torch.float64 else PRECISIONS[self.opt.precision]
+        poses = (multiply_factors(*factors).to(dtype) for factors in (source, target))
+        return self.net_G(image.to(dtype), *poses, reconstruct_source)
 
     def test(self) -> Tensor:
         self.net_G.eval()
@@ -206,7 +216,7 @@ class DPTNModel(BaseModel):
             adversarial = opt.lambda_g * self.gan_loss.generator(self.net_D(self.fake_target, iterate))
             content = style = torch.zeros(len(fakes), device=self.device)
             if self.vgg is not None:
-                content, style = content_and_style(self.vgg, fakes, reals)
+                content, style = self.content_and_style(self.vgg, fakes, reals)
         terms = {"ad_gen_t": (1.0, adversarial)}  # name -> (share in the sum, weighted loss)
         for name, per_sample in (
             ("app_gen", opt.lambda_rec * mean_absolute(fakes, reals)),

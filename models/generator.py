@@ -6,6 +6,7 @@ H x W image, h x w = H/8 x W/8 (three down blocks), d = 256 channels there.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +26,9 @@ class Encoder(nn.Module):
         self.down = nn.ModuleList(DownBlock(a, b, norm) for a, b in zip(widths, widths[1:]))
         self.residual = nn.ModuleList(ResidualBlock(widths[-1], norm) for _ in range(num_residual))
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.first(x)
+    def forward(self, x: Tensor, shared: Tensor | None = None) -> Tensor:
+        """With `shared` (B/k,C,H,W), the first channels of each of k branches, `x` is (B,in-C,H,W)."""
+        x = self.first(x, shared)
         for block in (*self.down, *self.residual):
             x = block(x)
         return x
@@ -70,10 +72,8 @@ class Generator(nn.Module):
         Both outputs are (B,3,H,W) float32 in [-1, 1]; fake_source is None unless `reconstruct_source`
         (it is needed for training only).
         """
-        source = torch.cat((source_image, source_pose), dim=1)
-        f_ss, f_st = self._both(
-            self.encoder, torch.cat((source, source_pose), dim=1), torch.cat((source, target_pose), dim=1)
-        )
+        encode = partial(self.encoder, shared=torch.cat((source_image, source_pose), dim=1))
+        f_ss, f_st = self._both(encode, source_pose, target_pose)
         f_st = self.ptm(f_ss, f_st, self.source_encoder(source_image))
         if not reconstruct_source:
             return self.decoder(f_st), None

@@ -8,13 +8,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from models.blocks import Norm
+from models.blocks import InstanceNorm, Norm
 from models.discriminator import Discriminator
 from models.generator import Generator
 
 # --norm: (for feature maps, for transformer tokens). The published instance norms keep no running statistics.
 NORMS: dict[str, tuple[Norm, Norm]] = {
-    "instance": (partial(nn.InstanceNorm2d, affine=True), partial(nn.InstanceNorm1d, affine=True)),
+    "instance": (InstanceNorm, InstanceNorm),
     "batch": (nn.BatchNorm2d, nn.BatchNorm1d),
 }
 

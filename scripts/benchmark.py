@@ -14,6 +14,12 @@ published length are made.
 
 --only metrics: pixel metrics in two processes beside a scikit-image loop in one; LPIPS and Inception-v3 beside the
 matrix product.
+
+--only results: test.py in seconds an image, from drawn people on disk (random weights of the published size, batch 8,
+the loader's processes as by default) to results, strips and page, beside the network alone on one of its batches.
+
+--only precision: what bf16 and compilation change in the images of a trained network (--name and the flags of test.py
+that go with it): differences from fp32 without compilation in 8-bit levels, and the metrics of each.
 """
 
 import argparse
@@ -30,6 +36,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import benchmark_data
 import benchmark_metrics
+import benchmark_precision
+import benchmark_results
 
 from models import create_model
 from models.base_model import PRECISIONS, BaseModel
@@ -42,7 +50,8 @@ from util.errors import run_main
 SIZES = {"256x256": ((256, 256), "fashion"), "128x64": ((128, 64), "market")}
 BATCHES = {("inference", "256x256"): (1, 8), ("inference", "128x64"): (32,), ("training", "256x256"): (4,),
            ("training", "128x64"): (16,)}  # fmt: skip
-WORK = ("inference", "training", "data", "metrics")
+WORK = ("inference", "training", "data", "metrics", "results", "precision")
+TRAINED = ("name", "checkpoints_dir", "dataset_mode", "dataroot")  # flags of test.py that say which network draws what
 
 
 def synchronise(device: torch.device) -> None:
@@ -75,6 +84,14 @@ def random_batch(batch: int, size: tuple[int, int]) -> dict[str, torch.Tensor]:
         data[f"{role}_image"] = torch.randint(0, 256, (batch, 3, *size), dtype=torch.uint8)
         data[f"{role}_keypoints"] = torch.randint(0, min(size), (batch, 18, 2)).float()
     return data
+
+
+def speed_flags(precision: str, compiling: bool) -> list[str]:
+    return [f"--precision={precision}", "--compile" if compiling else "--no-compile"]
+
+
+def memory_order(args: argparse.Namespace) -> str:
+    return "--channels_last" if args.channels_last else "--no-channels_last"
 
 
 def build(work: str, mode: str, flags: list[str], device: torch.device) -> BaseModel:
@@ -115,15 +132,20 @@ def main() -> None:
         "--compile", action=argparse.BooleanOptionalAction, help="only with, or only without; default: both"
     )
     parser.add_argument(
-        "--channels_last", action=argparse.BooleanOptionalAction, default=False, help="memory order N,H,W,C"
+        "--channels_last", action=argparse.BooleanOptionalAction, default=True, help="memory order N,H,W,C"
     )
     parser.add_argument("--batch", type=positive_int, help="batch size; default: as in the README's table")
     parser.add_argument("--repeats", type=positive_int, default=7, help="timed calls a row")
     parser.add_argument("--gpu_ids", "--gpu_id", metavar="ID", help="as in train.py")
     parser.add_argument("--fashion_root", metavar="DIR", help="--only data: a real data set")
     parser.add_argument("--market_root", metavar="DIR", help="--only data: a real data set")
+    trained = parser.add_argument_group("--only precision", "as in test.py; without --name this part is left out")
+    for name in TRAINED:
+        trained.add_argument(f"--{name}")
     args = parser.parse_args()
-    work = args.only or WORK
+    work = args.only or [name for name in WORK if name != "precision" or args.name]
+    if "precision" in work and not args.name:
+        parser.error("--only precision needs --name, the run folder of a trained network")
     if "data" in work:
         roots = {"fashion": args.fashion_root, "market": args.market_root}
         benchmark_data.report(roots, args.repeats)
@@ -132,7 +154,18 @@ def main() -> None:
         device = select_device(args.gpu_ids)
         measures = (median_seconds, matmul_rate)
         benchmark_metrics.report_networks(device, args.batch, args.precisions, args.repeats, *measures)
-    if slow := [name for name in work if name not in ("data", "metrics")]:
+    compiled = (False, True) if args.compile is None else (args.compile,)
+    variants = [speed_flags(*variant) for variant in product(args.precisions, compiled)]
+    flags = [f"--batchSize={args.batch or 8}", memory_order(args)]
+    if args.gpu_ids is not None:
+        flags.append(f"--gpu_ids={args.gpu_ids}")
+    if "results" in work:
+        modes = {name: SIZES[name][1] for name in args.sizes}
+        benchmark_results.report(modes, flags, variants, args.repeats, median_seconds)
+    if "precision" in work:
+        flags += [f"--{name}={value}" for name in TRAINED if (value := getattr(args, name)) is not None]
+        benchmark_precision.report(flags, variants)
+    if slow := [name for name in work if name in ("inference", "training")]:
         networks(args, slow)
 
 
@@ -148,8 +181,7 @@ def networks(args: argparse.Namespace, work: Sequence[str]) -> None:
         compiled = (False, True) if args.compile is None else (args.compile,)
         batches = (args.batch,) if args.batch else BATCHES[kind, name]
         for precision, compiling, batch in product(args.precisions, compiled, batches):
-            flags = [f"--precision={precision}", "--compile" if compiling else "--no-compile"]
-            flags.append("--channels_last" if args.channels_last else "--no-channels_last")
+            flags = [*speed_flags(precision, compiling), memory_order(args)]
             torch.compiler.reset()
             run = runner(build(kind, mode, flags, device), kind, random_batch(batch, size))
             start = time.perf_counter()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from data.keypoints import JOINTS, LIMBS, draw_heat_maps, scale_keypoints
+from data.keypoints import JOINTS, LIMBS, draw_heat_maps, heat_map_factors, multiply_factors, scale_keypoints
 
 
 def slow_heat_maps(keypoints: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -27,6 +27,32 @@ def test_heat_maps_against_double_precision(size):
     assert maps.dtype == torch.float32
     for ours, joints in zip(maps.numpy(), keypoints.astype(np.float64)):
         np.testing.assert_array_equal(ours, slow_heat_maps(joints, size).astype(np.float32))
+
+
+def test_every_heat_map_value_is_correctly_rounded():
+    """All pairs of distances up to where nothing is left, each way: the product of both factors, in float32, is the
+    exponential of the sum in float64, rounded once."""
+    distances = torch.arange(-100, 101).double()
+    origin = torch.zeros(1, 18, 2) + 100
+    maps = draw_heat_maps(origin, (201, 201))[0]
+    exact = torch.exp(-(distances.square()[:, None] + distances.square()) / 72)
+    assert 0 < (maps[0] > 0).double().mean() < 1  # the end of float32 is inside
+    assert all(torch.equal(one, exact.float()) for one in maps)
+
+
+def test_heat_map_factors():
+    keypoints = torch.tensor([[3.0, 5.0], [-2.0, 70.0], [torch.nan, torch.nan]]).repeat(1, 6, 1)
+    rows, columns = heat_map_factors(keypoints, (8, 12))
+    assert rows.shape == (1, 8, 18)
+    assert columns.shape == (1, 12, 18)
+    wanted = torch.exp(-(torch.arange(8).double() + 2).square() / 72)
+    torch.testing.assert_close(rows[0, :, 1], wanted, rtol=1e-14, atol=0)
+    assert rows[0, 3, 0] == columns[0, 5, 0] == 1
+    assert not rows[..., 2::3].any()
+    assert not columns[..., 2::3].any()
+    maps = multiply_factors(rows, columns)
+    assert torch.equal(maps, draw_heat_maps(keypoints, (8, 12)))
+    assert maps.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_very_far_and_missing_joints_leave_nothing():

@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from util.errors import UserError
+from util.memory import keep_freed_memory
 
 _control: dist.ProcessGroup | None = None  # a group on the CPU, so that small messages never wait for a GPU
 
@@ -69,7 +70,7 @@ def select_device(gpu_ids: str | None, local_rank: int = 0, local_processes: int
     if gpu_ids is None:
         if not count:
             mps = torch.backends.mps.is_available() and processes() == 1
-            return torch.device("mps" if mps else "cpu")
+            return torch.device("mps") if mps else _cpu()
         ids = list(range(count)) if local_processes > 1 else [0]
     else:
         try:
@@ -77,7 +78,7 @@ def select_device(gpu_ids: str | None, local_rank: int = 0, local_processes: int
         except ValueError as error:
             raise UserError(f"--gpu_ids {gpu_ids}: expected GPU numbers such as 0, or -1 for the CPU") from error
         if ids == [-1]:
-            return torch.device("cpu")
+            return _cpu()
         if any(not 0 <= number < count for number in ids):
             raise UserError(
                 f"--gpu_ids {gpu_ids}: this machine has {count or 'no'} CUDA GPU{'s' if count != 1 else ''}"
@@ -89,6 +90,11 @@ def select_device(gpu_ids: str | None, local_rank: int = 0, local_processes: int
     if local_processes > len(ids):
         raise UserError(f"torchrun started {local_processes} processes here, but there are {len(ids)} GPUs for them")
     return torch.device("cuda", ids[local_rank])
+
+
+def _cpu() -> torch.device:
+    keep_freed_memory()
+    return torch.device("cpu")
 
 
 def fast_bf16(device: torch.device, size: int = 1024, repeats: int = 5) -> bool:

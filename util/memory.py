@@ -1,7 +1,10 @@
-"""How much memory a process may still take."""
+"""How much memory a process may still take, and keeping what it has."""
 
 import contextlib
+import ctypes
+import os
 import shutil
+import sys
 from pathlib import Path
 
 
@@ -22,3 +25,18 @@ def available_shared_memory() -> int | None:
         facts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
         limits.append(left + int(facts["active_file"]) + int(facts["inactive_file"]))  # files kept in case of need
     return max(0, min(limits))
+
+
+def keep_freed_memory() -> None:
+    """From now on the memory of a freed tensor waits for the next one, in huge pages, instead of going back to Linux.
+
+    Getting fresh pages for each result takes a third of a compiled step on a CPU. To be called before the first tensor
+    is made. Does nothing where the C library is not glibc.
+    """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch reads it when it makes its first tensor
+    if sys.platform != "linux" or not hasattr(library := ctypes.CDLL(None), "mallopt"):
+        return
+    trim_threshold, mmap_max, arena_max = -1, -4, -8  # malloc.h
+    library.mallopt(trim_threshold, -1)  # never give back
+    library.mallopt(mmap_max, 0)  # large blocks too come from what is kept
+    library.mallopt(arena_max, 1)  # one store for all threads: backward passes run in one of their own

@@ -1,0 +1,98 @@
+"""The results part of scripts/benchmark.py: test.py from the photos on disk to its page, beside the network alone."""
+
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from data import PairLoader, create_test_dataset, create_test_loader
+from data.pairs import result_names
+from data.synthetic import draw_people
+from models import create_model
+from models.transfer import PoseTransfer
+from options.test_options import TestOptions
+from test import describe_run, draw_pairs
+from util.distributed import select_device
+from util.results import Results
+
+PEOPLE, PHOTOS = 4, 24  # drawn identities and photos of each: some 2,000 pairs
+SECONDS = 20.0  # pairs enough for the network to work so long, so that starting the loader does not matter
+
+
+def report(
+    modes: Mapping[str, str], flags: Sequence[str], variants: Sequence[Sequence[str]], repeats: int,
+    median_seconds: Callable[..., float], seconds: float = SECONDS,
+) -> None:  # fmt: skip
+    """Print a table. `modes`: data set by its name in the table; `flags`: of test.py; `variants`: more of them, a row
+    each."""
+    print("| test.py | batch | precision | compile | s/image | network alone | ratio | pairs | files |")
+    print("|---|---|---|---|---|---|---|---|---|", flush=True)
+    for name, mode in modes.items():
+        with tempfile.TemporaryDirectory() as folder:
+            draw_people(Path(folder, "photos"), mode, (0, PEOPLE), PHOTOS, seed=0, workers=2)
+            for variant in variants:
+                places = [
+                    f"--dataroot={folder}/photos",
+                    f"--checkpoints_dir={folder}",
+                    f"--results_dir={folder}/results",
+                ]
+                transfer = random_transfer([f"--dataset_mode={mode}", *places, *flags, *variant])
+                whole, alone, pairs = time_both(transfer, repeats, median_seconds, seconds)
+                opt = transfer.opt
+                files = sum(path.is_file() for path in Path(opt.results_dir).rglob("*"))
+                shutil.rmtree(opt.results_dir)
+                print(
+                    f"| {name} | {opt.batchSize} | {opt.precision} | {'yes' if opt.compile else 'no'} | {whole:.4f} "
+                    f"| {alone:.4f} | {whole / alone:.2f} | {pairs} | {files} |",
+                    flush=True,
+                )
+
+
+def random_transfer(flags: Sequence[str]) -> PoseTransfer:
+    """A network of random weights, saved and loaded as a trained one is."""
+    opt = TestOptions().parse(["--name=benchmark", *flags])
+    device = select_device(opt.gpu_ids)
+    create_model(opt, device, is_train=False).save_networks(opt.which_epoch)
+    return PoseTransfer(opt, device)
+
+
+def time_both(
+    transfer: PoseTransfer, repeats: int, median_seconds: Callable[..., float], seconds: float
+) -> tuple[float, float, int]:
+    """Seconds an image of test.py's loop and of the network in it, and how many images the loop drew.
+
+    The network is timed before and after the loop: a machine that others use wanders.
+    """
+    batch_size = transfer.opt.batchSize
+    dataset = create_test_dataset(transfer.opt)
+    batch = next(iter(create_test_loader(transfer.opt, dataset, transfer.device)))
+    for _ in range(2):  # compiles
+        transfer.draw(batch)
+
+    def alone() -> None:
+        transfer.model.set_input(batch)
+        transfer.model.test()
+
+    before = median_seconds(alone, repeats, transfer.device)
+    count = min(max(1, round(seconds / before)), len(dataset) // batch_size) * batch_size
+    loader = create_test_loader(transfer.opt, dataset.restricted_to(dataset.pairs[:count]), transfer.device)
+    whole = draw_seconds(transfer, loader)
+    after = median_seconds(alone, repeats, transfer.device)
+    return whole / count, (before + after) / 2 / batch_size, count
+
+
+def draw_seconds(transfer: PoseTransfer, loader: PairLoader) -> float:
+    """What test.py does once the weights are loaded: all pairs, with the loader's start and the page."""
+    start = time.perf_counter()
+    opt, dataset = transfer.opt, loader.dataset
+    names = result_names(dataset.pairs, opt.image_format)
+    results = Results(Path(opt.results_dir), describe_run(transfer, dataset), opt.continue_test)
+    with results:
+        for _ in draw_pairs(transfer, loader, names, results):
+            pass
+    results.write_page(opt.name, [(*pair, name) for pair, name in names.items()])
+    return time.perf_counter() - start
