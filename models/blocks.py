@@ -107,7 +107,13 @@ class FirstDownBlock(nn.Module):
         return self.conv2(leaky_relu(self.norm(y)))
 
     def _conv1(self, x: Tensor, shared: Tensor) -> Tensor:
-        """The sum of two convolutions, of which one serves all branches."""
+        """On all channels together, as published, or in compiled code as a sum, of which one part serves all branches.
+
+        The two round differently.
+        """
+        if not torch.compiler.is_compiling():
+            branches = len(x) // len(shared)
+            return self.conv1(torch.cat((shared.repeat(branches, 1, 1, 1), x), dim=1))
         ours, others = self.conv1.weight.split((shared.shape[1], x.shape[1]), dim=1)
         once = F.conv2d(shared, ours, self.conv1.bias, stride=2, padding=1)
         each = F.conv2d(x, others, stride=2, padding=1)

@@ -78,7 +78,7 @@ def time_both(
         transfer.model.test()
 
     before = median_seconds(alone, repeats, transfer.device)
-    count = min(max(1, round(seconds / before)), len(dataset) // batch_size) * batch_size
+    count = min(max(1, round(seconds / before)) * batch_size, len(dataset))
     loader = create_test_loader(transfer.opt, dataset.restricted_to(dataset.pairs[:count]), transfer.device)
     whole = draw_seconds(transfer, loader)
     after = median_seconds(alone, repeats, transfer.device)

@@ -37,7 +37,8 @@ glibc = pytest.mark.skipif(
 
 @glibc
 @pytest.mark.parametrize("keep", [True, False])
-def test_freed_memory(command, tmp_path, keep):
+def test_freed_memory(command, tmp_path, monkeypatch, keep):
+    monkeypatch.delenv("THP_MEM_ALLOC_ENABLE", raising=False)  # which commands in this process have set
     (tmp_path / "probe.py").write_text(PROBE)
     result = command(str(tmp_path / "probe.py"), "keep" if keep else "")
     facts = json.loads(result.stdout)

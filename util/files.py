@@ -31,7 +31,8 @@ def write_whole(path: str | Path, write: Callable[[BinaryIO], object], flush: bo
             temporary.unlink(missing_ok=True)
         if not isinstance(error, OSError | RuntimeError):  # torch.save reports a full disk as a RuntimeError
             raise
-        raise UserError(f"{path}: could not be written ({error}); what was there before is untouched") from error
+        reason = error.__context__ if isinstance(error.__context__, OSError) else error  # older torch hides it there
+        raise UserError(f"{path}: could not be written ({reason}); what was there before is untouched") from error
 
 
 def sha256(path: str | Path) -> str:
