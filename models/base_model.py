@@ -1,5 +1,6 @@
 """What every model shares: device, precision, compilation, learning rates, saving and loading."""
 
+import contextlib
 import os
 import warnings
 from abc import ABC, abstractmethod
@@ -18,7 +19,6 @@ from torch.optim.lr_scheduler import LambdaLR
 from models.published_weights import load_network, save_network
 from util.errors import UserError
 
-COMPILED = Path.home() / ".cache" / "dptn_compiled"  # what a later start need not compile again
 # How products of float32 matrices are computed. CUDA: TF32, as in the published training. In bf16 on a CPU only Gram
 # matrices are such products: their features come in bfloat16, so nothing is lost.
 FLOAT32_PRODUCTS = {("cuda", "fp32"): "high", ("cuda", "bf16"): "high", ("cpu", "bf16"): "medium"}
@@ -90,7 +90,10 @@ class BaseModel(ABC):
         """
         if not self.opt.compile:
             return function
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(COMPILED))
+        with contextlib.suppress(OSError):  # else torch's own folder, which a restart of the machine empties
+            cache = Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")) / "dptn_compiled"
+            cache.mkdir(parents=True, exist_ok=True)
+            os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
         from torch._inductor import config
 
         compiled = torch.compile(function)
