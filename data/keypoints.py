@@ -7,6 +7,7 @@ import math
 from functools import lru_cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 JOINTS = (
@@ -23,6 +24,10 @@ LIMBS = (
 
 SIGMA = 6.0  # pixels of the network resolution
 FAR = 1e6  # pixels from any image: where a missing joint's Gaussian stands
+# Heat maps are 0 below this. No float32 sum with a bias or a pixel in it can tell, but processors multiply denormal
+# numbers, below 2^-126, at a tenth of their rate, and a ring of those around each joint is 4 % of a map.
+SMALLEST_BITS = 100
+SMALLEST = 2.0**-SMALLEST_BITS
 
 
 def scale_keypoints(keypoints: Tensor, from_size: tuple[int, int], to_size: tuple[int, int]) -> Tensor:
@@ -35,7 +40,8 @@ def draw_heat_maps(keypoints: Tensor, size: tuple[int, int]) -> Tensor:
     """(B,18,2) whole pixels -> (B,18,H,W) float32 Gaussians of peak 1; a missing joint's map is 0 everywhere.
 
     exp(-((row - y)^2 + (col - x)^2) / (2 sigma^2)), correctly rounded on every device that has float64 (MPS has not),
-    as in the published loader: the network amplifies last bits. Points outside the image leave their tail inside.
+    as in the published loader: the network amplifies last bits. 0 below 2^-100, where the published maps go on. Points
+    outside the image leave their tail inside.
     """
     return multiply_factors(*heat_map_factors(keypoints, size))
 
@@ -56,17 +62,18 @@ def heat_map_factors(keypoints: Tensor, size: tuple[int, int]) -> tuple[Tensor, 
 
 def multiply_factors(rows: Tensor, columns: Tensor) -> Tensor:
     """The outer product of `heat_map_factors`: (B,H,18) and (B,W,18) -> (B,18,H,W) float32, joints last in memory."""
-    return (rows.unsqueeze(2) * columns.unsqueeze(1)).float().permute(0, 3, 1, 2)
+    maps = (rows.unsqueeze(2) * columns.unsqueeze(1)).float()
+    return F.threshold(maps, SMALLEST, 0, inplace=True).permute(0, 3, 1, 2)
 
 
 @lru_cache
 def _gaussian_table(device: torch.device) -> Tensor:
-    """exp(-d^2 / (2 sigma^2)) for d = 0, 1, ... until float32 has nothing left but 0, which is the last entry.
+    """exp(-d^2 / (2 sigma^2)) for d = 0, 1, ... until it is below SMALLEST; the last entry is 0.
 
     Products of two entries are at most one part in 10^15 off; rounded to float32 they all equal the exponential of the
     sum (tests/test_keypoints.py tries every pair).
     """
-    end = math.ceil(SIGMA * math.sqrt(2 * 150 * math.log(2)))  # float32 rounds anything below 2^-150 to 0
+    end = math.ceil(SIGMA * math.sqrt(2 * SMALLEST_BITS * math.log(2)))
     table = torch.exp(torch.arange(end + 1, dtype=torch.float64).square() / (-2 * SIGMA**2))
     table[-1] = 0
     return table.float().to(device) if device.type == "mps" else table.to(device)

@@ -97,9 +97,11 @@ class BaseModel(ABC):
         from torch._inductor import config
 
         compiled = torch.compile(function)
+        drawing = not self.is_train
+        settings = {"freezing": drawing, "cpp_wrapper": drawing and self.device.type == "cpu"}
 
         def call(*inputs: Any) -> Any:
-            with config.patch(freezing=not self.is_train):  # the setting is the process's, and other models have theirs
+            with config.patch(settings):  # they are the process's, and other models have theirs
                 return compiled(*inputs)
 
         return call

@@ -5,6 +5,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -67,10 +68,10 @@ def time_both(
 
     The network is timed before and after the loop: a machine that others use wanders.
     """
-    batch_size = transfer.opt.batchSize
-    dataset = create_test_dataset(transfer.opt)
-    batch = next(iter(create_test_loader(transfer.opt, dataset, transfer.device)))
-    for _ in range(2):  # compiles
+    dataset, size = create_test_dataset(transfer.opt), transfer.opt.batchSize
+    whole_batches = dataset.restricted_to(dataset.pairs[: len(dataset) // size * size])
+    loader = create_test_loader(transfer.opt, whole_batches, transfer.device)
+    for batch in islice(loader, 2):  # compiles; as in test.py the loader's processes start before the network works
         transfer.draw(batch)
 
     def alone() -> None:
@@ -78,21 +79,19 @@ def time_both(
         transfer.model.test()
 
     before = median_seconds(alone, repeats, transfer.device)
-    count = min(max(1, round(seconds / before)) * batch_size, len(dataset))
-    loader = create_test_loader(transfer.opt, dataset.restricted_to(dataset.pairs[:count]), transfer.device)
-    whole = draw_seconds(transfer, loader)
+    loader.set_position(1, max(0, len(loader) - max(1, round(seconds / before))))
+    whole, pairs = draw_seconds(transfer, loader)
     after = median_seconds(alone, repeats, transfer.device)
-    return whole / count, (before + after) / 2 / batch_size, count
+    return whole / pairs, (before + after) / 2 / size, pairs
 
 
-def draw_seconds(transfer: PoseTransfer, loader: PairLoader) -> float:
-    """What test.py does once the weights are loaded: all pairs, with the loader's start and the page."""
+def draw_seconds(transfer: PoseTransfer, loader: PairLoader) -> tuple[float, int]:
+    """What test.py does once the weights are loaded and the loader's processes run, and how many pairs it drew."""
     start = time.perf_counter()
     opt, dataset = transfer.opt, loader.dataset
     names = result_names(dataset.pairs, opt.image_format)
     results = Results(Path(opt.results_dir), describe_run(transfer, dataset), opt.continue_test)
     with results:
-        for _ in draw_pairs(transfer, loader, names, results):
-            pass
+        pairs = sum(draw_pairs(transfer, loader, names, results))
     results.write_page(opt.name, [(*pair, name) for pair, name in names.items()])
-    return time.perf_counter() - start
+    return time.perf_counter() - start, pairs

@@ -67,7 +67,7 @@ def test_no_more_pairs_than_there_are(capsys, monkeypatch, tmp_path):
     pairs = read_pairs(tmp_path / "market-pairs-test.csv")
     variants = [benchmark.speed_flags("fp32", False)]
     benchmark_results.report({"m": "market"}, [*FLAGS, "--nThreads=0"], variants, 1, clocked([]), seconds=100)
-    assert cells(capsys.readouterr().out)[0]["pairs"] == str(len(pairs))
+    assert cells(capsys.readouterr().out)[0]["pairs"] == str(len(pairs) // 4 * 4)
 
 
 def test_precision(run, market, capsys):

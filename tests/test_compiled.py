@@ -242,7 +242,7 @@ def test_a_compiled_training_step():
     largest = max(p.grad.norm() for p in theirs.net_G.parameters())
     for (name, a), b in zip(ours.net_G.named_parameters(), theirs.net_G.parameters(), strict=True):
         # some are 0 but for rounding, which the network amplifies: the first convolution sums in another order
-        assert (a.grad - b.grad).norm() < 1e-2 * b.grad.norm() + 1e-5 * largest, name
+        assert (a.grad - b.grad).norm() < 3e-2 * b.grad.norm() + 1e-5 * largest, name
 
 
 SMALLEST = [*TINY_G, "--num_blocks=0", "--num_CABs=0"]

@@ -24,7 +24,7 @@ def to_unit(images: Tensor) -> Tensor:
 
 def to_uint8(images: Tensor) -> Tensor:
     """-1..1 -> uint8 0..255, rounded (the published code truncates, which darkens a quarter of the levels by one)."""
-    return ((images.float() + 1) * 127.5).round().clamp(0, 255).byte()
+    return (images.float() + 1).mul_(127.5).round_().clamp_(0, 255).byte()
 
 
 def stretch(image: Image.Image, size: tuple[int, int]) -> Tensor:
@@ -43,7 +43,10 @@ def resize_uint8(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 def to_pil(image: Tensor) -> Image.Image:
     """uint8 (3,H,W) -> picture."""
-    return Image.fromarray(image.permute(1, 2, 0).cpu().numpy())
+    planes = image.cpu().numpy()
+    if planes.transpose(1, 2, 0).flags.c_contiguous:  # channels last: pixel by pixel already
+        return Image.fromarray(planes.transpose(1, 2, 0))
+    return Image.merge("RGB", [Image.fromarray(plane) for plane in planes])  # a tenth of the time of interleaving here
 
 
 def save_image(image: Image.Image, path: Path) -> None:
