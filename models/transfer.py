@@ -31,7 +31,11 @@ Photo = Image.Image | np.ndarray | Tensor
 
 
 class PoseTransfer:
-    """Load once, call many times. Each image depends on its own photo and poses only, not on the batch."""
+    """Load once, call many times. Each image depends on its own photo and poses only, not on the batch.
+
+    On a CPU, freed memory stays with the process from then on (util/memory.py). Give other weights to
+    `model.load_networks` only: compiled networks hold them as constants.
+    """
 
     def __init__(self, opt: Namespace, device: torch.device) -> None:
         """`opt` as read by TestOptions. Raises UserError where the weights are missing or do not fit."""

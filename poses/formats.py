@@ -70,7 +70,8 @@ class Photos:
             return self._size
         if not self.folder:
             if not declared:
-                raise UserError(f"{name}: the photo's size is needed; give the folder of the photos, or their size")
+                how = "scripts/convert_poses.py takes it by --photos DIR or --size WIDTH HEIGHT"
+                raise UserError(f"{name}: the photo's size is needed to turn fractions into pixels; {how}")
             return declared
         try:
             with Image.open(self.folder / name) as image:
