@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from argparse import Namespace
@@ -37,6 +38,7 @@ OFFICIAL_KEYS = json.loads((REPOSITORY / "tests/goldens/official_checkpoint_keys
 CPU = torch.device("cpu")
 TINY_G = ["--ngf=8", "--layers_g=2", "--num_blocks=1", "--num_CABs=1", "--num_TTBs=1"]
 NO_VGG = ["--lambda_content=0", "--lambda_style=0"]  # VGG19 takes most of a tiny network's step
+compiles = pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "g++")), reason="needs a C++ compiler")
 TINY = [*TINY_G, "--ndf=8", "--dis_layers=2", "--vgg_weights=random"]
 
 

@@ -4,8 +4,6 @@ networks follow their weights.
 What acts only while compiling is called here as plain Python (`as_compiled`), where float64 and ties can be looked at.
 """
 
-import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,9 +21,8 @@ from models.dptn_model import Part
 from models.losses import MaxPool2, ReLU, _Maximum, mean_absolute
 from models.pose_transformer import attention
 from models.transfer import PoseTransfer
-from tests.conftest import CPU, NO_VGG, TINY, TINY_G, random_batch, test_options, train_options
+from tests.conftest import CPU, NO_VGG, TINY, TINY_G, compiles, random_batch, test_options, train_options
 
-compiles = pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "g++")), reason="needs a C++ compiler")
 DTYPES = (torch.float64, torch.float32, torch.bfloat16)
 
 

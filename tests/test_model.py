@@ -8,7 +8,7 @@ from torch import nn
 from models import create_model
 from models.losses import GAN_MODES, VGG19Features, gradient_penalty, gram_matrix, load_vgg19
 from models.networks import INIT_GAIN, linear_decay
-from tests.conftest import CPU, TINY, TINY_G, formula_model, random_batch, test_options, train_options
+from tests.conftest import CPU, TINY, TINY_G, compiles, formula_model, random_batch, test_options, train_options
 from util.distributed import fast_bf16
 from util.errors import UserError
 
@@ -48,6 +48,7 @@ def test_learns(flags):
     assert last["app_gen_s"] < 0.8 * first["app_gen_s"]
 
 
+@compiles
 def test_learns_compiled():
     first, last = learn("--compile", "--precision=bf16")
     assert last["app_gen_t"] < 0.8 * first["app_gen_t"]

@@ -263,7 +263,7 @@ def test_interrupted_run_leaves_whole_photos_and_goes_on(tmp_path):
     (root / "train.lst").write_text("\n".join(names))
     script = [sys.executable, REPOSITORY / "data/generate_fashion_datasets.py", "--dataroot", root, "--workers", "2"]
     process = subprocess.Popen(script, start_new_session=True, stderr=subprocess.PIPE, text=True)
-    while not (root / "train").exists() and process.poll() is None:
+    while not list((root / "train").glob("[!.]*")) and process.poll() is None:
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(timeout=60) == 130
