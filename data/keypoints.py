@@ -24,8 +24,9 @@ LIMBS = (
 
 SIGMA = 6.0  # pixels of the network resolution
 FAR = 1e6  # pixels from any image: where a missing joint's Gaussian stands
-# Heat maps are 0 below this. No float32 sum with a bias or a pixel in it can tell, but processors multiply denormal
-# numbers, below 2^-126, at a tenth of their rate, and a ring of those around each joint is 4 % of a map.
+# Heat maps are 0 below this. It drowns in the first convolution's float32 sums, which pixels take part in; but
+# processors multiply denormal numbers, below 2^-126, at a tenth of their rate, and a ring of those around each joint
+# is 4 % of a map.
 SMALLEST_BITS = 100
 SMALLEST = 2.0**-SMALLEST_BITS
 

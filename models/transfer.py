@@ -33,7 +33,7 @@ Photo = Image.Image | np.ndarray | Tensor
 class PoseTransfer:
     """Load once, call many times. Each image depends on its own photo and poses only, not on the batch.
 
-    On a CPU, freed memory stays with the process from then on (util/memory.py). Give other weights to
+    On a Linux CPU, freed memory stays with the process from then on (util/memory.py). Give other weights to
     `model.load_networks` only: compiled networks hold them as constants.
     """
 

@@ -18,6 +18,7 @@ from models.transfer import PoseTransfer
 from options.test_options import TestOptions
 from test import describe_run, draw_pairs
 from util.distributed import select_device
+from util.errors import UserError
 from util.results import Results
 
 PEOPLE, PHOTOS = 4, 24  # drawn identities and photos of each: some 2,000 pairs
@@ -69,6 +70,8 @@ def time_both(
     The network is timed before and after the loop: a machine that others use wanders.
     """
     dataset, size = create_test_dataset(transfer.opt), transfer.opt.batchSize
+    if len(dataset) < size:
+        raise UserError(f"{len(dataset)} pairs do not fill one batch of --batch {size}")
     whole_batches = dataset.restricted_to(dataset.pairs[: len(dataset) // size * size])
     loader = create_test_loader(transfer.opt, whole_batches, transfer.device)
     for batch in islice(loader, 2):  # compiles; as in test.py the loader's processes start before the network works
@@ -86,7 +89,10 @@ def time_both(
 
 
 def draw_seconds(transfer: PoseTransfer, loader: PairLoader) -> tuple[float, int]:
-    """What test.py does once the weights are loaded and the loader's processes run, and how many pairs it drew."""
+    """What test.py does once the weights are loaded and the loader's processes run, and how many pairs it drew.
+
+    The page is made for the whole data set, of which the loader gives a part.
+    """
     start = time.perf_counter()
     opt, dataset = transfer.opt, loader.dataset
     names = result_names(dataset.pairs, opt.image_format)

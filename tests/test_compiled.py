@@ -238,7 +238,8 @@ def test_a_compiled_training_step():
     torch.testing.assert_close(ours.fake_target, theirs.fake_target, rtol=0, atol=1e-5)
     largest = max(p.grad.norm() for p in theirs.net_G.parameters())
     for (name, a), b in zip(ours.net_G.named_parameters(), theirs.net_G.parameters(), strict=True):
-        # some are 0 but for rounding, which the network amplifies: the first convolution sums in another order
+        # some are 0 but for rounding, which the network amplifies: the first convolution sums in another order, and
+        # its gradient differs by 2.0 % with torch 2.4; a wrong graph would differ by its own size
         assert (a.grad - b.grad).norm() < 3e-2 * b.grad.norm() + 1e-5 * largest, name
 
 

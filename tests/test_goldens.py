@@ -161,13 +161,21 @@ def test_heat_maps():
 
 
 def test_heat_maps_without_tiny_values_draw_the_same_image(monkeypatch):
-    """Published maps go on to the smallest denormal number; ours end at 2^-100."""
+    """Published maps go on to the smallest denormal number, 2^-149; ours end at 2^-100."""
     model = formula_model()
-    images = []
-    for smallest in (heat_maps.SMALLEST, 0):
+    maps, images = [], []
+    for bits, smallest in ((heat_maps.SMALLEST_BITS, heat_maps.SMALLEST), (150, 0)):
+        monkeypatch.setattr(heat_maps, "SMALLEST_BITS", bits)
         monkeypatch.setattr(heat_maps, "SMALLEST", smallest)
-        generate(model, 1, 128, 64)
+        heat_maps._gaussian_table.cache_clear()
+        try:
+            maps.append(poses(set_formula_input(model, 1, 128, 64))[1])
+            generate(model, 1, 128, 64)
+        finally:
+            heat_maps._gaussian_table.cache_clear()
         images.append(model.fake_target)
+    assert 0 < maps[1][maps[0] != maps[1]].max() < 2.0**-100
+    assert maps[1][maps[1] > 0].min() < 2.0**-140
     assert torch.equal(*images)
 
 

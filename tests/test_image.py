@@ -38,6 +38,15 @@ def test_resize_is_bilinear_with_half_pixel_centres(size):
     assert np.abs(ours - wanted).max() <= 0.5 + 1e-3
 
 
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_to_pil(order):
+    images = torch.randint(0, 256, (2, 3, 16, 8), dtype=torch.uint8).contiguous(memory_format=order)
+    for image in (images[1], images[0, :, ::2, 1:7], images[0].flip(-1)):
+        picture = to_pil(image)
+        assert (picture.mode, picture.size) == ("RGB", (image.shape[2], image.shape[1]))
+        np.testing.assert_array_equal(np.array(picture), image.permute(1, 2, 0))
+
+
 def test_jpeg_quality_is_the_papers(tmp_path):
     image = to_pil(torch.randint(0, 256, (3, 16, 8), dtype=torch.uint8))
     save_image(image, tmp_path / "a.jpg")

@@ -46,7 +46,7 @@ def to_pil(image: Tensor) -> Image.Image:
     planes = image.cpu().numpy()
     if planes.transpose(1, 2, 0).flags.c_contiguous:  # channels last: pixel by pixel already
         return Image.fromarray(planes.transpose(1, 2, 0))
-    return Image.merge("RGB", [Image.fromarray(plane) for plane in planes])  # a tenth of the time of interleaving here
+    return Image.merge("RGB", [Image.fromarray(plane) for plane in planes])  # much faster than interleaving here
 
 
 def save_image(image: Image.Image, path: Path) -> None:

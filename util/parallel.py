@@ -38,17 +38,13 @@ def map_in_processes(
     if workers == 1 or len(items) <= chunk:  # less work than starting a process
         yield from tqdm(map(function, items), **bar)
         return
-    progress = tqdm(**bar)  # before any work begins: a Ctrl-C in its making would leave a message of its own
     executor = ProcessPoolExecutor(workers, initializer=_start_worker)
     try:
-        for result in executor.map(function, items, chunksize=chunk):
-            progress.update()
-            yield result
+        yield from tqdm(executor.map(function, items, chunksize=chunk), **bar)
     except BrokenProcessPool as error:
         raise UserError(f"{title}: a process was killed, perhaps for want of memory; try fewer --workers") from error
     finally:
         executor.shutdown(cancel_futures=True)
-        progress.close()
 
 
 def _start_worker() -> None:
