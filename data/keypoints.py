@@ -47,12 +47,15 @@ def draw_heat_maps(keypoints: Tensor, size: tuple[int, int]) -> Tensor:
     return multiply_factors(*heat_map_factors(keypoints, size))
 
 
-def heat_map_factors(keypoints: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """(B,18,2) whole pixels -> what each row and each column give to the maps: (B,H,18) and (B,W,18).
+def heat_map_factors(
+    keypoints: Tensor, size: tuple[int, int], dtype: torch.dtype = torch.float64
+) -> tuple[Tensor, Tensor]:
+    """(B,18,2) whole pixels -> what each row and each column give to the maps, times 2^50: (B,H,18) and (B,W,18).
 
-    Both are looked up in a table made in float64 on the CPU, so they are the same on every device.
+    Both are looked up in a table made in float64 on the CPU, so they are the same on every device (MPS has float32
+    only). float32 is enough for maps that become bfloat16. Times 2^50, so that no product of two is denormal.
     """
-    table = _gaussian_table(keypoints.device)
+    table = _gaussian_table(keypoints.device, torch.float32 if keypoints.device.type == "mps" else dtype)
     factors = []
     for centres, length in zip(keypoints.nan_to_num(FAR).clamp(-FAR, FAR).int().unbind(-1), size):  # (B,18)
         positions = torch.arange(length, dtype=torch.int32, device=keypoints.device).unsqueeze(-1)
@@ -63,18 +66,18 @@ def heat_map_factors(keypoints: Tensor, size: tuple[int, int]) -> tuple[Tensor, 
 
 def multiply_factors(rows: Tensor, columns: Tensor) -> Tensor:
     """The outer product of `heat_map_factors`: (B,H,18) and (B,W,18) -> (B,18,H,W) float32, joints last in memory."""
-    maps = (rows.unsqueeze(2) * columns.unsqueeze(1)).float()
-    return F.threshold(maps, SMALLEST, 0, inplace=True).permute(0, 3, 1, 2)
+    maps = F.threshold(rows.unsqueeze(2) * columns.unsqueeze(1), 1, 0, inplace=True)
+    return maps.float().mul_(SMALLEST).permute(0, 3, 1, 2)
 
 
 @lru_cache
-def _gaussian_table(device: torch.device) -> Tensor:
-    """exp(-d^2 / (2 sigma^2)) for d = 0, 1, ... until it is below SMALLEST; the last entry is 0.
+def _gaussian_table(device: torch.device, dtype: torch.dtype) -> Tensor:
+    """2^50 exp(-d^2 / (2 sigma^2)) for d = 0, 1, ... until the exponential is below SMALLEST; the last entry is 0.
 
     Products of two entries are at most one part in 10^15 off; rounded to float32 they all equal the exponential of the
     sum (tests/test_keypoints.py tries every pair).
     """
     end = math.ceil(SIGMA * math.sqrt(2 * SMALLEST_BITS * math.log(2)))
-    table = torch.exp(torch.arange(end + 1, dtype=torch.float64).square() / (-2 * SIGMA**2))
+    table = torch.exp(torch.arange(end + 1, dtype=torch.float64).square() / (-2 * SIGMA**2)) / SMALLEST**0.5
     table[-1] = 0
-    return table.float().to(device) if device.type == "mps" else table.to(device)
+    return table.to(dtype).to(device)

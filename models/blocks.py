@@ -4,6 +4,7 @@ All are pre-activation: norm, LeakyReLU(0.1), convolution. Letters: B batch, C c
 `Norm` makes a normalisation for a channel count: instance norm in the paper, batch norm by option.
 """
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
@@ -68,28 +69,56 @@ class InstanceNorm(nn.Module):
 
 
 class _InstanceNorm(torch.autograd.Function):
-    """(B,C,...) with weight and bias (C,1,...) -> float32 or better; keeps no more than `x` as it came."""
+    """(B,C,...) with weight and bias (C,1,...) -> float32 or better; keeps no more than `x` as it came.
+
+    On a CPU a sum over all positions is one over rows of it, and then over their sums: a row stays in the cache until
+    its second sum is done, and there are enough rows for every thread.
+    """
 
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        positions = tuple(range(2, x.ndim))
-        centred = at_least_float32(x)
-        mean = centred.mean(positions, keepdim=True)
-        centred = centred - mean
-        scale = (centred.square().mean(positions, keepdim=True) + EPSILON).rsqrt()
+        mean, variance = _mean_and_variance(at_least_float32(x))
+        scale = (variance + EPSILON).rsqrt()
         ctx.save_for_backward(x, mean, scale, weight)
-        return centred * (scale * weight) + bias
+        return (at_least_float32(x) - mean) * once(scale * weight) + bias
 
     @staticmethod
     def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, mean, scale, weight = ctx.saved_tensors
-        positions = tuple(range(2, x.ndim))
-        normalised = (at_least_float32(x) - mean) * scale
-        for_bias = gradient.sum(positions, keepdim=True)  # of each sample
-        for_weight = (gradient * normalised).sum(positions, keepdim=True)
-        count = x.shape[2:].numel()
-        for_x = (gradient - for_bias / count - normalised * (for_weight / count)) * (scale * weight)
+        centred = at_least_float32(x) - mean
+        for_bias = _rows(gradient).sum(3).sum(2).view_as(mean)  # of each sample
+        for_weight = _rows(gradient * centred).sum(3).sum(2).view_as(mean) * scale
+        share = 1 / x.shape[2:].numel()
+        slope = once(for_weight * scale * share)
+        for_x = (gradient - once(for_bias * share) - centred * slope) * once(scale * weight)
         return for_x.to(x.dtype), for_weight.sum(0), for_bias.sum(0)
+
+
+def _rows(x: Tensor) -> Tensor:
+    """(B,C,...) -> (B,C,R,S): all positions as R rows of S, one row but on a CPU."""
+    positions = x.flatten(2)
+    length = positions.shape[2]
+    return positions.unflatten(2, (-1, math.gcd(length, 64) if x.device.type == "cpu" else length))
+
+
+def _mean_and_variance(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each channel's positions: (B,C,...) -> two of (B,C,1,...). The variance is that within rows plus that between
+    rows, so that nothing cancels (Chan, Golub and LeVeque, 1983)."""
+    rows = _rows(x)
+    row_mean = rows.sum(3) * (1 / rows.shape[3])
+    row_variance = (rows - row_mean.unsqueeze(3)).square().sum(3) * (1 / rows.shape[3])
+    mean = row_mean.sum(2, keepdim=True) * (1 / rows.shape[2])
+    variance = (row_variance + (row_mean - mean).square()).sum(2) * (1 / rows.shape[2])
+    shape = (*x.shape[:2], *(1,) * (x.ndim - 2))
+    return mean.view(shape), variance.view(shape)
+
+
+def once(x: Tensor) -> Tensor:
+    """`x`, computed once: compiled code for a CPU would repeat what it takes for each element of a larger result.
+
+    Only sums and the like are always stored; so this is the largest of equal values, of too many to be written out.
+    """
+    return x.unsqueeze(-1).expand(*x.shape, 16).amax(-1) if x.device.type == "cpu" else x
 
 
 class FirstDownBlock(nn.Module):
@@ -159,10 +188,15 @@ class UpConvolution(nn.ConvTranspose2d):
         super().__init__(in_channels, out_channels, 3, stride=2, padding=1, output_padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu":
-            return super().forward(x)
-        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-        return _UpConvolution.apply(x.to(dtype), self.weight.to(dtype), self.bias.to(dtype))
+        return up_convolution(x, self.weight, self.bias)
+
+
+def up_convolution(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """(B,in,h,w), (in,out,3,3) and (out,) -> (B,out,2h,2w)."""
+    if x.device.type != "cpu":
+        return F.conv_transpose2d(x, weight, bias, stride=2, padding=1, output_padding=1)
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    return _UpConvolution.apply(x.to(dtype), weight.to(dtype), bias.to(dtype))
 
 
 class _UpConvolution(torch.autograd.Function):
@@ -195,8 +229,18 @@ class UpBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv(leaky_relu(self.norm1(x)))
-        y = self.up(leaky_relu(self.norm2(y)))
-        return y + self.shortcut(x)
+        return self._add_up(leaky_relu(self.norm2(y)), x)
+
+    def _add_up(self, y: Tensor, x: Tensor) -> Tensor:
+        """Both paths apart, as published, or in compiled code as one convolution of all channels, which writes half as
+        much.
+
+        The two round differently.
+        """
+        if not torch.compiler.is_compiling():
+            return self.up(y) + self.shortcut(x)
+        weight = torch.cat((self.up.weight, self.shortcut.weight))
+        return up_convolution(torch.cat((y, x), dim=1), weight, self.up.bias + self.shortcut.bias)
 
 
 class OutputBlock(nn.Module):

@@ -133,7 +133,9 @@ class DPTNModel(BaseModel):
 
     def forward(self, part: Part, reconstruct_source: bool) -> None:
         image = part.source_image
-        factors = heat_map_factors(torch.cat((part.source_keypoints, part.target_keypoints)), image.shape[-2:])
+        keypoints = torch.cat((part.source_keypoints, part.target_keypoints))
+        exact = torch.float32 if self.opt.precision == "bf16" else torch.float64
+        factors = heat_map_factors(keypoints, image.shape[-2:], exact)
         source, target = zip(*(factor.chunk(2) for factor in factors))
         with self.autocast():
             self.fake_target, self.fake_source = self.run_G(image, source, target, reconstruct_source)

@@ -16,7 +16,7 @@ from torch._dynamo.utils import counters
 from data.keypoints import draw_heat_maps
 from models import create_model
 from models.base_model import BaseModel
-from models.blocks import FirstDownBlock, InstanceNorm, UpConvolution, _InstanceNorm, _LeakyReLU, leaky_relu
+from models.blocks import FirstDownBlock, InstanceNorm, UpBlock, UpConvolution, _InstanceNorm, _LeakyReLU, leaky_relu
 from models.dptn_model import Part
 from models.losses import MaxPool2, ReLU, _Maximum, mean_absolute
 from models.pose_transformer import attention
@@ -78,7 +78,7 @@ def test_max_pooling(as_compiled, size, dtype):
         assert_equal(with_gradients(MaxPool2(), x), with_gradients(lambda x: F.max_pool2d(x, 2), x))
 
 
-@pytest.mark.parametrize("shape", [(3, 4, 5, 7), (3, 4, 9)], ids=["2d", "1d"])
+@pytest.mark.parametrize("shape", [(3, 4, 5, 7), (3, 4, 16, 24), (3, 4, 9)], ids=["2d", "rows", "1d"])
 def test_instance_norm(as_compiled, shape):
     norm = InstanceNorm(4).double()
     inputs = [3 * noise(*shape) + 20, noise(4), noise(4)]
@@ -211,6 +211,19 @@ def test_shared_input_channels_are_convolved_once(branches, monkeypatch):
         block.zero_grad()
         results.append([*with_gradients(function, own, shared), *(p.grad for p in block.parameters())])
     assert_equal(*results, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("norm", [InstanceNorm, nn.BatchNorm2d])
+def test_both_paths_up_are_one_convolution(norm, monkeypatch):
+    torch.manual_seed(0)
+    block = UpBlock(6, 4, norm).double()
+    x = noise(2, 6, 5, 3)
+    results = []
+    for compiling in (True, False):
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda compiling=compiling: compiling)
+        block.zero_grad()
+        results.append(run_module(block, x))
+    assert_equal(*results, rtol=1e-9, atol=1e-10)
 
 
 def test_mean_absolute():

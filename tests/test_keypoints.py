@@ -47,14 +47,30 @@ def test_heat_map_factors():
     rows, columns = heat_map_factors(keypoints, (8, 12))
     assert rows.shape == (1, 8, 18)
     assert columns.shape == (1, 12, 18)
-    wanted = torch.exp(-(torch.arange(8).double() + 2).square() / 72)
+    wanted = torch.exp(-(torch.arange(8).double() + 2).square() / 72) * 2.0**50
     torch.testing.assert_close(rows[0, :, 1], wanted, rtol=1e-14, atol=0)
-    assert rows[0, 3, 0] == columns[0, 5, 0] == 1
+    assert rows[0, 3, 0] == columns[0, 5, 0] == 2.0**50
     assert not rows[..., 2::3].any()
     assert not columns[..., 2::3].any()
     maps = multiply_factors(rows, columns)
     assert torch.equal(maps, draw_heat_maps(keypoints, (8, 12)))
     assert maps.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_heat_maps_for_bfloat16():
+    """From float32 factors, whose products are never denormal, bfloat16 maps are those of float64, but for one in a
+    thousand values that lies between two of bfloat16."""
+    keypoints = torch.randint(-40, 300, (4, 18, 2), generator=torch.Generator().manual_seed(0)).float()
+    factors = heat_map_factors(keypoints, (256, 176), torch.float32)
+    products = factors[0].double().unsqueeze(2) * factors[1].double().unsqueeze(1)
+    assert {f.dtype for f in factors} == {torch.float32}
+    assert products[products > 0].min() >= 2.0**-101
+    assert products.max() <= 2.0**100
+    ours = multiply_factors(*factors)
+    exact = draw_heat_maps(keypoints, (256, 176))
+    torch.testing.assert_close(ours, exact, rtol=3e-7, atol=2.0**-100)
+    different = ours.bfloat16() != exact.bfloat16()
+    assert different.float().mean() < 1e-3
 
 
 def test_very_far_and_missing_joints_leave_nothing():
