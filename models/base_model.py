@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import shutil
+import sys
 import warnings
 from abc import ABC, abstractmethod
 from argparse import ArgumentParser, Namespace
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from models.ahead_of_time import AheadOfTime, can_compile_ahead
 from models.published_weights import load_network, save_network
 from util.errors import UserError
 
@@ -23,6 +26,13 @@ from util.errors import UserError
 # matrices are such products: their features come in bfloat16, so nothing is lost.
 FLOAT32_PRODUCTS = {("cuda", "fp32"): "high", ("cuda", "bf16"): "high", ("cpu", "bf16"): "medium"}
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def check_compiler() -> None:
+    """UserError where torch will not find its C++ compiler."""
+    compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+    if sys.platform != "win32" and not shutil.which(compiler):
+        raise UserError(f"--compile needs a C++ compiler on the CPU: install {compiler}, or leave --compile out")
 
 
 class BaseModel(ABC):
@@ -39,6 +49,7 @@ class BaseModel(ABC):
         self.nets: dict[str, nn.Module] = {}
         self.optimizers: dict[str, Optimizer] = {}
         self.schedulers: dict[str, LambdaLR] = {}
+        self.ahead: list[AheadOfTime] = []
         self.run_dir = Path(opt.checkpoints_dir) / opt.name
         self.channels_last = device.type != "mps" if opt.channels_last is None else opt.channels_last
         if device.type == "mps" and opt.precision != "fp32":
@@ -86,12 +97,15 @@ class BaseModel(ABC):
     def compiled(self, function: Callable) -> Callable:
         """What to call instead of `function`: it is compiled on first use if asked to be.
 
-        Weights become constants of the compiled code, cast and laid out once, if there is no training.
+        Weights become constants of the compiled code, cast and laid out once, if there is no training; on a CPU that
+        code is kept for the next start where torch can. UserError where there is no compiler.
         """
         if not self.opt.compile:
             return function
+        if self.device.type == "cpu":
+            check_compiler()
+        cache = Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")) / "dptn_compiled"
         with contextlib.suppress(OSError):  # else torch's own folder, which a restart of the machine empties
-            cache = Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")) / "dptn_compiled"
             cache.mkdir(parents=True, exist_ok=True)
             os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
         from torch._inductor import config
@@ -104,7 +118,10 @@ class BaseModel(ABC):
             with config.patch(settings):  # they are the process's, and other models have theirs
                 return compiled(*inputs)
 
-        return call
+        if not (drawing and self.device.type == "cpu" and can_compile_ahead()):
+            return call
+        self.ahead.append(AheadOfTime(function, nn.ModuleDict(self.nets), cache / "drawing", otherwise=call))
+        return self.ahead[-1]
 
     def autocast(self) -> AbstractContextManager:
         dtype = PRECISIONS[self.opt.precision]
@@ -127,6 +144,8 @@ class BaseModel(ABC):
         """Strictly load `{label}_net_{name}.pth`; UserError if a file is missing or does not fit."""
         if self.opt.compile:
             torch.compiler.reset()  # compiled code may hold the weights of before
+            for compiled in self.ahead:
+                compiled.forget()
         for name in names or self.nets:
             load_network(self.nets[name], Path(directory) / f"{label}_net_{name}.pth", f"network {name}")
 

@@ -138,18 +138,20 @@ class DPTNModel(BaseModel):
         factors = heat_map_factors(keypoints, image.shape[-2:], exact)
         source, target = zip(*(factor.chunk(2) for factor in factors))
         with self.autocast():
-            self.fake_target, self.fake_source = self.run_G(image, source, target, reconstruct_source)
+            images = self.run_G(image, source, target, reconstruct_source)
+        self.fake_target, self.fake_source = images if reconstruct_source else (*images, None)
 
     def generate(
         self, image: Tensor, source: tuple[Tensor, Tensor], target: tuple[Tensor, Tensor], reconstruct_source: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        """Source image (B,3,H,W) and the factors of both poses' heat maps -> fake_target, fake_source.
+    ) -> tuple[Tensor, ...]:
+        """Source image (B,3,H,W) and the factors of both poses' heat maps -> fake_target, and fake_source if asked for.
 
         All that is computed for the generator's input and can be compiled with it.
         """
         dtype = image.dtype if image.dtype == torch.float64 else PRECISIONS[self.opt.precision]
         poses = (multiply_factors(*factors).to(dtype) for factors in (source, target))
-        return self.net_G(image.to(dtype), *poses, reconstruct_source)
+        images = self.net_G(image.to(dtype), *poses, reconstruct_source)
+        return images if reconstruct_source else images[:1]
 
     def test(self) -> Tensor:
         self.net_G.eval()

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the tests are the CPU's
+os.environ["XDG_CACHE_HOME"] = str(Path(__file__).parent.parent / ".pytest_cache")  # compiled code, not the user's
 
 import numpy as np
 import pytest

@@ -277,9 +277,11 @@ def images(model: BaseModel, batch: dict) -> Tensor:
 
 
 @compiles
-def test_weights_in_compiled_code(tmp_path):
+@pytest.mark.parametrize("ahead", [True, False])
+def test_weights_in_compiled_code(ahead, tmp_path, monkeypatch):
     """They are constants there: other weights are taken at once, and several networks in one process keep their own.
-    The last batch is filled up, not compiled anew."""
+    The last batch is filled up, not compiled anew. Also where torch cannot compile ahead of time."""
+    monkeypatch.setattr("models.base_model.can_compile_ahead", lambda: ahead)
     batch = random_batch(3, 128, 64)
     for epoch in (1, 2):
         save_weights(tmp_path, epoch)
@@ -295,6 +297,7 @@ def test_weights_in_compiled_code(tmp_path):
     last = {key: value[1:2] for key, value in batch.items()}
     assert torch.equal(first.draw(last), first.draw(batch)[1:2])
     assert counters["stats"]["unique_graphs"] == graphs
+    assert [len(compiled.libraries) for compiled in first.model.ahead] == [1] * ahead
 
     first.model.load_networks(first.model.run_dir, "2")
     assert_near(images(first.model, batch), wanted[1])
