@@ -2,8 +2,6 @@
 
 import contextlib
 import os
-import shutil
-import sys
 import warnings
 from abc import ABC, abstractmethod
 from argparse import ArgumentParser, Namespace
@@ -18,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from models.ahead_of_time import AheadOfTime, can_compile_ahead
+from models.ahead_of_time import AheadOfTime, can_compile_ahead, check_compiler
 from models.published_weights import load_network, save_network
 from util.errors import UserError
 
@@ -26,13 +24,6 @@ from util.errors import UserError
 # matrices are such products: their features come in bfloat16, so nothing is lost.
 FLOAT32_PRODUCTS = {("cuda", "fp32"): "high", ("cuda", "bf16"): "high", ("cpu", "bf16"): "medium"}
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
-
-
-def check_compiler() -> None:
-    """UserError where torch will not find its C++ compiler."""
-    compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
-    if sys.platform != "win32" and not shutil.which(compiler):
-        raise UserError(f"--compile needs a C++ compiler on the CPU: install {compiler}, or leave --compile out")
 
 
 class BaseModel(ABC):
@@ -102,7 +93,9 @@ class BaseModel(ABC):
         """
         if not self.opt.compile:
             return function
-        if self.device.type == "cpu":
+        drawing = not self.is_train
+        ahead = drawing and self.device.type == "cpu" and can_compile_ahead()
+        if self.device.type == "cpu" and not ahead:
             check_compiler()
         cache = Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")) / "dptn_compiled"
         with contextlib.suppress(OSError):  # else torch's own folder, which a restart of the machine empties
@@ -111,14 +104,14 @@ class BaseModel(ABC):
         from torch._inductor import config
 
         compiled = torch.compile(function)
-        drawing = not self.is_train  # cpp_wrapper: hundreds of calls from C++ instead of Python, 5 % of an image
+        # cpp_wrapper: hundreds of calls from C++ instead of Python, 5 % of an image
         settings = {"freezing": drawing, "cpp_wrapper": drawing and self.device.type == "cpu"}
 
         def call(*inputs: Any) -> Any:
             with config.patch(settings):  # they are the process's, and other models have theirs
                 return compiled(*inputs)
 
-        if not (drawing and self.device.type == "cpu" and can_compile_ahead()):
+        if not ahead:
             return call
         self.ahead.append(AheadOfTime(function, nn.ModuleDict(self.nets), cache / "drawing", otherwise=call))
         return self.ahead[-1]

@@ -4,7 +4,6 @@ All are pre-activation: norm, LeakyReLU(0.1), convolution. Letters: B batch, C c
 `Norm` makes a normalisation for a channel count: instance norm in the paper, batch norm by option.
 """
 
-import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
@@ -95,10 +94,11 @@ class _InstanceNorm(torch.autograd.Function):
 
 
 def _rows(x: Tensor) -> Tensor:
-    """(B,C,...) -> (B,C,R,S): all positions as R rows of S, one row but on a CPU."""
+    """(B,C,...) -> (B,C,R,S): all positions as R rows of S, at most 64; as one row but on a CPU."""
     positions = x.flatten(2)
-    length = positions.shape[2]
-    return positions.unflatten(2, (-1, math.gcd(length, 64) if x.device.type == "cpu" else length))
+    count = positions.shape[2]
+    length = next(n for n in (64, 32, 16, 8, 4, 2, 1) if count % n == 0) if x.device.type == "cpu" else count
+    return positions.unflatten(2, (count // length, length))
 
 
 def _mean_and_variance(x: Tensor) -> tuple[Tensor, Tensor]:

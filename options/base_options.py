@@ -65,7 +65,7 @@ class BaseOptions:
         )  # fmt: skip
         speed.add_argument(
             "--compile", action=argparse.BooleanOptionalAction, default=False,
-            help="torch.compile: slow first steps, faster later ones; needs a C++ compiler on the CPU",
+            help="slow first step, then faster; a CPU needs a C++ compiler, and keeps code in ~/.cache/dptn_compiled",
         )  # fmt: skip
         return run, data
 

@@ -39,7 +39,8 @@ OFFICIAL_KEYS = json.loads((REPOSITORY / "tests/goldens/official_checkpoint_keys
 CPU = torch.device("cpu")
 TINY_G = ["--ngf=8", "--layers_g=2", "--num_blocks=1", "--num_CABs=1", "--num_TTBs=1"]
 NO_VGG = ["--lambda_content=0", "--lambda_style=0"]  # VGG19 takes most of a tiny network's step
-compiles = pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "g++")), reason="needs a C++ compiler")
+CXX = os.environ.get("CXX") or "g++"
+compiles = pytest.mark.skipif(not shutil.which(CXX.split()[0]), reason="needs a C++ compiler")
 TINY = [*TINY_G, "--ndf=8", "--dis_layers=2", "--vgg_weights=random"]
 
 

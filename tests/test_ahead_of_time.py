@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from models import ahead_of_time
-from models.ahead_of_time import AheadOfTime, can_compile_ahead
-from tests.conftest import REPOSITORY, compiles
+from models import ahead_of_time, create_model
+from models.ahead_of_time import AheadOfTime, can_compile_ahead, check_compiler
+from tests.conftest import CPU, NO_VGG, REPOSITORY, TINY, TINY_G, compiles, test_options, train_options
+from util.errors import UserError
 
 pytestmark = [compiles, pytest.mark.skipif(not can_compile_ahead(), reason="this torch cannot, or not on this system")]
 
@@ -62,7 +63,8 @@ def test_the_library_is_made_once(net, image, tmp_path, monkeypatch):
     again.forget()
     assert_near(again(image, True), net(image))
     assert len(list(tmp_path.glob("*.so"))) == 4
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # code has the number in it
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads + 1)  # code has the number in it
     assert_near(again(image, True), net(image))
     assert len(list(tmp_path.glob("*"))) == 5
 
@@ -93,17 +95,52 @@ def test_another_process_loads_it(net, image, tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="no weights are packed")
 def test_weights_are_where_matrix_units_read_them_fast(net, image, tmp_path, monkeypatch):
-    given = []
+    runners = []
     runner = torch._C._aoti.AOTIModelContainerRunnerCpu
     update = runner.update_constant_buffer
-    monkeypatch.setattr(runner, "update_constant_buffer", lambda *given_: given.append(given_) or update(*given_))
+    monkeypatch.setattr(runner, "update_constant_buffer", lambda *given: runners.append(given[0]) or update(*given))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         kept(net, tmp_path)(image, True)
-    addresses = [torch.ops.mkldnn.data_ptr(weight) for weight in given[0][1].values()]
-    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        assert len(addresses) == 2
-    assert all(address % 64 == 0 for address in addresses)
+    packed = [weight for weight in runners[0].extract_constants_map(False).values() if weight.is_mkldnn]
+    assert len(packed) == 2
+    assert all(torch.ops.mkldnn.data_ptr(weight) % 64 == 0 for weight in packed)
+
+
+class Attention(nn.Module):
+    """A setting that no weight and no repr shows."""
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.heads, self.linear = heads, nn.Linear(2, 2)
+
+
+def test_the_fingerprint_has_all_that_matters(tmp_path):
+    state = nn.Linear(2, 2).state_dict()
+
+    def fingerprint(net: nn.Module, kind: str = "kind") -> str:
+        net.linear.load_state_dict(state)
+        return AheadOfTime(None, net, tmp_path, refuse)._fingerprint(kind)
+
+    same = fingerprint(Attention(2))
+    assert fingerprint(Attention(2)) == same
+    state["bias"] += 1e-7
+    others = [fingerprint(Attention(2)), fingerprint(Attention(4)), fingerprint(Attention(4), "other kind")]
+    others.append(fingerprint(Attention(4).eval()))
+    assert len({same, *others}) == 5
+    models = [create_model(test_options(*TINY_G, f"--nhead={heads}"), CPU, is_train=False) for heads in (1, 2)]
+    models[1].net_G.load_state_dict(models[0].net_G.state_dict())
+    assert len({AheadOfTime(None, m.net_G, tmp_path, refuse)._fingerprint("kind") for m in models}) == 2
+
+
+def test_inputs_in_any_order_of_memory_and_nesting(net, tmp_path):
+    ours = AheadOfTime(lambda a, b: (a[0] - 2 * a[-1] + 4 * b[0],), net, tmp_path, refuse)
+    x = torch.arange(24.0).view(2, 3, 4)
+    for a, b in (([x, x + 1], [x]), ([x], [x + 1, x]), ([x[..., ::2]], [x[..., 1::2]])):
+        assert_near(ours(a, b), a[0] - 2 * a[-1] + 4 * b[0])
+    wide = torch.ones(2, 1, 1).expand(2, 3, 2)
+    assert_near(ours([wide], [wide]), 3 * wide)
 
 
 def test_a_damaged_library_is_made_again(net, image, tmp_path, monkeypatch):
@@ -123,7 +160,12 @@ def test_only_the_last_used_stay(net, image, tmp_path, monkeypatch):
     for age, name in ((1000, "older.so"), (10, "newer.so")):
         (tmp_path / name).touch()
         os.utime(tmp_path / name, (1e9 - age, 1e9 - age))
+    for name in ("old", "young"):
+        (tmp_path / name).mkdir()
+    os.utime(tmp_path / "old", (1e9, 1e9))  # left by a killed process
     kept(net, tmp_path)(image, True)
+    assert not (tmp_path / "old").exists()
+    assert (tmp_path / "young").exists()
     assert not (tmp_path / "older.so").exists()
     assert (tmp_path / "newer.so").exists()
     (tmp_path / "newer.so").unlink()
@@ -140,7 +182,24 @@ def test_drawing_goes_on_where_nothing_can_be_kept(net, image, tmp_path, capsys)
     for _ in range(2):
         assert_near(ours(image, True), net(image) + 1)
     assert_near(ours(image, False), net(image))
+    ours.forget()
+    assert_near(ours(image, False), net(image))
     said = capsys.readouterr().err
     assert said.startswith("compiled code cannot be kept for the next start: ")
     assert len(said.splitlines()) == 1
     assert str(tmp_path / "file") in said
+
+
+def test_no_compiler(net, image, tmp_path, monkeypatch):
+    """One line, but only where something has to be made."""
+    kept(net, tmp_path)(image, True)
+    monkeypatch.setenv("CXX", "/nowhere/g++ -O2")
+    assert_near(kept(net, tmp_path)(image, True), net(image))
+    with pytest.raises(
+        UserError, match=r"^--compile needs a C\+\+ compiler on the CPU: install /nowhere/g\+\+ -O2, or"
+    ):
+        kept(net, tmp_path)(image, False)
+    with pytest.raises(UserError, match="needs a C"):  # at once, not after the loader has started
+        create_model(train_options(*TINY, *NO_VGG, "--compile"), CPU, is_train=True)
+    monkeypatch.setenv("CXX", f"env {sys.executable}")
+    check_compiler()
