@@ -14,13 +14,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data import PairLoader, create_test_dataset, create_test_loader
-from data.keypoints import LIMBS
+from data.loaders import PairLoader, create_test_dataset, create_test_loader
 from data.pairs import Pair, result_names
 from data.pose_pair_dataset import PosePairDataset
-from models.transfer import PoseTransfer
+from inference.pose_transfer import PoseTransfer
 from options.test_options import TestOptions
-from util.distributed import describe_device, select_device
+from util.device import describe_device, select_device
 from util.errors import run_main
 from util.files import sha256
 from util.image import to_pil
@@ -42,7 +41,7 @@ def main() -> None:
     if len(pending) < len(names):
         print(f"{len(names) - len(pending)} of {len(names)} pairs are drawn already")
 
-    loader = create_test_loader(opt, dataset.restricted_to(pending), device)
+    loader = create_test_loader(opt, dataset.subset(pending), device)
     with tqdm(total=len(pending), unit="image", disable=None) as bar, results:
         for drawn in draw_pairs(transfer, loader, names, results):
             bar.update(drawn)
@@ -60,7 +59,7 @@ def draw_pairs(
             pair = Pair(batch["source_name"][index], batch["target_name"][index])
             photos = [to_pil(batch[f"{role}_image"][index]) for role in ("source", "target")]
             keypoints = [batch[f"{role}_keypoints"][index].numpy() for role in ("source", "target")]
-            results.add(names[pair], to_pil(image), photos, keypoints, LIMBS)
+            results.add(names[pair], to_pil(image), photos, keypoints)
         yield len(images)
 
 

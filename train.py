@@ -12,18 +12,17 @@ Add --gpu_id=-1 for the CPU. All flags: python train.py --help
 import sys
 from pathlib import Path
 
-from data import create_train_loaders
+from data.loaders import create_train_loaders
 from data.pairs import write_pairs
+from metrics.validation import validate
 from models import create_model
 from options.train_options import TrainOptions
 from util import distributed
+from util.checkpoint import Progress, check_data, load_state, restore_random, save_state
+from util.device import describe_device
 from util.errors import UserError, run_main
-from util.loss_watch import LossWatch
 from util.reproducibility import seed_everything
-from util.signals import TIME_UP, StopRequest
-from util.steps import Steps
-from util.training_state import Progress, check_data, load_state, restore_random, save_state
-from util.validation import validate
+from util.training import TIME_UP, NonFiniteCheck, Steps, StopSignal
 from util.visualizer import Visualizer
 
 
@@ -49,10 +48,10 @@ def main() -> None:
     seed_everything(opt.seed)
     loader, val_loader = create_train_loaders(opt, device)
     model = create_model(opt, device, is_train=True)
-    visualizer = Visualizer(opt, model.run_dir, model.picture_columns, continue_from=progress.total)
-    visualizer.say(f"{options.text}\ndevice: {distributed.describe_device(device)}\n{model.parameter_table()}")
+    visualizer = Visualizer(opt, model.run_dir, model.visual_names, continue_from=progress.total)
+    visualizer.say(f"{options.text}\ndevice: {describe_device(device)}\n{model.parameter_table()}")
     data = {"train": loader.dataset.fingerprint(), "validation": val_loader and val_loader.dataset.fingerprint()}
-    visualizer.write_run_files(options, opt, device=distributed.describe_device(device), data=data, model=model)
+    visualizer.write_run_files(options, opt, device=describe_device(device), data=data, model=model)
     if val_loader and distributed.is_main():
         write_pairs(model.run_dir / "val_pairs.csv", val_loader.dataset.pairs)
     if state:
@@ -98,7 +97,7 @@ def main() -> None:
         save(*(["best"] if distributed.maximum(better) else []))
 
     fresh = state is None
-    watch, stop = LossWatch(), StopRequest(opt.max_minutes)
+    watch, stop = NonFiniteCheck(), StopSignal(opt.max_minutes)
     last_epoch = opt.niter + opt.niter_decay
     visualizer.say(
         f"{len(loader.dataset)} pairs, {len(loader)} batches an epoch, epochs {progress.epoch} to {last_epoch}"
@@ -122,11 +121,11 @@ def main() -> None:
 
             if due(opt.print_freq):
                 watch.check()
-                losses = model.current_losses()
+                losses = model.get_current_losses()
                 samples = progress.batches_done * opt.batchSize
                 visualizer.log_losses(progress.epoch, samples, progress.total, steps.seconds_per_sample(), losses)
             if due(opt.display_freq) and distributed.is_main():
-                visualizer.show(progress.epoch, progress.total, model.current_pictures())
+                visualizer.show(progress.epoch, progress.total, model.get_current_visuals())
             stopping = distributed.maximum(stop.wanted())
             if stopping or due(opt.save_latest_freq):
                 save(*([progress.total] if opt.save_by_iter and due(opt.save_latest_freq) else []))

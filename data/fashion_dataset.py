@@ -1,4 +1,4 @@
-"""DeepFashion in-shop clothes, 256 x 176 photos stretched to 256 x 256 (csv names misspelt as in PATN)."""
+"""DeepFashion in-shop clothes, 256 x 176 photos stretched to 256 x 256 (csv names misspelled as in PATN)."""
 
 import re
 

@@ -26,13 +26,13 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from data.pairs import PHASES
 from util.arguments import number, positive_int
-from util.errors import UserError, run_main, summarise
-from util.files import write_whole
+from util.errors import UserError, run_main, summarize
+from util.files import atomic_write
+from util.image import decode_photo, read_list, size_problem
 from util.parallel import available_cores, map_in_processes
-from util.photos import decode_photo, read_list, size_problem
 
-PHASES = ("train", "test")
 GENDERS = ("MEN", "WOMEN")
 RAW_SIZE = (256, 256)  # (H, W) of the low-resolution archive
 CROP = (40, 0, 216, 256)  # left, top, right, bottom
@@ -104,7 +104,7 @@ def scale_down(image: Image.Image) -> Image.Image:
     """A high-resolution photo -> 176 x 256, with the joints where they are in the low-resolution archive.
 
     That archive holds the same pictures, 256 high (750 x 1101 becomes 174 wide) in the middle of a square of a plain
-    colour. Here the outermost columns are repeated instead.
+    color. Here the outermost columns are repeated instead.
     """
     height, width = STORED_SIZE
     narrow = min(width, int(image.width * height / image.height))
@@ -120,7 +120,7 @@ def prepare(job: Job, quality: int, allow_highres: bool) -> str | None:
     except UserError as error:
         return str(error)
     if (image.height, image.width) == STORED_SIZE:  # cropped already: its own bytes, not a second loss
-        write_whole(job.stored, lambda file: file.write(job.raw.read_bytes()))
+        atomic_write(job.stored, lambda file: file.write(job.raw.read_bytes()))
         return None
     if allow_highres and _is_high_resolution(*image.size):
         image = scale_down(image)
@@ -128,7 +128,7 @@ def prepare(job: Job, quality: int, allow_highres: bool) -> str | None:
         return f"{job.raw}: {wrong}"
     else:
         image = image.crop(CROP)
-    write_whole(job.stored, lambda file: image.save(file, "JPEG", quality=quality))
+    atomic_write(job.stored, lambda file: image.save(file, "JPEG", quality=quality))
     return None
 
 
@@ -188,9 +188,9 @@ def main() -> None:
     print(f"raw photos found: {len(found)}, of which not listed: {len(not_listed)}")
     missing = [name for names in absent.values() for name in names if name not in found]
     if missing:
-        print(f"listed but missing:\n{summarise(missing)}")
+        print(f"listed but missing:\n{summarize(missing)}")
     if unusable:
-        print(f"unusable raw photos:\n{summarise(list(unusable.values()))}")
+        print(f"unusable raw photos:\n{summarize(list(unusable.values()))}")
     if args.allow_highres:
         print("with --allow_highres, published numbers will not match")
     if missing or unusable:

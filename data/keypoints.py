@@ -16,11 +16,8 @@ JOINTS = (
     "right eye", "left eye", "right ear", "left ear",
 )  # fmt: skip
 
-# Pairs of joints that a skeleton joins with a line.
-LIMBS = (
-    (1, 2), (2, 3), (3, 4), (1, 5), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11), (11, 12), (12, 13),
-    (1, 0), (0, 14), (14, 16), (0, 15), (15, 17),
-)  # fmt: skip
+NUM_JOINTS = len(JOINTS)
+TORSO = [2, 5, 8, 11]  # shoulders and hips
 
 SIGMA = 6.0  # pixels of the network resolution
 FAR = 1e6  # pixels from any image: where a missing joint's Gaussian stands
@@ -57,9 +54,9 @@ def heat_map_factors(
     """
     table = _gaussian_table(keypoints.device, torch.float32 if keypoints.device.type == "mps" else dtype)
     factors = []
-    for centres, length in zip(keypoints.nan_to_num(FAR).clamp(-FAR, FAR).int().unbind(-1), size):  # (B,18)
+    for centers, length in zip(keypoints.nan_to_num(FAR).clamp(-FAR, FAR).int().unbind(-1), size):  # (B,18)
         positions = torch.arange(length, dtype=torch.int32, device=keypoints.device).unsqueeze(-1)
-        distances = (positions - centres.unsqueeze(1)).abs_().clamp_(max=len(table) - 1)
+        distances = (positions - centers.unsqueeze(1)).abs_().clamp_(max=len(table) - 1)
         factors.append(table[distances.long()])
     return factors[0], factors[1]
 

@@ -10,7 +10,6 @@ Every problem of a file is collected and reported with its row before any traini
 import csv
 import io
 import json
-import os
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import permutations
@@ -19,12 +18,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from util.errors import UserError, summarise
-from util.files import write_whole
+from data.keypoints import NUM_JOINTS, TORSO
+from util.errors import UserError, summarize
+from util.files import atomic_write
+from util.image import photo_names
 
-NUM_JOINTS = 18
+PHASES = ("train", "test")
 LARGEST = 1e6  # pixels; float32 and whole numbers hold what is below
-TORSO = [2, 5, 8, 11]  # shoulders and hips
 
 
 class Pair(NamedTuple):
@@ -75,7 +75,7 @@ def write_pairs(path: Path, pairs: Iterable[Pair]) -> None:
     """A csv that `read_pairs` reads."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([("from", "to"), *pairs])  # a comma in a name needs quotes
-    write_whole(path, lambda file: file.write(text.getvalue().encode()))
+    atomic_write(path, lambda file: file.write(text.getvalue().encode()))
 
 
 def read_keypoints(path: str | Path) -> dict[str, np.ndarray]:
@@ -113,7 +113,7 @@ def write_keypoints(path: Path, keypoints: Mapping[str, np.ndarray]) -> None:
     for name, joints in keypoints.items():
         y, x = np.nan_to_num(joints, nan=-1).T.tolist()
         lines.append(f"{name}:{[_shortest(v) for v in y]}:{[_shortest(v) for v in x]}")
-    write_whole(path, lambda file: file.write(("\n".join(lines) + "\n").encode()))
+    atomic_write(path, lambda file: file.write(("\n".join(lines) + "\n").encode()))
 
 
 def _shortest(value: float) -> float:
@@ -151,14 +151,7 @@ def check_pairs(
         if name not in keypoints:
             problems.append(f"{pairs_csv}, row {row}: {name} has no row in {keypoints_csv}")
     if problems:
-        raise UserError(f"the data set under {photo_dir.parent} is incomplete:\n{summarise(problems)}")
-
-
-def photo_names(folder: Path) -> set[str]:
-    """Files below `folder`, relative to it, with '/' between folders."""
-    prefix = len(os.path.join(folder, ""))  # os.walk, for pathlib takes seconds for a whole data set
-    found = (os.path.join(parent, name)[prefix:] for parent, _, names in os.walk(folder) for name in names)
-    return {name.replace(os.sep, "/") for name in found}
+        raise UserError(f"the data set under {photo_dir.parent} is incomplete:\n{summarize(problems)}")
 
 
 def hold_out(
@@ -239,6 +232,6 @@ def _bad_name(name: str) -> str | None:
 
 def _stop_on(problems: list[str], path: str | Path, rows: list[Pair] | dict[str, np.ndarray]) -> None:
     if problems:
-        raise UserError(f"{path} has bad rows:\n{summarise(problems)}")
+        raise UserError(f"{path} has bad rows:\n{summarize(problems)}")
     if not rows:
         raise UserError(f"{path}: no rows below the header")

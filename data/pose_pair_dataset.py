@@ -19,9 +19,8 @@ from data.pairs import Pair, check_pairs, read_keypoints, read_pairs
 from util import distributed
 from util.errors import UserError
 from util.files import sha256
-from util.image import stretch
-from util.memory import available_shared_memory
-from util.photos import decode_photo, size_problem
+from util.image import decode_photo, size_problem, stretch
+from util.parallel import available_shared_memory
 
 
 class PhotoCache:
@@ -100,7 +99,7 @@ class PosePairDataset(Dataset):
         self._keypoints = scale_keypoints(stacked, self.stored_size, self.network_size)  # (photos,18,2)
         self._cache = PhotoCache(len(names), self.network_size) if opt.cache_images else None
 
-    def restricted_to(self, pairs: list[Pair]) -> "PosePairDataset":
+    def subset(self, pairs: list[Pair]) -> "PosePairDataset":
         """The same data set with other pairs of the same photos."""
         other = copy(self)
         other.pairs = pairs

@@ -22,10 +22,9 @@ from metrics.lpips import LPIPS
 from metrics.pairing import Problems, Sample
 from metrics.protocols import DataSet, Protocol
 from metrics.stream import Images, PairBatches, PhotoBatches, make_loader
+from util.device import PRECISIONS
 from util.errors import UserError
 from util.pretrained import weights_hash
-
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class Metric(NamedTuple):

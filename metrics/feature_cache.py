@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from metrics.fid import Gaussian
-from util.files import write_whole
+from util.files import atomic_write
 
 
 def default_folder() -> Path:
@@ -36,7 +36,7 @@ def load(cache_dir: Path, key: str) -> Gaussian | None:
 
 
 def save(cache_dir: Path, key: str, statistics: Gaussian) -> None:
-    write_whole(_file(cache_dir, key), lambda file: np.savez(file, **statistics._asdict()))
+    atomic_write(_file(cache_dir, key), lambda file: np.savez(file, **statistics._asdict()))
 
 
 def _file(cache_dir: Path, key: str) -> Path:

@@ -1,7 +1,7 @@
 """Inception-v3 features for FID and the Inception Score, from either of two networks.
 
 "torchvision": the ImageNet network, fed as pytorch-fid fed it before 2019: images in [0, 1] get the rescaling that is
-meant for ImageNet-normalised ones. The published DPTN numbers come from this.
+meant for ImageNet-normalized ones. The published DPTN numbers come from this.
 "pytorch-fid": the network of Heusel et al. (NeurIPS 2017): weights of 2015, average pools that leave the padding out, a
 max pool in the last block, images in [-1, 1].
 """
@@ -13,7 +13,7 @@ from torchvision.models import Inception_V3_Weights
 from torchvision.models.inception import Inception3
 
 from util.errors import UserError
-from util.pretrained import Published, load_pretrained
+from util.pretrained import PretrainedWeights, load_pretrained
 
 SIDE = 299  # pixels; images are stretched to it, bilinear without anti-aliasing
 TORCHVISION_URL = Inception_V3_Weights.IMAGENET1K_V1.url
@@ -31,12 +31,12 @@ class Inception(nn.Module):
         super().__init__()
         if kind == "torchvision":
             net = Inception3(aux_logits=False, init_weights=False)
-            published = Published("Inception-v3", "torchvision", "imagenet", TORCHVISION_URL)
+            published = PretrainedWeights("Inception-v3", "torchvision", "imagenet", TORCHVISION_URL)
             deviations, means = (0.229, 0.224, 0.225), (0.485, 0.456, 0.406)  # ImageNet's
             scale, shift = [d / 0.5 for d in deviations], [(m - 0.5) / 0.5 for m in means]
         else:
             net = _pytorch_fid_network()
-            published = Published("Inception-v3", "pytorch-fid", "pytorch-fid", PYTORCH_FID_URL)
+            published = PretrainedWeights("Inception-v3", "pytorch-fid", "pytorch-fid", PYTORCH_FID_URL)
             scale, shift = (2.0,) * 3, (-1.0,) * 3
         load_pretrained(net, weights, published, FLAGS[kind])
         self.classifier, net.fc = net.fc, nn.Identity()

@@ -12,9 +12,9 @@ from torchvision.models.alexnet import AlexNet
 
 from util.checkpoint import load_tensors
 from util.errors import UserError
-from util.pretrained import Published, load_pretrained
+from util.pretrained import PretrainedWeights, load_pretrained
 
-PUBLISHED = Published("AlexNet", "torchvision", "imagenet", AlexNet_Weights.IMAGENET1K_V1.url)
+PUBLISHED = PretrainedWeights("AlexNet", "torchvision", "imagenet", AlexNet_Weights.IMAGENET1K_V1.url)
 LAYERS = (1, 4, 7, 9, 11)  # the five ReLUs in torchvision's alexnet().features
 EPSILON = 1e-10  # of the lpips package, beside the norm
 

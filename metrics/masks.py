@@ -4,7 +4,7 @@ import numpy as np
 from skimage.draw import disk, polygon
 from skimage.morphology import closing
 
-from data.keypoints import LIMBS
+from util.draw_pose import LIMBS
 
 # the skeleton's limbs, and lines that fill the torso and the head
 MASK_LIMBS = (*LIMBS, (1, 16), (1, 17), (16, 17), (8, 2), (11, 5), (8, 11))

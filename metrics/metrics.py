@@ -34,8 +34,8 @@ from metrics.page import write_evaluation_page
 from metrics.pairing import Problem, Problems, Sample, copy_sources, match_names, match_pairs, photos_below
 from metrics.protocols import DATA_SETS, PROTOCOLS
 from metrics.report import append_records, as_table, check_writable, compare, remarks, result_rows, write_per_image
-from util.distributed import describe_device, select_device
-from util.errors import UserError, run_main, summarise
+from util.device import describe_device, select_device
+from util.errors import UserError, run_main, summarize
 from util.files import sha256
 from util.image import save_image, to_pil
 from util.reproducibility import git_revision, versions
@@ -131,7 +131,7 @@ def target_keypoints(args: Namespace, samples: list[Sample], size: tuple[int, in
     inside = {name for name, joints in keypoints.items() if ((joints >= 0) & (joints < size)).all(axis=1).any()}
     if bare := [name for name in names if name not in inside]:
         raise UserError(
-            f"{args.annotations}: no joints inside these target photos, which mask metrics need:\n{summarise(bare)}"
+            f"{args.annotations}: no joints inside these target photos, which mask metrics need:\n{summarize(bare)}"
         )
     return {name: keypoints[name] for name in names}
 

@@ -6,10 +6,11 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from data import find_dataset
-from metrics.evaluation import DEFAULT, MASKED, METRICS, PRECISIONS
+from metrics.evaluation import DEFAULT, MASKED, METRICS
 from metrics.feature_cache import default_folder
 from metrics.protocols import PROTOCOLS
 from util.arguments import count, positive_int
+from util.device import PRECISIONS
 from util.parallel import available_cores
 
 BASELINES = ("copy_source", "mean_image")

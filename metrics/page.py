@@ -10,10 +10,9 @@ from PIL import Image
 from metrics.evaluation import METRICS, Evaluation
 from metrics.pairing import Sample
 from metrics.report import remarks, result_rows, title
-from util.files import write_whole
+from util.files import atomic_write
 from util.html import HEIGHT, WIDTH, new_page
-from util.image import contact_sheet, save_image
-from util.photos import decode_photo
+from util.image import contact_sheet, decode_photo, save_image
 
 BINS = 40
 PAIRS = 3  # worst, median and best ones each
@@ -94,7 +93,7 @@ def write_evaluation_page(
                             drawn.update(numbers.tolist())
     for number in drawn:
         save_image(_sheet(samples[number], source_dir, target_dir), folder / _file(number))
-    write_whole(folder / "index.html", lambda file: file.write(page.render().encode()))
+    atomic_write(folder / "index.html", lambda file: file.write(page.render().encode()))
 
 
 def _figure(sample: Sample, number: int, value: float) -> None:
@@ -108,8 +107,8 @@ def _file(number: int) -> str:
 
 
 def _sheet(sample: Sample, source_dir: Path, target_dir: Path) -> Image.Image:
-    """Source (grey where it is not known), target, generated."""
+    """Source (gray where it is not known), target, generated."""
     target, generated = decode_photo(target_dir / sample.target), decode_photo(sample.generated)
     known = sample.source and (source_dir / sample.source).is_file()
-    source = decode_photo(source_dir / sample.source) if known else Image.new("RGB", target.size, "grey")
+    source = decode_photo(source_dir / sample.source) if known else Image.new("RGB", target.size, "gray")
     return contact_sheet([[source, target, generated]])

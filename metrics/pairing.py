@@ -4,10 +4,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from data.pairs import Pair, photo_names, photo_stem, result_name
-from util.errors import UserError, summarise
-from util.image import IMAGE_FORMATS
-from util.photos import is_photo
+from data.pairs import Pair, photo_stem, result_name
+from util.errors import UserError, summarize
+from util.image import IMAGE_FORMATS, is_photo, photo_names
 
 
 class Sample(NamedTuple):
@@ -44,7 +43,7 @@ class Problems(list[Problem]):
         if not self.allowed and len(self) > (0 if last else self.SHOWN):
             raise UserError(
                 f"not all images can be evaluated (--allow_missing would leave these out, and count them):\n"
-                f"{summarise(self, self.SHOWN)}"
+                f"{summarize(self, self.SHOWN)}"
             )
 
     def counts(self) -> dict[str, int]:

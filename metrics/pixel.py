@@ -1,6 +1,6 @@
 """Metrics computed from the pixels of two 8-bit images alone.
 
-Grey levels count as 0..1 in psnr, mae, l1 and ssim, as 0..255 in ssim_256.
+Gray levels count as 0..1 in psnr, mae, l1 and ssim, as 0..255 in ssim_256.
 """
 
 import math
@@ -28,11 +28,11 @@ class Comparison:
         self.range = (255 if margin else x.max().item()) - x.min().item()  # of the generated image
 
     def absolute(self) -> float:
-        """sum |a - b| in grey levels."""
+        """sum |a - b| in gray levels."""
         return self.planes[1].abs().sum(-1).double().sum().item()
 
     def squared(self) -> float:
-        """sum (a - b)^2 in grey levels."""
+        """sum (a - b)^2 in gray levels."""
         return self.planes[3].sum(-1).double().sum().item()
 
 

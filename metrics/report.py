@@ -15,7 +15,7 @@ from metrics.evaluation import METRICS, Evaluation, Measurement
 from metrics.pairing import Sample
 from metrics.protocols import PROTOCOLS
 from util.errors import UserError
-from util.files import write_whole
+from util.files import atomic_write
 
 Rows = list[list[str]]
 
@@ -120,7 +120,7 @@ def write_per_image(
         measured = number is not None and evaluation.measured[number]
         cells = [float(column[number]) if measured else "" for column in columns.values()]
         writer.writerow([source or "", target, generated, *cells])
-    write_whole(path, lambda file: file.write(text.getvalue().encode()))
+    atomic_write(path, lambda file: file.write(text.getvalue().encode()))
 
 
 def compare(path: Path) -> str:

@@ -18,7 +18,7 @@ BLOCK = 32  # outputs that one small matrix product filters
 
 
 def moments(x: Tensor, y: Tensor) -> Tensor:
-    """Two (C,H,W) of grey levels -> (4,C,H,W): s - 255, d, and the squares of both; s - 255 keeps sums small."""
+    """Two (C,H,W) of gray levels -> (4,C,H,W): s - 255, d, and the squares of both; s - 255 keeps sums small."""
     planes = x.new_empty(4, *x.shape)
     torch.add(x, y, out=planes[0]).sub_(255)
     torch.sub(x, y, out=planes[1])
@@ -65,7 +65,7 @@ def _widened(planes: Tensor, columns: int) -> Tensor:
 
 
 def _window_sums(planes: Tensor) -> Tensor:
-    """int32 (...,W) -> sums of 51 neighbours (...,W-50).
+    """int32 (...,W) -> sums of 51 neighbors (...,W-50).
 
     Running sums may wrap around; the sum of a window is below 2^31, so their difference is right nevertheless.
     """
@@ -76,7 +76,7 @@ def _window_sums(planes: Tensor) -> Tensor:
 
 
 def _gaussian_means(planes: Tensor) -> Tensor:
-    """float64 (...,H,W) -> weighted means of 11 neighbours along W, transposed: (...,W-10,H)."""
+    """float64 (...,H,W) -> weighted means of 11 neighbors along W, transposed: (...,W-10,H)."""
     count = planes.shape[-1] - 2 * RADIUS
     blocks = []
     for start in range(0, count, BLOCK):

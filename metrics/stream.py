@@ -14,8 +14,8 @@ from metrics.pairing import Problem, Sample
 from metrics.pixel import score_pixels
 from metrics.protocols import DataSet, Protocol
 from util.errors import UserError
-from util.photos import decode_photo, size_problem
-from util.signals import ignore_in_worker
+from util.image import decode_photo, size_problem
+from util.parallel import ignore_signals_in_worker
 
 
 class Images(NamedTuple):
@@ -119,4 +119,4 @@ def _as_it_is(batch: object) -> object:
 
 
 def _start_worker(_number: int) -> None:
-    ignore_in_worker()
+    ignore_signals_in_worker()

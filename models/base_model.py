@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from models.ahead_of_time import AheadOfTime, can_compile_ahead, check_compiler
+from models.cpu_compile import AheadOfTime, can_compile_ahead, check_compiler
 from models.published_weights import load_network, save_network
+from util.device import PRECISIONS
 from util.errors import UserError
 
 # How products of float32 matrices are computed. CUDA: TF32, as in the published training. In bf16 on a CPU only Gram
 # matrices are such products: their features come in bfloat16, so nothing is lost.
 FLOAT32_PRODUCTS = {("cuda", "fp32"): "high", ("cuda", "bf16"): "high", ("cpu", "bf16"): "medium"}
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class BaseModel(ABC):
@@ -32,7 +32,7 @@ class BaseModel(ABC):
     A training step leaves its scalar `losses` on the device, by name.
     """
 
-    picture_columns: ClassVar[tuple[str, ...]]  # titles of what `current_pictures` gives
+    visual_names: ClassVar[tuple[str, ...]]  # titles of what `get_current_visuals` gives
     losses: dict[str, Tensor]
 
     def __init__(self, opt: Namespace, device: torch.device, is_train: bool) -> None:
@@ -73,12 +73,12 @@ class BaseModel(ABC):
         """One training step on the batch of `set_input`."""
 
     @abstractmethod
-    def current_losses(self) -> dict[str, float]:
+    def get_current_losses(self) -> dict[str, float]:
         """The losses of the last step, meaned over all processes, in the log's order. Waits for the device."""
 
     @abstractmethod
-    def current_pictures(self) -> list[list[Image.Image]]:
-        """Pictures of the last step, a row a sample, in the order of `picture_columns`."""
+    def get_current_visuals(self) -> list[list[Image.Image]]:
+        """Pictures of the last step, a row a sample, in the order of `visual_names`."""
 
     def prepare(self, net: nn.Module) -> nn.Module:
         """On the device, in the chosen memory order, in the right mode."""

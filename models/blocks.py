@@ -1,7 +1,7 @@
 """Convolution blocks of the DPTN generator (section 3 of the paper; layer by layer in the README).
 
 All are pre-activation: norm, LeakyReLU(0.1), convolution. Letters: B batch, C channels, H x W positions.
-`Norm` makes a normalisation for a channel count: instance norm in the paper, batch norm by option.
+`Norm` makes a normalization for a channel count: instance norm in the paper, batch norm by option.
 """
 
 from collections.abc import Callable
@@ -84,12 +84,12 @@ class _InstanceNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, mean, scale, weight = ctx.saved_tensors
-        centred = at_least_float32(x) - mean
+        centered = at_least_float32(x) - mean
         for_bias = _rows(gradient).sum(3).sum(2).view_as(mean)  # of each sample
-        for_weight = _rows(gradient * centred).sum(3).sum(2).view_as(mean) * scale
+        for_weight = _rows(gradient * centered).sum(3).sum(2).view_as(mean) * scale
         share = 1 / x.shape[2:].numel()
         slope = once(for_weight * scale * share)
-        for_x = (gradient - once(for_bias * share) - centred * slope) * once(scale * weight)
+        for_x = (gradient - once(for_bias * share) - centered * slope) * once(scale * weight)
         return for_x.to(x.dtype), for_weight.sum(0), for_bias.sum(0)
 
 

@@ -1,6 +1,6 @@
-"""DPTN discriminator: a residual patch discriminator with spectral normalisation on every convolution.
+"""DPTN discriminator: a residual patch discriminator with spectral normalization on every convolution.
 
-It sees images only, no pose. It has no feature normalisation, and 4 layers for DeepFashion, 3 for Market-1501.
+It sees images only, no pose. It has no feature normalization, and 4 layers for DeepFashion, 3 for Market-1501.
 """
 
 import torch
@@ -20,13 +20,13 @@ class SpectralNormConv2d(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> None:
         super().__init__()
         self.stride, self.padding = stride, (kernel - 1) // 2
-        self.weight_orig = nn.Conv2d(in_channels, out_channels, kernel).weight  # torch's default initialisation
+        self.weight_orig = nn.Conv2d(in_channels, out_channels, kernel).weight  # torch's default initialization
         self.bias = nn.Parameter(torch.zeros(out_channels))
         rows, columns = self.weight_orig.flatten(1).shape
         self.register_buffer("weight_u", F.normalize(torch.randn(rows), dim=0))
         self.register_buffer("weight_v", F.normalize(torch.randn(columns), dim=0))
 
-    def normalised_weight(self, iterate: bool) -> Tensor:
+    def normalized_weight(self, iterate: bool) -> Tensor:
         matrix = self.weight_orig.flatten(1)
         with full_precision(matrix):
             if self.training and iterate:
@@ -40,7 +40,7 @@ class SpectralNormConv2d(nn.Module):
             return self.weight_orig / u.dot(matrix.mv(v))
 
     def forward(self, x: Tensor, iterate: bool = True) -> Tensor:
-        return F.conv2d(x, self.normalised_weight(iterate), self.bias, self.stride, self.padding)
+        return F.conv2d(x, self.normalized_weight(iterate), self.bias, self.stride, self.padding)
 
 
 class DiscriminatorBlock(nn.Module):

@@ -12,12 +12,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from data.keypoints import LIMBS, heat_map_factors, multiply_factors
-from models.base_model import PRECISIONS, BaseModel
+from data.keypoints import heat_map_factors, multiply_factors
+from models.base_model import BaseModel
 from models.losses import GAN_MODES, GANLoss, content_and_style, gradient_penalty, load_vgg19, mean_absolute
-from models.networks import INITIALISERS, NORMS, define_D, define_G, initialise, linear_decay
+from models.networks import INITIALIZERS, NORMS, define_D, define_G, initialize, linear_decay
 from util import distributed
 from util.arguments import count, number, positive_int, weight
+from util.device import PRECISIONS
 from util.draw_pose import draw_skeleton
 from util.image import to_pil, to_uint8, to_unit
 
@@ -39,7 +40,7 @@ class Part(NamedTuple):
 
 class DPTNModel(BaseModel):
     loss_names = LOSS_NAMES  # a model built on this one may add its own
-    picture_columns = (
+    visual_names = (
         "source photo",
         "source skeleton",
         "target photo",
@@ -51,7 +52,7 @@ class DPTNModel(BaseModel):
     @staticmethod
     def modify_commandline_options(parser: ArgumentParser, is_train: bool) -> None:
         size = parser.add_argument_group("DPTN: networks")
-        size.add_argument("--norm", choices=list(NORMS), default="instance", help="normalisation of the generator")
+        size.add_argument("--norm", choices=list(NORMS), default="instance", help="normalization of the generator")
         size.add_argument("--ngf", type=positive_int, default=64, help="width of the generator's first block")
         size.add_argument("--layers_g", type=positive_int, default=3, help="down (and up) blocks of the generator")
         size.add_argument("--num_blocks", type=count, default=3, help="residual blocks of the encoder")
@@ -67,7 +68,7 @@ class DPTNModel(BaseModel):
         )  # fmt: skip
         size.add_argument(
             "--init_type",
-            choices=list(INITIALISERS),
+            choices=list(INITIALIZERS),
             default="orthogonal",
             help="first weights of the generator",
         )
@@ -104,7 +105,7 @@ class DPTNModel(BaseModel):
         super().__init__(opt, device, is_train)
         net_G = define_G(opt)
         if is_train:
-            initialise(net_G, opt.init_type)
+            initialize(net_G, opt.init_type)
         self.net_G = self.nets["G"] = self.prepare(net_G)
         self.run_G = self.compiled(self.generate)
         if not is_train:
@@ -245,13 +246,13 @@ class DPTNModel(BaseModel):
         if self.opt.norm == "batch":
             distributed.average_statistics(self.nets[name])
 
-    def current_losses(self) -> dict[str, float]:
+    def get_current_losses(self) -> dict[str, float]:
         """The weighted losses of the last step, meaned over all processes, in the log's order. Waits for the device."""
         values = distributed.mean(torch.stack([self.losses[name] for name in self.loss_names]))
         return dict(zip(self.loss_names, values.tolist()))
 
-    def current_pictures(self, most: int = 4) -> list[list[Image.Image]]:
-        """`picture_columns` of the first samples of the last step, a row a sample."""
+    def get_current_visuals(self, most: int = 4) -> list[list[Image.Image]]:
+        """`visual_names` of the first samples of the last step, a row a sample."""
         part = self.parts[-1]
         size = part.source_image.shape[-2:]
 
@@ -259,7 +260,7 @@ class DPTNModel(BaseModel):
             return [to_pil(image) for image in to_uint8(images[:most].detach())]
 
         def skeletons(keypoints: Tensor) -> list[Image.Image]:
-            return [draw_skeleton(joints, size, LIMBS) for joints in keypoints[:most].tolist()]
+            return [draw_skeleton(joints, size) for joints in keypoints[:most].tolist()]
 
         columns = (
             photos(part.source_image), skeletons(part.source_keypoints),

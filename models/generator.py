@@ -11,10 +11,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from data.keypoints import NUM_JOINTS
 from models.blocks import DownBlock, FirstDownBlock, Norm, OutputBlock, ResidualBlock, UpBlock
 from models.pose_transformer import PoseTransformerModule
-
-POSE_CHANNELS = 18  # one heat map a joint
 
 
 class Encoder(nn.Module):
@@ -59,7 +58,7 @@ class Generator(nn.Module):
         super().__init__()
         widths = [ngf * 2**i for i in range(layers)]
         self.separate_branches = separate_branches
-        self.encoder = Encoder(3 + 2 * POSE_CHANNELS, widths, num_blocks, norm)
+        self.encoder = Encoder(3 + 2 * NUM_JOINTS, widths, num_blocks, norm)
         self.source_encoder = Encoder(3, widths, 0, norm)
         self.ptm = PoseTransformerModule(widths[-1], heads, num_cabs, num_ttbs, token_norm)
         self.decoder = Decoder([*reversed(widths), ngf], norm)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
 from models.blocks import at_least_float32, full_precision, leaky_relu
-from util.pretrained import Published, load_pretrained
+from util.pretrained import PretrainedWeights, load_pretrained
 
 Loss = Callable[[Tensor], Tensor]
 
@@ -91,7 +91,7 @@ class _Maximum(torch.autograd.Function):
 
 
 class VGG19Features(nn.Module):
-    """Frozen VGG19 up to relu5_2, fed [-1, 1] images **without** ImageNet normalisation, as published."""
+    """Frozen VGG19 up to relu5_2, fed [-1, 1] images **without** ImageNet normalization, as published."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -159,6 +159,6 @@ def load_vgg19(source: str) -> VGG19Features:
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
                 nn.init.zeros_(module.bias)
         return vgg
-    imagenet = Published("VGG19", "torchvision", "imagenet", VGG19_Weights.IMAGENET1K_V1.url)
+    imagenet = PretrainedWeights("VGG19", "torchvision", "imagenet", VGG19_Weights.IMAGENET1K_V1.url)
     load_pretrained(vgg, source, imagenet, "--vgg_weights", ", or --vgg_weights random for a trial")
     return vgg

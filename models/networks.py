@@ -19,7 +19,7 @@ NORMS: dict[str, tuple[Norm, Norm]] = {
 }
 
 INIT_GAIN = 0.02
-INITIALISERS: dict[str, Callable[[Tensor], Tensor]] = {
+INITIALIZERS: dict[str, Callable[[Tensor], Tensor]] = {
     "orthogonal": partial(nn.init.orthogonal_, gain=INIT_GAIN),
     "normal": partial(nn.init.normal_, std=INIT_GAIN),
     "xavier": partial(nn.init.xavier_normal_, gain=INIT_GAIN),
@@ -27,14 +27,14 @@ INITIALISERS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def initialise(net: nn.Module, init_type: str) -> None:
+def initialize(net: nn.Module, init_type: str) -> None:
     """Weights of every convolution and linear layer by `init_type`, their biases 0, norms as torch makes them.
 
     The fused attention input projections stay Xavier-uniform, as published.
     """
     for name, module in net.named_modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear) and not name.endswith("in_proj"):
-            INITIALISERS[init_type](module.weight)
+            INITIALIZERS[init_type](module.weight)
             nn.init.zeros_(module.bias)
 
 
@@ -49,7 +49,7 @@ def define_G(opt: Namespace) -> Generator:
 def define_D(opt: Namespace) -> Discriminator:
     """PyTorch's default convolution weights and zero biases, whatever `--init_type` says.
 
-    On purpose: the published training ran its initialiser on a stale copy of the spectrally normalised weights,
+    On purpose: the published training ran its initializer on a stale copy of the spectrally normalized weights,
     so the discriminator behind the paper's numbers kept the defaults.
     """
     return Discriminator(opt.ndf, opt.dis_layers)

@@ -1,7 +1,7 @@
 """Pose Transformer Module, PTM (section 3.2 of the paper).
 
 Context Augment Blocks (CAB) refine the source-to-source features into a memory; Texture Transfer Blocks
-(TTB) let the source-to-target features look their texture up in it. Every normalisation is **instance norm
+(TTB) let the source-to-target features look their texture up in it. Every normalization is **instance norm
 over the tokens** (per channel), not layer norm, and every TTB takes its values from the source encoder.
 
 Letters: B batch, N = h*w tokens in row-major order, d channels.
@@ -50,7 +50,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 class TokenNorm(nn.Module):
-    """Per-channel normalisation of (B,N,d) tokens by a norm made for (B,d,N)."""
+    """Per-channel normalization of (B,N,d) tokens by a norm made for (B,d,N)."""
 
     def __init__(self, dim: int, norm: Norm) -> None:
         super().__init__()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from util.checkpoint import load_tensors, save_file
-from util.errors import UserError, summarise
+from util.errors import UserError, summarize
 
 
 def _same(ours: str, published: str, parts: dict[str, str]) -> dict[str, str]:
@@ -129,7 +129,7 @@ def load_network(net: nn.Module, path: str | Path, what: str) -> None:
             state[key] = found[0]
     problems += [f"unexpected key {key} {tuple(tensor.shape)}" for key, tensor in given.items()]
     if problems:
-        raise UserError(f"{path}: does not fit this {what} (check --norm and the size flags):\n{summarise(problems)}")
+        raise UserError(f"{path}: does not fit this {what} (check --norm and the size flags):\n{summarize(problems)}")
     net.load_state_dict(state)
 
 

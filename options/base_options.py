@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from data import dataset_names, find_dataset
 from models import find_model, model_names
-from models.base_model import PRECISIONS
 from util.arguments import count, number, positive_int
+from util.device import PRECISIONS
 
 _Group = argparse._ArgumentGroup
 

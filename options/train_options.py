@@ -13,10 +13,10 @@ from util.arguments import count, number, positive_int
 from util.errors import UserError
 
 # Where a run is and runs, and for how long: never taken from its checkpoint.
-OF_THIS_START = ("name", "checkpoints_dir", "gpu_ids", "max_minutes")
+PER_LAUNCH_OPTIONS = ("name", "checkpoints_dir", "gpu_ids", "max_minutes")
 # What does not shape the model, its data or its training. Everything else comes from the checkpoint.
-MAY_CHANGE = {
-    *OF_THIS_START, "accumulate", "cache_images", "compile", "continue_train", "dataroot", "display_env",
+RESUME_MAY_CHANGE = {
+    *PER_LAUNCH_OPTIONS, "accumulate", "cache_images", "compile", "continue_train", "dataroot", "display_env",
     "display_freq", "display_id", "display_port", "display_server", "nThreads", "niter", "niter_decay", "print_freq",
     "save_by_iter", "save_epoch_freq", "save_latest_freq", "tf_log",
 }  # fmt: skip
@@ -47,7 +47,7 @@ class TrainOptions(BaseOptions):
         train.add_argument("--beta1", type=number(float, 0, 0.9999), default=0.5, help="Adam's first momentum")
         train.add_argument(
             "--load_pretrain", metavar="DIR",
-            help="start from latest_net_G.pth and, if there, latest_net_D.pth in DIR, with fresh optimisers",
+            help="start from latest_net_G.pth and, if there, latest_net_D.pth in DIR, with fresh optimizers",
         )  # fmt: skip
 
         train.add_argument(
@@ -123,7 +123,7 @@ class TrainOptions(BaseOptions):
         conflicts = [
             f"--{name}: {value} on the command line, {stored[name]} in the checkpoint"
             for name, value in given.items()
-            if name not in MAY_CHANGE
+            if name not in RESUME_MAY_CHANGE
             and name in stored
             and value != stored[name]
             and not moved_file(name, value, stored)
@@ -134,7 +134,7 @@ class TrainOptions(BaseOptions):
                 "--continue_train goes on with the options of the checkpoint. Leave these flags out, or start another "
                 f"run with another --name:\n  {listed}"
             )
-        parser.set_defaults(**{**stored, **{name: getattr(opt, name) for name in OF_THIS_START}})
+        parser.set_defaults(**{**stored, **{name: getattr(opt, name) for name in PER_LAUNCH_OPTIONS}})
         self.resuming = True
         return self.finish(parser, parser.parse_args(argv))
 

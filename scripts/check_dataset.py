@@ -27,14 +27,13 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data import dataset_names, find_dataset
-from data.pairs import Pair, photo_names, read_columns, read_keypoints, read_pairs
+from data.pairs import PHASES, Pair, read_columns, read_keypoints, read_pairs
 from data.pose_pair_dataset import PosePairDataset
 from util.arguments import positive_int
-from util.errors import UserError, run_main, summarise
+from util.errors import UserError, run_main, summarize
+from util.image import is_photo, photo_names, photo_problem, read_list
 from util.parallel import available_cores, map_in_processes
-from util.photos import is_photo, photo_problem, read_list
 
-PHASES = ("train", "test")
 SEVERITIES = ("note", "warning", "error")  # by exit status
 FEW_OUTSIDE = 0.01  # of the joints; DeepFashion's test split has 19 in 46,982
 
@@ -47,7 +46,7 @@ class Report:
 
     def add(self, severity: str, text: str, names: Iterable[str] = ()) -> None:
         names = list(names)
-        self.entries.append((severity, f"{text}:\n{summarise(names, self.shown)}" if names else text))
+        self.entries.append((severity, f"{text}:\n{summarize(names, self.shown)}" if names else text))
 
     def exit_status(self) -> int:
         return max((SEVERITIES.index(severity) for severity, _ in self.entries), default=0)

@@ -24,9 +24,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from poses.formats import CHOICES, FORMATS, Photos, choose, read_people, write_poses
+from inference.formats import CHOICES, FORMATS, Photos, choose, read_people, write_poses
 from util.arguments import positive_int
-from util.errors import UserError, run_main, summarise
+from util.errors import UserError, run_main, summarize
 
 
 def main() -> None:
@@ -60,9 +60,9 @@ def main() -> None:
     if not args.photos and found.format not in ("patn", "coco"):
         print("their names are supposed to end in .jpg; --photos DIR gives them as they are")
     if several:
-        print(f"{len(several)} of them with several people, of whom the {args.people} was taken:\n{summarise(several)}")
+        print(f"{len(several)} of them with several people, of whom the {args.people} was taken:\n{summarize(several)}")
     if nobody:
-        print(f"{len(nobody)} of them without anybody, written as such:\n{summarise(nobody)}")
+        print(f"{len(nobody)} of them without anybody, written as such:\n{summarize(nobody)}")
     print(f"written to {args.out} ({to})")
 
 

@@ -23,7 +23,7 @@ say "2/5 drawing 130 people in 8 poses each into $data" "a minute"
 $python -m data.synthetic --dataset_mode market --identities 120 --out "$data"
 
 # bf16 where the processor multiplies it fast
-precision=$($python -c 'from util.distributed import select_device, fast_bf16
+precision=$($python -c 'from util.device import select_device, fast_bf16
 print("bf16" if fast_bf16(select_device(None)) else "fp32")')
 common=(--name="$name" --dataset_mode=market --dataroot="$data" --precision="$precision")
 

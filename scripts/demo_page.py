@@ -14,7 +14,7 @@ from dominate import tags
 
 from metrics.report import as_table, compared_rows, read_records
 from util.errors import UserError, run_main
-from util.files import write_whole
+from util.files import atomic_write
 from util.html import new_page
 from util.results import COLUMNS, STYLE
 
@@ -43,7 +43,7 @@ def main() -> None:
     if not strips:
         raise UserError(f"{args.results}/strips: empty; run test.py first")
     page = args.results / "demo.html"
-    write_whole(page, lambda file: file.write(render(rows, strips[:: -(-len(strips) // SHOWN)], args).encode()))
+    atomic_write(page, lambda file: file.write(render(rows, strips[:: -(-len(strips) // SHOWN)], args).encode()))
     print(f"\n{as_table(rows)}\n\npage: {page}")
 
 

@@ -24,17 +24,15 @@ from PIL import Image, ImageOps
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from data.keypoints import LIMBS
-from data.pairs import photo_names, write_keypoints
-from poses.estimators import ESTIMATORS, load_estimator
+from data.pairs import write_keypoints
+from inference.estimators import ESTIMATORS, load_estimator
 from util.arguments import positive_int
-from util.distributed import describe_device, select_device
+from util.device import describe_device, select_device
 from util.draw_pose import draw_skeleton
-from util.errors import UserError, run_main, summarise
-from util.files import sha256, write_whole
-from util.image import contact_sheet, image_path, save_image
+from util.errors import UserError, run_main, summarize
+from util.files import atomic_write, sha256
+from util.image import contact_sheet, decode_photo, image_path, is_photo, photo_names, save_image
 from util.parallel import available_cores, map_in_processes
-from util.photos import decode_photo, is_photo
 
 CHUNK = 4  # photos that a process takes at a time: one takes seconds on a CPU
 SHEET = (8, 12)  # rows, columns; of more photos, as many are chosen at equal distances
@@ -98,7 +96,7 @@ def photos_below(folder: Path) -> list[str]:
     if not names:
         raise UserError(f"{folder}: no photos in it (.jpg, .jpeg or .png)")
     if bad := [name for name in names if set(name) & set(':"') or name != name.strip() or not name.isprintable()]:
-        problems = summarise([ascii(name) for name in bad])
+        problems = summarize([ascii(name) for name in bad])
         raise UserError(f"{folder}: names that a keypoints csv cannot hold; rename these photos:\n{problems}")
     return names
 
@@ -116,7 +114,7 @@ def draw_sheet(folder: Path, rows: Mapping[str, Row]) -> Image.Image:
 def _cell(photo: Image.Image, keypoints: np.ndarray) -> Image.Image:
     large = ImageOps.contain(photo, CELL[::-1])
     scaled = keypoints * (large.height / photo.height, large.width / photo.width)
-    return ImageOps.pad(draw_skeleton(scaled, large.size[::-1], LIMBS, large), CELL[::-1], color="white")
+    return ImageOps.pad(draw_skeleton(scaled, large.size[::-1], large), CELL[::-1], color="white")
 
 
 def main() -> None:
@@ -161,7 +159,7 @@ def main() -> None:
     print(f"{len(todo)} photos with {args.estimator} on {describe_device(device)}", flush=True)
 
     start = b"".join((line(settings), *(row_line(name, row) for name, row in rows.items())))
-    write_whole(kept, lambda file: file.write(start))
+    atomic_write(kept, lambda file: file.write(start))
     problems = []
     find = partial(find_row, folder=args.folder, estimator=(args.estimator, weights, device))
     workers = args.workers if device.type == "cpu" else 1
@@ -176,7 +174,7 @@ def main() -> None:
     if problems:
         raise UserError(
             f"{len(problems)} photos cannot be used; mend or remove them and give the same command again, "
-            f"which keeps what was found in the others:\n{summarise(problems)}"
+            f"which keeps what was found in the others:\n{summarize(problems)}"
         )
 
     rows = {name: rows[name] for name in names}

@@ -10,12 +10,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from inference.transfer_options import TransferOptions
 from metrics.options import make_parser
 from options.test_options import TestOptions
 from options.train_options import TrainOptions
-from options.transfer_options import TransferOptions
 from util.errors import UserError, run_main
-from util.files import write_whole
+from util.files import atomic_write
 
 PAGE = Path(__file__).resolve().parent.parent / "docs/options.md"
 TITLE = """# Options
@@ -66,7 +66,7 @@ def main() -> None:
         if not PAGE.exists() or PAGE.read_text(encoding="utf-8") != text():
             raise UserError(f"{PAGE}: stale; run scripts/list_options.py")
     else:
-        write_whole(PAGE, lambda file: file.write(text().encode()))
+        atomic_write(PAGE, lambda file: file.write(text().encode()))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data import dataset_names, find_dataset
-from data.pairs import TORSO, identity_pairs, read_columns, read_keypoints, write_pairs
+from data.keypoints import TORSO
+from data.pairs import identity_pairs, read_columns, read_keypoints, write_pairs
 from util.arguments import number, positive_int
 from util.errors import UserError, run_main
 

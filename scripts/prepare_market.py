@@ -25,10 +25,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data.market_dataset import MarketDataset
 from util.arguments import positive_int
-from util.errors import UserError, run_main, summarise
-from util.files import write_whole
+from util.errors import UserError, run_main, summarize
+from util.files import atomic_write
+from util.image import is_photo, photo_problem
 from util.parallel import available_cores, map_in_processes
-from util.photos import is_photo, photo_problem
 
 FOLDERS = {"train": "bounding_box_train", "test": "bounding_box_test"}
 
@@ -66,7 +66,7 @@ def copy(raw: Path, stored: Path) -> None:
     for photo in tqdm(photos_in(raw), desc=raw.name, unit="photo", disable=None):
         target = stored / photo.name
         if not target.exists():
-            write_whole(target, lambda file, photo=photo: file.write(photo.read_bytes()))
+            atomic_write(target, lambda file, photo=photo: file.write(photo.read_bytes()))
 
 
 MODES = {"link": link, "copy": copy, "rename": rename}
@@ -117,7 +117,7 @@ def main() -> None:
     for phase in FOLDERS:
         problems += check(args.dataroot / phase, MarketDataset.published[phase][0], args.workers)
     if problems:
-        print(f"problems:\n{summarise(problems)}")
+        print(f"problems:\n{summarize(problems)}")
         sys.exit(1)
     print("photos: all there, all of 64 x 128 pixels (width x height)")
 

@@ -22,17 +22,16 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data import find_dataset
-from data.keypoints import LIMBS
 from data.pairs import photo_stem
-from models.transfer import PoseTransfer
-from options.transfer_options import TransferOptions
-from poses import sources
-from poses.advice import Advice
-from poses.estimators import ESTIMATORS, Estimator, load_estimator
-from poses.frames import WRITERS, write_animation
-from poses.framing import crop, to_frame
-from poses.tracks import flicker, interpolate
-from util.distributed import describe_device, select_device
+from inference import sources
+from inference.advice import Advice
+from inference.estimators import ESTIMATORS, Estimator, load_estimator
+from inference.framing import crop, to_frame
+from inference.pose_transfer import PoseTransfer
+from inference.tracks import flicker, interpolate
+from inference.transfer_options import TransferOptions
+from inference.video import WRITERS, write_animation
+from util.device import describe_device, select_device
 from util.draw_pose import draw_skeleton
 from util.errors import UserError, run_main
 from util.image import contact_sheet, save_image, stretch, to_pil
@@ -209,9 +208,9 @@ def sheet(drawn: Drawn, rows: int) -> Image.Image:
     size = (drawn.photo.height, drawn.photo.width)
     last = len(drawn.images) - 1
     chosen = np.linspace(0, last, min(rows, last + 1)).round().astype(int)
-    source = [drawn.photo, draw_skeleton(drawn.source, size, LIMBS)]
+    source = [drawn.photo, draw_skeleton(drawn.source, size)]
     return contact_sheet(
-        [[*source, draw_skeleton(drawn.targets[row], size, LIMBS), to_pil(drawn.images[row])] for row in chosen]
+        [[*source, draw_skeleton(drawn.targets[row], size), to_pil(drawn.images[row])] for row in chosen]
     )
 
 

@@ -4,7 +4,7 @@ value = RandomState(crc32(name) + seed).standard_normal(shape), scaled by the te
   weight_u / weight_v (spectral norm)      unit vector
   running_var                              1 + 0.1*|n|
   running_mean, any 1-d bias               0.1*n
-  any 1-d weight (normalisation scale)     1 + 0.1*n
+  any 1-d weight (normalization scale)     1 + 0.1*n
   everything else                          n * sqrt(2 / fan_in),   fan_in = prod(shape[1:])
   num_batches_tracked                      0
 """

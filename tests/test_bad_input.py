@@ -11,7 +11,7 @@ from data.pairs import read_keypoints, read_pairs, write_pairs
 from scripts import check_dataset
 from tests.conftest import train_flags
 from util.errors import UserError
-from util.photos import decode_photo
+from util.image import decode_photo
 
 LIST = str(list(range(18)))
 HEADER = "name:keypoints_y:keypoints_x"

@@ -16,7 +16,7 @@ from models.dptn_model import DPTNModel
 from options.train_options import moved_file
 from tests.conftest import REPOSITORY, losses_logged, train_flags
 from util import distributed
-from util.training_state import load_state
+from util.checkpoint import load_state
 
 FLAGS = ["--batchSize=2", "--print_freq=2", "--niter=1", "--niter_decay=2"]  # 4 steps an epoch, 3 epochs
 

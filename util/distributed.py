@@ -1,13 +1,10 @@
-"""Which device to use, and everything that depends on this being one of several processes (torchrun).
+"""Everything that depends on this being one of several processes (torchrun).
 
 Every process holds the same weights and takes its share of each batch; gradients are averaged. Process 0 prints and
 writes. All functions also work, and do nothing, in a single process.
 """
 
 import os
-import shlex
-import sys
-import time
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 
@@ -15,8 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from util.device import select_device
 from util.errors import UserError
-from util.memory import keep_freed_memory
 
 _control: dist.ProcessGroup | None = None  # a group on the CPU, so that small messages never wait for a GPU
 
@@ -59,68 +56,6 @@ def finish() -> None:
     """Leave the group. Only where all processes arrive: a failed one just ends, and torchrun ends the others."""
     if dist.is_initialized():
         dist.destroy_process_group()
-
-
-def select_device(gpu_ids: str | None, local_rank: int = 0, local_processes: int = 1) -> torch.device:
-    """The device of `--gpu_ids` for process `local_rank` of `local_processes` on this machine.
-
-    None = CUDA, else Apple's MPS, else CPU; '-1' = CPU; '0' = CUDA device 0; '0,1' = one GPU a process of torchrun.
-    """
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if gpu_ids is None:
-        if not count:
-            mps = torch.backends.mps.is_available() and processes() == 1
-            return torch.device("mps") if mps else _cpu()
-        ids = list(range(count)) if local_processes > 1 else [0]
-    else:
-        try:
-            ids = [int(part) for part in gpu_ids.split(",")]
-        except ValueError as error:
-            raise UserError(f"--gpu_ids {gpu_ids}: expected GPU numbers such as 0, or -1 for the CPU") from error
-        if ids == [-1]:
-            return _cpu()
-        if any(not 0 <= number < count for number in ids):
-            raise UserError(
-                f"--gpu_ids {gpu_ids}: this machine has {count or 'no'} CUDA GPU{'s' if count != 1 else ''}"
-                f"{f' (0 to {count - 1})' if count else ''}. Use --gpu_ids -1 for the CPU, or leave the flag out."
-            )
-    if local_processes == 1 and len(ids) > 1:
-        command = shlex.join(["torchrun", f"--nproc_per_node={len(ids)}", *sys.argv])
-        raise UserError(f"--gpu_ids {gpu_ids}: one process uses one GPU. For several, run:\n  {command}")
-    if local_processes > len(ids):
-        raise UserError(f"torchrun started {local_processes} processes here, but there are {len(ids)} GPUs for them")
-    return torch.device("cuda", ids[local_rank])
-
-
-def _cpu() -> torch.device:
-    keep_freed_memory()
-    return torch.device("cpu")
-
-
-def fast_bf16(device: torch.device, size: int = 1024, repeats: int = 5) -> bool:
-    """Whether bf16 is worth it: a matrix product in it is at least 1.3 times as fast as in fp32, measured here."""
-    if device.type == "mps":
-        return False  # models compute in fp32 there
-    seconds = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        a = torch.ones(size, size, device=device, dtype=dtype)
-        times = []
-        for _ in range(repeats + 1):  # the first is for starting up
-            start = time.perf_counter()
-            (a @ a)[0, 0].item()  # waits for the device
-            times.append(time.perf_counter() - start)
-        seconds[dtype] = min(times[1:])
-    return seconds[torch.float32] > 1.3 * seconds[torch.bfloat16]
-
-
-def describe_device(device: torch.device) -> str:
-    """For people: 'cuda:0 (NVIDIA A100-SXM4-40GB)' or 'cpu (2 threads)', and how many processes."""
-    name = str(device)
-    if device.type == "cuda":
-        name += f" ({torch.cuda.get_device_name(device)})"
-    elif device.type == "cpu":
-        name += f" ({torch.get_num_threads()} threads)"
-    return name if processes() == 1 else f"{name}, one of {processes()} processes"
 
 
 def broadcast_weights(nets: Iterable[nn.Module]) -> None:

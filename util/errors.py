@@ -8,7 +8,7 @@ class UserError(Exception):
     """Bad input. The message says what is wrong, where, and what to do."""
 
 
-def summarise(problems: Sequence[str], shown: int = 10) -> str:
+def summarize(problems: Sequence[str], shown: int = 10) -> str:
     """The first `shown` problems, one an indented line, and how many more there are."""
     lines = [f"  {problem}" for problem in problems[:shown]]
     if len(problems) > shown:

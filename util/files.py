@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -10,7 +11,7 @@ from typing import BinaryIO
 from util.errors import UserError
 
 
-def write_whole(path: str | Path, write: Callable[[BinaryIO], object], flush: bool = False) -> None:
+def atomic_write(path: str | Path, write: Callable[[BinaryIO], object], flush: bool = False) -> None:
     """`write` to a temporary file beside `path`, then put it in its place in one step.
 
     Whatever happens, `path` holds either the old content or the new; with `flush` also after a power cut. A failed
@@ -38,3 +39,8 @@ def write_whole(path: str | Path, write: Callable[[BinaryIO], object], flush: bo
 def sha256(path: str | Path) -> str:
     """Of a file's bytes, in hexadecimal."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def natural_sort_key(name: str) -> list[tuple[str, int]]:
+    """A key that sorts frame2 before frame10."""
+    return [(text.lower(), int(digits or -1)) for text, digits in re.findall(r"(\D+|^)(\d*)", name)]

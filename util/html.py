@@ -7,7 +7,7 @@ from pathlib import Path
 import dominate
 from dominate import svg, tags
 
-from util.files import write_whole
+from util.files import atomic_write
 
 STYLE = """
 body { font-family: system-ui, sans-serif; margin: 1rem auto; max-width: 75rem; padding: 0 1rem; color: #222; }
@@ -70,4 +70,4 @@ def write_training_page(
                     for column in columns:
                         tags.span(column)
                 tags.img(src=sheet.relative_to(path.parent).as_posix(), alt=sheet.stem, loading="lazy")
-    write_whole(path, lambda file: file.write(page.render().encode()))
+    atomic_write(path, lambda file: file.write(page.render().encode()))

@@ -1,12 +1,15 @@
 """The same work on many files: several processes, a progress bar, and a clean stop at Ctrl-C."""
 
+import contextlib
 import multiprocessing
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -56,3 +59,28 @@ def _end_with_parent() -> None:
     """A killed main process cannot tell its workers, which would wait for work for ever."""
     multiprocessing.parent_process().join()
     os._exit(1)
+
+
+def ignore_signals_in_worker() -> None:
+    """In a loader's process: a Ctrl-C reaches the whole process group, and the main process decides when to end."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def available_shared_memory() -> int | None:
+    """Bytes that could be put into memory shared by processes, None where the system does not tell (not Linux).
+
+    The least of what the kernel calls available, what the container's limit leaves, and what /dev/shm holds.
+    """
+    try:
+        meminfo = Path("/proc/meminfo").read_text()
+        limits = [int(line.split()[1]) * 1024 for line in meminfo.splitlines() if line.startswith("MemAvailable:")]
+        limits.append(shutil.disk_usage("/dev/shm").free)
+    except (OSError, ValueError):
+        return None
+    group = Path("/sys/fs/cgroup")
+    with contextlib.suppress(OSError, ValueError, KeyError):  # no such limit ("max"), or another kind of container
+        left = int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
+        facts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        limits.append(left + int(facts["active_file"]) + int(facts["inactive_file"]))  # files kept in case of need
+    return max(0, min(limits))

@@ -11,7 +11,7 @@ from util.checkpoint import load_tensors
 from util.errors import UserError
 
 
-class Published(NamedTuple):
+class PretrainedWeights(NamedTuple):
     """Weights that somebody publishes: `library` fetches them from `url` where a flag says `keyword`."""
 
     what: str
@@ -20,7 +20,7 @@ class Published(NamedTuple):
     url: str
 
 
-def load_pretrained(net: nn.Module, source: str, published: Published, flag: str, otherwise: str = "") -> None:
+def load_pretrained(net: nn.Module, source: str, published: PretrainedWeights, flag: str, otherwise: str = "") -> None:
     """Fill `net` by the value of `flag`: the keyword of `published`, or the path of a state dict with the same keys.
 
     Keys that `net` does not have are left out. UserError where a download fails (naming the file and, with

@@ -21,7 +21,7 @@ from PIL import Image
 
 from util.draw_pose import draw_skeleton
 from util.errors import UserError
-from util.files import write_whole
+from util.files import atomic_write
 from util.html import new_page
 from util.image import contact_sheet, save_image
 
@@ -43,7 +43,7 @@ class Results:
         if carry_on:
             self._check_same(record, run)
         else:
-            write_whole(record, lambda file: file.write(json.dumps(run, indent=1).encode()))
+            atomic_write(record, lambda file: file.write(json.dumps(run, indent=1).encode()))
         self._started = record.stat().st_mtime_ns
 
     @staticmethod
@@ -74,26 +74,28 @@ class Results:
         if kind is None:
             self._collect(0)
 
-    def add(self, name: str, generated: Image.Image, photos: Sequence[Image.Image], keypoints: Sequence[np.ndarray],
-            limbs: Sequence[tuple[int, int]]) -> None:  # fmt: skip
+    def add(
+        self, name: str, generated: Image.Image, photos: Sequence[Image.Image], keypoints: Sequence[np.ndarray]
+    ) -> None:
         """Write one result; `photos` and `keypoints` (18,2) of source and target are at the network's resolution.
 
         Waits while many are unfinished, so memory stays small. Raises UserError for one that could not be written.
         """
-        self._waiting.append(self._pool.submit(self._write, name, generated, photos, keypoints, limbs))
+        self._waiting.append(self._pool.submit(self._write, name, generated, photos, keypoints))
         self._collect(16 * self._threads)
 
     def _collect(self, most: int) -> None:
         while len(self._waiting) > most or (self._waiting and self._waiting[0].done()):
             self._waiting.popleft().result()
 
-    def _write(self, name: str, generated: Image.Image, photos: Sequence[Image.Image], keypoints: Sequence[np.ndarray],
-               limbs: Sequence[tuple[int, int]]) -> None:  # fmt: skip
+    def _write(
+        self, name: str, generated: Image.Image, photos: Sequence[Image.Image], keypoints: Sequence[np.ndarray]
+    ) -> None:
         result, strip = self._paths(name)
         size = (round(STRIP_HEIGHT * generated.width / generated.height), STRIP_HEIGHT)
         source, target, drawn = (_thumbnail(picture, size) for picture in (*photos, generated))
         scale = np.array([size[1] / photos[0].height, size[0] / photos[0].width])
-        skeletons = [draw_skeleton(joints * scale, size[::-1], limbs) for joints in keypoints]
+        skeletons = [draw_skeleton(joints * scale, size[::-1]) for joints in keypoints]
         save_image(contact_sheet([[source, *skeletons, drawn, target]]), strip)
         save_image(generated, result)  # last: a result has its strip
 
@@ -101,7 +103,7 @@ class Results:
         """index.html for (source, target, result) names; those whose result is not there are left out."""
         page = self.folder / "index.html"
         rows = [row for row in names if self.has(row[2])]
-        write_whole(page, lambda file: file.write(_page(title, rows).encode()))
+        atomic_write(page, lambda file: file.write(_page(title, rows).encode()))
         return page
 
 

@@ -1,0 +1,361 @@
+"""Drawn people: a data set for everyone, without a download, in exactly the layout of the real ones.
+
+    python -m data.synthetic --dataset_mode market --out dataset/demo_market
+    python -m data.synthetic --dataset_mode fashion --out dataset/demo_fashion --sheet people.png
+
+Each identity keeps its body, skin, hair, clothes and background in all its poses; training and test identities are
+disjoint. Poses and views (front, side, back and between) are drawn at a higher resolution and scaled down, so the
+joints are known exactly: a keypoint is the pixel that its joint falls into, -1 where the joint lies outside the photo
+or behind the body. The same flags give the same files, whatever the number of processes.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+from data import find_dataset
+from data.pairs import PHASES, identity_pairs, read_keypoints, write_keypoints, write_pairs
+from data.pose_pair_dataset import PosePairDataset
+from data.synthetic.body import (
+    CLOTH_PATTERNS,
+    HAIR_STYLES,
+    NECK,
+    Cloth,
+    Person,
+    Posture,
+    body_surfaces,
+    pose,
+    render,
+    visible_keypoints,
+)
+from util.arguments import count, number, positive_int
+from util.draw_pose import draw_skeleton
+from util.errors import UserError, run_main
+from util.files import atomic_write
+from util.image import contact_sheet, decode_photo, image_path, save_image
+from util.parallel import available_cores, map_in_processes
+
+JPEG_QUALITY = 95
+VERSION = 1  # of the drawing: raise it when the same seed gives other pictures
+SETTINGS_FILE = "synthetic.json"
+SKINS = ((0.98, 0.82, 0.72), (0.93, 0.74, 0.6), (0.82, 0.62, 0.47), (0.66, 0.46, 0.33), (0.46, 0.3, 0.21))
+HAIRS = (
+    (0.1, 0.08, 0.07),
+    (0.25, 0.16, 0.1),
+    (0.45, 0.3, 0.17),
+    (0.8, 0.64, 0.36),
+    (0.55, 0.24, 0.12),
+    (0.62, 0.6, 0.58),
+)
+
+
+class Photo(NamedTuple):
+    """One picture (H,W,3) uint8 and its keypoints (18,2) of (y, x) whole pixels, NaN = missing."""
+
+    name: str
+    pixels: np.ndarray
+    keypoints: np.ndarray
+
+
+def random_color(random: np.random.Generator) -> np.ndarray:
+    """A color of clothes, 0..1: a bright one, or sometimes black, gray or white."""
+    if random.random() < 0.2:
+        return np.full(3, random.choice([0.12, 0.3, 0.9])) + random.normal(0, 0.02, 3)
+    hue, saturation, value = random.random(), random.uniform(0.55, 1), random.uniform(0.45, 0.95)
+    return np.clip(value * (1 - saturation * (0.5 + 0.5 * np.cos(2 * np.pi * (hue + np.array([0, 1, 2]) / 3)))), 0, 1)
+
+
+def random_cloth(random: np.random.Generator, plain: float) -> Cloth:
+    """`plain`: the probability of a cloth without a pattern."""
+    pattern = "plain" if random.random() < plain else random.choice([p for p in CLOTH_PATTERNS if p != "plain"])
+    first = random_color(random)
+    second = random_color(random)
+    while np.abs(first - second).sum() < 0.7:  # a pattern that can be seen
+        second = random_color(random)
+    size = random.uniform(0.05, 0.12)
+    return Cloth(str(pattern), np.clip([first, second, (first + second) / 2], 0, 1), size)
+
+
+def random_person(random: np.random.Generator) -> Person:
+    skirt = random.uniform(0.32, 0.75) if random.random() < 0.28 else 0.0
+    top = random_cloth(random, plain=0.4)
+    dress = skirt > 0 and random.random() < 0.5
+    slender = random.uniform(0.88, 1.12)
+    style = random.choice(HAIR_STYLES, p=[0.1, 0.6, 0.24, 0.02, 0.04] if skirt else [0.5, 0.2, 0.1, 0.07, 0.13])
+    return Person(
+        skin=np.array(SKINS[random.integers(len(SKINS))]) * random.uniform(0.95, 1.02),
+        hair=np.array(HAIRS[random.integers(len(HAIRS))]),
+        hair_style=str(style),
+        top=top,
+        sleeve=float(random.choice([0.0, 0.3, 0.42, 0.93, 1.0], p=[0.12, 0.23, 0.2, 0.25, 0.2])),
+        inner=random_color(random) if not dress and random.random() < 0.25 else None,
+        bottom=top if dress else random_cloth(random, plain=0.75),
+        leg=(1.0 if random.random() < 0.25 else 0.0) if skirt else float(random.choice([0.48, 1.0], p=[0.25, 0.75])),
+        skirt=skirt,
+        shoe=random_color(random),
+        bag=random_color(random) if random.random() < 0.3 else None,
+        shoulder=0.178 * random.uniform(0.92, 1.04) * (0.95 if skirt else 1.03),
+        waist=0.132 * slender,
+        hip=0.158 * (0.5 + 0.5 * slender) * (1.04 if skirt else 0.98),
+        girth=slender,
+        height=random.uniform(0.95, 1.03),
+    )
+
+
+def random_arm(random: np.random.Generator) -> tuple[float, float, float, float]:
+    """Angles forwards, sideways, about itself, and of the elbow."""
+    kind = random.choice(["hang", "hip", "wave", "hold", "out", "back"], p=[0.42, 0.17, 0.11, 0.16, 0.08, 0.06])
+    center, spread = {
+        "hang": ((2, 9, 10, 16), (10, 5, 15, 10)),
+        "hip": ((-18, 42, 68, 92), (5, 6, 6, 8)),
+        "wave": ((8, 128, 0, 52), (8, 16, 15, 22)),
+        "hold": ((24, 12, 32, 98), (10, 6, 10, 14)),
+        "out": ((6, 68, 10, 18), (10, 14, 15, 12)),
+        "back": ((-24, 14, 55, 58), (6, 4, 8, 10)),
+    }[str(kind)]
+    forwards, sideways, turn, elbow = random.normal(center, spread)
+    return forwards, max(sideways, 3), turn, max(elbow, 2)
+
+
+def random_posture(random: np.random.Generator, view: int) -> Posture:
+    """`view` in eighths of a turn: 0 front, 2 side, 4 back."""
+    yaw = 45 * view + random.normal(0, 9)
+    right, left = random_arm(random), random_arm(random)
+    if random.random() < 0.5:  # walking
+        phase = random.uniform(0, 2 * np.pi)
+        stride = random.uniform(14, 30)
+        swing = stride * np.sin([phase, phase + np.pi])
+        hip = swing + 3
+        knee = 6 + 1.5 * stride * np.clip(np.cos([phase, phase + np.pi]), 0, 1)
+        spread = (2.0, 2.0)
+        right, left = ((-s * 0.9, max(a[1], 4), a[2], a[3]) if a[1] < 30 else a for s, a in zip(swing, (right, left)))
+    else:
+        step = random.uniform(2, 13)
+        hip, knee, spread = (
+            random.normal(3, 3, 2),
+            np.abs(random.normal(3, 4, 2)),
+            (step, random.uniform(2, step + 0.1)),
+        )
+        if random.random() < 0.4:  # one relaxed leg
+            bent = int(random.integers(2))
+            hip[bent] += random.uniform(8, 20)
+            knee[bent] += random.uniform(12, 30)
+    forwards, sideways, turn, elbow = zip(right, left)
+    return Posture(
+        yaw=yaw,
+        lean=random.normal(2, 3),
+        twist=random.normal(0, 7),
+        head=(random.normal(0, 14), random.normal(4, 5)),
+        hip=tuple(hip),
+        spread=spread,
+        knee=tuple(knee),
+        arm=forwards,
+        raise_=sideways,
+        turn=turn,
+        elbow=elbow,
+    )
+
+
+def studio(random: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+    """A light gray backdrop, (H,W,3) in 0..1."""
+    height, width = size
+    y, x = np.mgrid[:height, :width] / np.array([height, width])[:, None, None]
+    light = random.uniform(0.82, 0.95) - 0.1 * ((x - 0.5) ** 2 + (y - random.uniform(0.3, 0.6)) ** 2)
+    floor = 0.04 * np.clip((y - random.uniform(0.8, 0.88)) / 0.06, 0, 1)
+    return np.clip((light - floor)[..., None] * (1 + random.normal(0, 0.012, 3)), 0, 1)
+
+
+def street(random: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+    """Ground, walls, trees and cars out of focus, in the muted colors of a campus, (H,W,3) in 0..1.
+
+    All are near one gray: the network's instance norms see colors relative to the rest of the photo only.
+    """
+    height, width = size
+
+    def tint(base: Sequence[float], spread: float) -> tuple[int, ...]:
+        color = np.array(base) + random.normal(0, spread, 3) + random.normal(0, spread)
+        return tuple(int(v) for v in np.clip(255 * color, 0, 255))
+
+    picture = Image.new("RGB", (width, height), tint((0.64, 0.65, 0.66), 0.012))
+    pen = ImageDraw.Draw(picture)
+    horizon = int(height * random.uniform(0.35, 0.5))
+    things = ((0.46, 0.53, 0.42), (0.62, 0.54, 0.5), (0.55, 0.55, 0.56), (0.7, 0.69, 0.66), (0.45, 0.47, 0.5))
+    for _ in range(random.integers(3, 7)):
+        left, top = random.uniform(-0.2, 1) * width, random.uniform(-0.1, 0.9) * horizon
+        box = (left, top, left + random.uniform(0.15, 0.6) * width, top + random.uniform(0.2, 0.9) * horizon)
+        shape = pen.ellipse if random.random() < 0.3 else pen.rectangle
+        shape(box, fill=tint(things[random.integers(len(things))], 0.015))
+    pen.rectangle((0, horizon, width, height), fill=tint((0.54, 0.53, 0.52), 0.012))
+    if random.random() < 0.6:  # a kerb
+        edge = random.uniform(0.6, 0.95) * height
+        tilt = random.uniform(-0.1, 0.1) * height
+        line = [(0, edge), (width, edge + tilt), (width, edge + tilt + height * 0.03), (0, edge + height * 0.02)]
+        pen.polygon(line, fill=tint((0.66, 0.66, 0.64), 0.01))
+    return np.asarray(picture.filter(ImageFilter.GaussianBlur(height / 40)), float) / 255
+
+
+class Look(NamedTuple):
+    """What distinguishes the two kinds of set: background, enlargement while drawing, framing, photo names."""
+
+    background: Callable[[np.random.Generator, tuple[int, int]], np.ndarray]
+    enlarged: float
+    upper_body: float  # part of the photos that end at the thighs
+    name: str  # of a photo, from identity, number (from 1) and view
+
+
+LOOKS = {
+    "market": Look(street, 3, 0.0, "{identity:04d}_c{camera}s1_{number:06d}_00.jpg"),
+    "fashion": Look(studio, 1.5, 0.3, "fashion{gender}{clothes}id{identity:08d}01_{number}{view}.jpg"),
+}
+VIEWS = ("front", "additional", "side", "additional", "back", "additional", "side", "additional")
+
+
+def photo_name(mode: str, person: Person, identity: int, number: int, view: int) -> str:
+    """As in the real set, so that its rule for identities finds the person."""
+    gender, clothes = (
+        ("WOMEN", "Dresses" if person.bottom is person.top else "Skirts") if person.skirt else ("MEN", "Pants")
+    )
+    return LOOKS[mode].name.format(
+        identity=identity, number=number, camera=view % 6 + 1, view=VIEWS[view], gender=gender, clothes=clothes
+    )
+
+
+def render_photo(
+    person: Person, posture: Posture, background: np.ndarray, size: tuple[int, int], random: np.random.Generator,
+    upper_body: bool,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """uint8 pixels (H,W,3) of `size` and keypoints (18,2), over a larger `background` (H',W',3)."""
+    height, width = background.shape[:2]
+    skeleton = pose(person, posture)
+    stretch = height * random.uniform(0.49, 0.53) * person.height
+    scale = stretch * (1.55 if upper_body else 1.0)
+    surfaces = body_surfaces(person, skeleton, scale)
+    lowest = max(s.points[:, 1].max() for s in surfaces)
+    highest = min(s.points[:, 1].min() for s in surfaces)
+    if upper_body:
+        y = height * random.uniform(0.05, 0.1) - highest * scale
+    else:
+        y = height * random.uniform(0.94, 1.02) - lowest * scale
+    x = width * (0.5 + random.normal(0, 0.035)) - skeleton.joints[NECK, 0] * scale / 2
+    picture = background.copy()
+    if not upper_body:
+        _ground_shadow(picture, (x, y + (lowest - 0.03) * scale), scale)
+    depth = render(surfaces, picture, (x, y), scale)
+    pixels = Image.fromarray((picture.clip(0, 1) * 255).round().astype(np.uint8)).resize(
+        size[::-1], Image.Resampling.BOX
+    )
+    return np.asarray(pixels), visible_keypoints(skeleton.joints, depth, (x, y), scale, size)
+
+
+def _ground_shadow(picture: np.ndarray, center: tuple[float, float], scale: float) -> None:
+    x, y = (np.arange(length) - middle for length, middle in zip(picture.shape[1::-1], center))
+    distance = (x / (0.38 * scale)) ** 2 + (y[:, None] / (0.09 * scale)) ** 2
+    picture *= (1 - 0.4 * np.exp(-1.5 * distance))[..., None]
+
+
+def render_identity(identity: int, mode: str, photos: int, seed: int) -> list[Photo]:
+    """All photos of one identity; depends on nothing but the arguments."""
+    random = np.random.default_rng([seed, identity, sorted(LOOKS).index(mode)])
+    look, size = LOOKS[mode], find_dataset(mode).stored_size
+    person = random_person(random)
+    background = look.background(random, tuple(int(length * look.enlarged) for length in size))
+    views = [view for _ in range(-(-photos // 8)) for view in random.permutation(8)][:photos]
+    drawn = []
+    for number_, view in enumerate(views, start=1):
+        posture = random_posture(random, int(view))
+        upper_body = random.random() < look.upper_body
+        pixels, keypoints = render_photo(person, posture, background, size, random, upper_body)
+        drawn.append(Photo(photo_name(mode, person, identity, number_, int(view)), pixels, keypoints))
+    return drawn
+
+
+def render_people(out: Path, mode: str, identities: Sequence[int], photos: int, seed: int, workers: int) -> None:
+    """Write the photos of `identities` (how many for training, for testing), then those csv files that are missing."""
+    dataset = find_dataset(mode)
+    phases = [phase for phase, people in zip(PHASES, identities) for _ in range(people)]
+    keypoints: dict[str, dict[str, np.ndarray]] = {phase: {} for phase in PHASES}
+    one = partial(render_identity, mode=mode, photos=photos, seed=seed)
+    albums = map_in_processes(one, range(1, len(phases) + 1), workers, "drawing", chunk=1, unit="person")
+    for phase, album in zip(phases, albums):
+        for photo in album:
+            save = partial(Image.fromarray(photo.pixels).save, format="JPEG", quality=JPEG_QUALITY)
+            atomic_write(out / phase / photo.name, save)
+            keypoints[phase][photo.name] = photo.keypoints
+    for phase, rows in keypoints.items():
+        poses, pairs = (out / name.format(phase=phase) for name in (dataset.keypoints_csv, dataset.pairs_csv))
+        if not poses.exists():
+            write_keypoints(poses, rows)
+        if not pairs.exists():
+            write_pairs(pairs, identity_pairs(rows, dataset.outfit))
+
+
+def is_rendered(out: Path, dataset: type[PosePairDataset], settings: dict[str, object]) -> bool:
+    """Whether `out` holds this very data set whole. UserError where it holds anything else."""
+    record = out / SETTINGS_FILE
+    if not out.exists() or not any(out.iterdir()):
+        return False
+    if not record.is_file():
+        raise UserError(f"{out}: not empty, and not drawn by this command; give another --out")
+    try:
+        found = json.loads(record.read_text())
+    except ValueError as error:
+        raise UserError(f"{record}: cannot be read ({error}); give another --out") from error
+    if found != settings:
+        raise UserError(
+            f"{out}: drawn with other settings ({found}, asked for {settings}); remove it, or give another --out"
+        )
+    names = (dataset.pairs_csv, dataset.keypoints_csv)
+    photos = sum(len(list((out / phase).glob("*.jpg"))) for phase in PHASES)
+    csv_files = all((out / name.format(phase=phase)).exists() for phase in PHASES for name in names)
+    return csv_files and photos >= sum(settings["identities"]) * settings["poses"]
+
+
+def make_sheet(out: Path, dataset: type[PosePairDataset], rows: int, photos: int) -> Image.Image:
+    """`rows` training identities, one a row, each photo beside its skeleton."""
+    sheet: dict[str, list[Image.Image]] = {}
+    for name, joints in read_keypoints(out / dataset.keypoints_csv.format(phase="train")).items():
+        picture = decode_photo(out / "train" / name)
+        row = sheet.setdefault(dataset.identity(name), [])
+        row += [picture, draw_skeleton(joints, dataset.stored_size, picture)]
+    return contact_sheet([row[: 2 * photos] for row in list(sheet.values())[:rows]])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--dataset_mode", choices=sorted(LOOKS), default="market", help="size, layout and look")
+    parser.add_argument("--out", required=True, metavar="DIR", help="data root to make, or to complete")
+    parser.add_argument("--identities", type=positive_int, default=40, metavar="N", help="people to train on")
+    parser.add_argument(
+        "--test_identities", type=positive_int, default=10, metavar="N", help="other people, to test on"
+    )
+    parser.add_argument("--poses", type=number(int, 2), default=8, metavar="N", help="photos of each")
+    parser.add_argument("--seed", type=count, default=0, help="other seeds, other people")
+    parser.add_argument("--workers", type=positive_int, default=available_cores(), metavar="N", help="processes")
+    parser.add_argument(
+        "--sheet", type=image_path, metavar="FILE", help="also write a picture (jpg or png) of the first people"
+    )
+    args = parser.parse_args()
+    out, dataset = Path(args.out), find_dataset(args.dataset_mode)
+    people = (args.identities, args.test_identities)
+    settings = {"dataset_mode": args.dataset_mode, "identities": list(people), "poses": args.poses, "seed": args.seed,
+                "version": VERSION}  # fmt: skip
+    if is_rendered(out, dataset, settings):
+        print(f"{out}: already there")
+    else:
+        atomic_write(out / SETTINGS_FILE, lambda file: file.write(json.dumps(settings).encode()))
+        render_people(out, args.dataset_mode, people, args.poses, args.seed, args.workers)
+        print(f"{sum(people) * args.poses} photos of {sum(people)} drawn people in {out}")
+    if args.sheet:
+        save_image(make_sheet(out, dataset, rows=5, photos=6), args.sheet)
+
+
+if __name__ == "__main__":
+    run_main(main)

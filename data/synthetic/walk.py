@@ -1,0 +1,82 @@
+"""A drawn person walking on the spot: numbered photos in the layout of a data set, with their exact joints.
+
+    python -m data.synthetic.walk --out dataset/walk
+    python -m data.synthetic.walk --dataset_mode fashion --frames 40 --yaw 0 --out dataset/walk_front
+
+DIR/test holds walk_0001.jpg, walk_0002.jpg and so on; beside it are the keypoints csv of all frames and a pairs csv
+from the first frame to each: what test.py reads. The same flags give the same files.
+"""
+
+import argparse
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from data import find_dataset
+from data.pairs import Pair, write_keypoints, write_pairs
+from data.synthetic.body import Posture
+from data.synthetic.people import JPEG_QUALITY, LOOKS, Photo, random_person, render_photo
+from util.arguments import count, number, positive_int
+from util.errors import UserError, run_main
+from util.files import atomic_write
+
+STRIDE = 25.0  # degrees that a thigh swings to each side
+
+
+def walking(phase: float, yaw: float) -> Posture:
+    """The posture at `phase` (0..1 of a cycle of two steps), seen from `yaw` degrees: 90 walks to the right."""
+    angle = 2 * np.pi * (phase + np.array([0, 0.5]))  # right, left
+    swing = STRIDE * np.sin(angle)
+    knee = 6 + 1.6 * STRIDE * np.clip(np.cos(angle), 0, 1)  # bent while the leg comes forwards
+    elbow = 22 + 0.4 * swing[::-1]
+    return Posture(
+        yaw=yaw, lean=3, twist=-0.2 * float(swing[0]), hip=tuple(swing + 3), knee=tuple(knee), arm=tuple(-0.9 * swing),
+        elbow=tuple(elbow),
+    )  # fmt: skip
+
+
+def walk(mode: str, frames: int, cycles: float, yaw: float, seed: int) -> list[Photo]:
+    """`frames` photos of `cycles` cycles of one person's walk, as `mode` ('market' or 'fashion') looks."""
+    random = np.random.default_rng([seed, sorted(LOOKS).index(mode)])
+    look, size = LOOKS[mode], find_dataset(mode).stored_size
+    person = random_person(random)
+    background = look.background(random, tuple(int(length * look.enlarged) for length in size))
+    photos = []
+    for frame in range(frames):
+        framing = np.random.default_rng(seed)  # the same scale and place in all frames
+        posture = walking(cycles * frame / frames, yaw)
+        drawn = render_photo(person, posture, background, size, framing, upper_body=False)
+        photos.append(Photo(f"walk_{frame + 1:04d}.jpg", *drawn))
+    return photos
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--dataset_mode", choices=sorted(LOOKS), default="market", help="size, layout and look")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="data root to make")
+    parser.add_argument("--frames", type=positive_int, default=24, metavar="N", help="photos in all")
+    parser.add_argument("--cycles", type=number(float, 0), default=1.0, metavar="X", help="cycles of two steps in all")
+    parser.add_argument("--yaw", type=number(float), default=60.0, metavar="DEGREES", help="0 front, 90 side, 180 back")
+    parser.add_argument("--seed", type=count, default=0, help="other seeds, other people")
+    args = parser.parse_args()
+    if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
+        raise UserError(f"{args.out}: there already; remove it, or give another --out")
+    dataset = find_dataset(args.dataset_mode)
+    photos = walk(args.dataset_mode, args.frames, args.cycles, args.yaw, args.seed)
+    for photo in photos:
+        save = partial(Image.fromarray(photo.pixels).save, format="JPEG", quality=JPEG_QUALITY)
+        atomic_write(args.out / "test" / photo.name, save)
+    write_keypoints(
+        args.out / dataset.keypoints_csv.format(phase="test"), {photo.name: photo.keypoints for photo in photos}
+    )
+    pairs = [Pair(photos[0].name, photo.name) for photo in photos]
+    write_pairs(args.out / dataset.pairs_csv.format(phase="test"), pairs)
+    print(f"{len(photos)} photos of a walk in {args.out}")
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,1 @@
+"""A trained generator on people's own photos and poses."""

@@ -1,1 +1,0 @@
-"""Poses of people's own photos: found, read from other programs' files, framed, smoothed."""

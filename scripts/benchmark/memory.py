@@ -1,0 +1,115 @@
+"""Counts what a training step needs, without computing it: memory, operations, bytes moved. No GPU is needed.
+
+    python scripts/benchmark/memory.py                       # the table of docs/scaling.md, in a minute
+
+torch's fake tensors have shapes but no content, so that a step of any batch size runs at once. "peak" is the most that
+tensors hold during a step, with weights, gradients and Adam's moments. "moved" is the size of all inputs and outputs
+of all operations (without --compile), in brackets those of convolutions and matrix products. "kernels" are these
+operations, but for the optimizer's.
+"""
+
+import argparse
+import sys
+import weakref
+from itertools import product
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import nn
+from torch._subclasses import FakeTensorMode
+from torch.nn.functional import scaled_dot_product_attention
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+from torch.utils.flop_counter import FlopCounterMode
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
+
+from models import pose_transformer
+from models.base_model import BaseModel
+from scripts.benchmark import main as benchmark
+from util.errors import run_main
+
+PRODUCTS = ("convolution", "mm.", "scaled_dot_product")
+NO_KERNEL = ("prim.", "detach", "view", "empty")  # no data are read or written
+
+
+class Counter(TorchDispatchMode):
+    """Bytes alive in tensors made under it, and what its operations read and write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive: dict[weakref.ref, int] = {}
+        self.now = self.peak = self.kernels = self.moved = self.moved_by_products = 0
+
+    def restart(self) -> None:
+        self.peak = self.now
+        self.kernels = self.moved = self.moved_by_products = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        out = function(*args, **(kwargs or {}))
+        for tensor in filter(torch.is_tensor, tree_iter(out)):
+            storage = tensor.untyped_storage()
+            reference = weakref.ref(storage, self._freed)
+            if reference not in self.alive:
+                self.alive[reference] = storage.nbytes()
+                self.now += storage.nbytes()
+        self.peak = max(self.peak, self.now)
+        name = str(function)
+        if not function.is_view and not any(word in name for word in NO_KERNEL):
+            size = sum(t.numel() * t.element_size() for t in filter(torch.is_tensor, tree_iter((args, kwargs, out))))
+            self.kernels += 1
+            self.moved += size
+            self.moved_by_products += size * any(word in name for word in PRODUCTS)
+        return out
+
+    def _freed(self, reference: weakref.ref) -> None:
+        self.now -= self.alive.pop(reference)
+
+
+def count_step(mode: str, size: tuple[int, int], precision: str, batch: int, accumulate: int) -> str:
+    """A row of the table."""
+    flags = [f"--precision={precision}", f"--batchSize={batch}", f"--accumulate={accumulate}", "--no-channels_last"]
+    with FakeTensorMode(allow_non_fake_inputs=True), Counter() as counter:
+        model = benchmark.build("training", mode, flags, torch.device("cpu"))
+        step = benchmark.runner(model, "training", benchmark.random_batch(batch, size))
+        step()  # makes gradients and moments
+        counter.restart()
+        with FlopCounterMode(display=False) as operations:
+            step()
+        peak, moved, products = (n / 1e9 for n in (counter.peak, counter.moved, counter.moved_by_products))
+        for optimizer in model.optimizers.values():
+            optimizer.step = lambda: None
+        counter.restart()
+        step()
+    gflop = operations.get_total_flops() / batch / 1e9
+    return (
+        f"| {size[0]}x{size[1]} | {precision} | {batch} | {accumulate} | {gflop:.1f} | {peak:.2f} "
+        f"| {moved:.0f} ({products:.0f}) | {counter.kernels:,} |"
+    )
+
+
+def stay(_: BaseModel, net: nn.Module) -> nn.Module:
+    """BaseModel.prepare for fake weights, which cannot be moved and need not be."""
+    return net.train()
+
+
+def main() -> None:
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    ).parse_args()
+    print("| size | precision | batch | accumulate | GFLOP/pair | peak GB | moved GB (products) | kernels |")
+    print("|---|---|---|---|---|---|---|---|", flush=True)
+    # fused attention in every precision, as on a GPU
+    with (
+        patch.object(BaseModel, "prepare", stay),
+        patch.object(pose_transformer, "attention", scaled_dot_product_attention),
+    ):
+        for (size, mode), precision in product(benchmark.SIZES.values(), ("fp32", "bf16")):
+            for batch, accumulate in ((32, 1), (32, 4), (4, 1)):
+                print(count_step(mode, size, precision, batch, accumulate), flush=True)
+
+
+if __name__ == "__main__":
+    run_main(main)

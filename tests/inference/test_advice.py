@@ -1,0 +1,122 @@
+"""Advice: one line for each thing that is wrong, none for an ordinary photo."""
+
+import numpy as np
+import pytest
+
+from inference.advice import Advice, advise
+from inference.framing import Frame, can_be_framed, frame_person
+from tests.inference.test_framing import PARTS, SIZES, standing
+
+pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
+PHOTO = (256, 176)
+
+
+def advice(pose: np.ndarray, photo_size: tuple[int, int] = PHOTO, style: str = "fashion") -> list[Advice]:
+    frame = frame_person(pose, SIZES[style], style) if can_be_framed(pose) else None
+    return advise([pose], photo_size, frame, "me.jpg")
+
+
+def without(*joints: int) -> np.ndarray:
+    pose = standing()
+    pose[list(joints)] = np.nan
+    return pose
+
+
+def only(found: list[Advice]) -> str:
+    """The text of the one piece of advice, which names the photo in one line and lets --force go on."""
+    assert len(found) == 1
+    assert not found[0].fatal
+    assert found[0].text.startswith("me.jpg: ")
+    assert "\n" not in found[0].text
+    return found[0].text
+
+
+@pytest.mark.parametrize("style", SIZES)
+@pytest.mark.parametrize("part", PARTS)
+def test_ordinary_photos(style, part):
+    pose = standing(style, part)
+    assert advice(pose, SIZES[style], style) == []
+    pose[[0, 4, 14, 15]] = np.nan  # seen from behind, a hand hidden
+    assert advice(pose * 4 + 50, (4 * SIZES[style][0] + 100, 4 * SIZES[style][1] + 100), style) == []
+
+
+def test_no_person():
+    for people in ([], [np.full((18, 2), np.nan)]):
+        [found] = advise(people, PHOTO, None, "me.jpg")
+        assert found.fatal
+        assert "no person" in found.text
+
+
+def test_too_little_of_a_person():
+    """Fatal exactly where no frame can be made."""
+    face = np.full((18, 2), np.nan)
+    face[[0, 14, 15]] = standing()[[0, 14, 15]]
+    assert not can_be_framed(face)
+    [found] = advice(face)
+    assert found.fatal
+    assert "nose, right eye, left eye" in found.text
+
+
+def test_missing_torso_and_few_joints():
+    text = only(advice(without(5, 8)))
+    assert "left shoulder and right hip not found" in text
+    few = np.full((18, 2), np.nan)
+    few[[1, 2, 5, 8, 11]] = standing(part="hip")[[1, 2, 5, 8, 11]]
+    assert "only 5 of 18" in only(advice(few))
+
+
+def test_several_people():
+    """The one taken is told by their order from the left; small people in the background do not count."""
+    chosen, other = standing() + (0, 100), standing() * 0.9
+    child = standing() * 0.3
+    assert advise([chosen, child], None, None, "me.jpg") == []
+    assert "2 people found, and the one taken is number 2" in only(advise([chosen, other, child], None, None, "me.jpg"))
+    assert "3 people" in only(advise([chosen, other, chosen + 50], None, None, "me.jpg"))
+    assert advise([chosen, np.full((18, 2), np.nan)], None, None, "me.jpg") == []
+
+
+@pytest.mark.parametrize(("turn", "expected"), [(1, "sideways"), (2, "upside down"), (3, "sideways")])
+def test_turned_photos(turn, expected):
+    pose = standing()
+    for _ in range(turn):
+        pose = np.stack([176 - pose[:, 1], pose[:, 0]], axis=1)
+    assert expected in only(advise([pose], None, None, "me.jpg"))
+
+
+def test_joints_outside_the_photo():
+    pose = standing()
+    pose[4] = 120, 400
+    assert "right wrist outside the photo of 176 x 256" in only(advise([pose], PHOTO, None, "me.jpg"))
+    pose[4] = 120, -5  # estimators guess a little beyond the border
+    assert advise([pose], PHOTO, None, "me.jpg") == []
+
+
+def test_cut_off():
+    portrait = standing(part="hip")
+    text = only(advice(portrait / 2, (128, 88), "market"))  # Market's photos go on to the feet
+    assert "cut off" in text
+    assert "bottom" in text
+    assert "right" in only(advice(standing() + (0, 60)))
+    headless = without(0, 14, 15, 16, 17)
+    assert advice(headless) == []
+    assert "head is cut off" in only(advise([headless - (45, 0)], PHOTO, None, "me.jpg"))
+
+
+def test_small_photo():
+    small = standing() * 0.4
+    text = only(advice(small, (103, 71)))
+    assert "70 x 102 pixels for a picture of 176 x 256" in text
+    assert advice(standing() * 0.7, (180, 124)) == []
+
+
+def test_only_the_pose_counts():
+    """A keypoint file has no photo to be cut off or too small."""
+    assert advise([standing() * 0.1], None, Frame(10, -500, 0, PHOTO), "dancer.json") == []
+
+
+def test_every_fault_is_told():
+    faults = advise([without(11), standing()], (50, 35), Frame(5, -20, 0, PHOTO), "me.jpg")
+    assert [fault.fatal for fault in faults] == [False] * len(faults)
+    told = " ".join(fault.text for fault in faults)
+    for part in ("left hip not found", "2 people", "outside the photo", "cut off", "larger photo"):
+        assert part in told

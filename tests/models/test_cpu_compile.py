@@ -1,0 +1,205 @@
+"""Compiled drawing that is kept on disk for the next start."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from models import cpu_compile, create_model
+from models.cpu_compile import AheadOfTime, can_compile_ahead, check_compiler
+from tests.conftest import CPU, NO_VGG, REPOSITORY, TINY, TINY_G, compiles, test_options, train_options
+from util.errors import UserError
+
+pytestmark = [compiles, pytest.mark.skipif(not can_compile_ahead(), reason="this torch cannot, or not on this system")]
+
+
+@pytest.fixture
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 32, 3), nn.LeakyReLU(0.1), nn.Conv2d(32, 4, 3)).eval()
+    return net.requires_grad_(False).to(memory_format=torch.channels_last)
+
+
+@pytest.fixture
+def image() -> torch.Tensor:
+    return torch.randn(2, 3, 8, 9, generator=torch.Generator().manual_seed(1)).to(memory_format=torch.channels_last)
+
+
+def refuse(*_inputs: object) -> None:
+    raise AssertionError("must not be called")
+
+
+def kept(net: nn.Module, folder: Path, otherwise=refuse) -> AheadOfTime:
+    return AheadOfTime(lambda image, flag: (net(image) if flag else -net(image),), net, folder, otherwise)
+
+
+def assert_near(drawn: tuple[torch.Tensor], wanted: torch.Tensor) -> None:
+    (drawn,) = drawn
+    torch.testing.assert_close(drawn, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_the_library_is_made_once(net, image, tmp_path, monkeypatch):
+    """By weights, shapes, other inputs and threads; in inference mode as outside."""
+    wanted = net(image)
+    with torch.inference_mode():
+        assert_near(kept(net, tmp_path)(image, True), wanted)
+    assert len(list(tmp_path.glob("*"))) == 1
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AheadOfTime, "_make", refuse)
+        again = kept(net, tmp_path)
+        assert_near(again(image, True), wanted)
+        assert_near(again(image.neg(), True), net(image.neg()))
+
+    assert_near(again(image, False), -wanted)
+    assert_near(again(image[:1], True), wanted[:1])
+    assert len(list(tmp_path.glob("*.so"))) == 3
+    net[0].weight.mul_(2)
+    assert_near(again(image, True), wanted)  # a constant until
+    again.forget()
+    assert_near(again(image, True), net(image))
+    assert len(list(tmp_path.glob("*.so"))) == 4
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads + 1)  # code has the number in it
+    assert_near(again(image, True), net(image))
+    assert len(list(tmp_path.glob("*"))) == 5
+
+
+def test_under_autocast(net, image, tmp_path):
+    ours = kept(net, tmp_path)
+    for dtype in (torch.float32, torch.bfloat16):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
+            wanted, (drawn,) = net(image), ours(image, True)
+        assert drawn.dtype == wanted.dtype == dtype
+        torch.testing.assert_close(drawn, wanted, rtol=1e-2, atol=1e-2)
+
+
+def test_another_process_loads_it(net, image, tmp_path):
+    assert_near(kept(net, tmp_path)(image, True), net(image))
+    torch.save((net.state_dict(), image), tmp_path / "saved")
+    program = (
+        "import sys, pathlib, torch; from torch import nn; from models.cpu_compile import AheadOfTime\n"
+        "folder = pathlib.Path(sys.argv[1]); weights, image = torch.load(folder / 'saved')\n"
+        "net = nn.Sequential(nn.Conv2d(3, 32, 3), nn.LeakyReLU(0.1), nn.Conv2d(32, 4, 3)).eval()\n"
+        "net.requires_grad_(False).to(memory_format=torch.channels_last).load_state_dict(weights)\n"
+        "torch.set_num_threads(int(sys.argv[2])); AheadOfTime._make = None\n"
+        "ours = AheadOfTime(lambda image, flag: (net(image) if flag else -net(image),), net, folder, None)\n"
+        "torch.testing.assert_close(ours(image, True)[0], net(image), rtol=1e-5, atol=1e-5)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path), str(torch.get_num_threads())]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="no weights are packed")
+def test_weights_are_where_matrix_units_read_them_fast(net, image, tmp_path, monkeypatch):
+    runners = []
+    runner = torch._C._aoti.AOTIModelContainerRunnerCpu
+    update = runner.update_constant_buffer
+    monkeypatch.setattr(runner, "update_constant_buffer", lambda *given: runners.append(given[0]) or update(*given))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        kept(net, tmp_path)(image, True)
+    packed = [weight for weight in runners[0].extract_constants_map(False).values() if weight.is_mkldnn]
+    assert len(packed) == 2
+    assert all(torch.ops.mkldnn.data_ptr(weight) % 64 == 0 for weight in packed)
+
+
+class Attention(nn.Module):
+    """A setting that no weight and no repr shows."""
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.heads, self.linear = heads, nn.Linear(2, 2)
+
+
+def test_the_fingerprint_has_all_that_matters(tmp_path):
+    state = nn.Linear(2, 2).state_dict()
+
+    def fingerprint(net: nn.Module, kind: str = "kind") -> str:
+        net.linear.load_state_dict(state)
+        return AheadOfTime(None, net, tmp_path, refuse)._fingerprint(kind)
+
+    same = fingerprint(Attention(2))
+    assert fingerprint(Attention(2)) == same
+    state["bias"] += 1e-7
+    others = [fingerprint(Attention(2)), fingerprint(Attention(4)), fingerprint(Attention(4), "other kind")]
+    others.append(fingerprint(Attention(4).eval()))
+    assert len({same, *others}) == 5
+    models = [create_model(test_options(*TINY_G, f"--nhead={heads}"), CPU, is_train=False) for heads in (1, 2)]
+    models[1].net_G.load_state_dict(models[0].net_G.state_dict())
+    assert len({AheadOfTime(None, m.net_G, tmp_path, refuse)._fingerprint("kind") for m in models}) == 2
+
+
+def test_inputs_in_any_order_of_memory_and_nesting(net, tmp_path):
+    ours = AheadOfTime(lambda a, b: (a[0] - 2 * a[-1] + 4 * b[0],), net, tmp_path, refuse)
+    x = torch.arange(24.0).view(2, 3, 4)
+    for a, b in (([x, x + 1], [x]), ([x], [x + 1, x]), ([x[..., ::2]], [x[..., 1::2]])):
+        assert_near(ours(a, b), a[0] - 2 * a[-1] + 4 * b[0])
+    wide = torch.ones(2, 1, 1).expand(2, 3, 2)
+    assert_near(ours([wide], [wide]), 3 * wide)
+
+
+def test_a_damaged_library_is_made_again(net, image, tmp_path, monkeypatch):
+    kept(net, tmp_path)(image, True)
+    (library,) = tmp_path.glob("*.so")
+    content = library.read_bytes()
+    monkeypatch.setattr(AheadOfTime, "_make", lambda _self, path, _inputs: path.write_bytes(content))
+    for damaged in (content[:20_000], b"", content[:-1] + bytes([content[-1] ^ 1])):
+        library.unlink()  # the process still has the old one
+        library.write_bytes(damaged)
+        assert_near(kept(net, tmp_path)(image, True), net(image))
+        assert library.read_bytes() == content
+
+
+def test_only_the_last_used_stay(net, image, tmp_path, monkeypatch):
+    monkeypatch.setattr(cpu_compile, "KEPT", 2)
+    for age, name in ((1000, "older.so"), (10, "newer.so")):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (1e9 - age, 1e9 - age))
+    for name in ("old", "young"):
+        (tmp_path / name).mkdir()
+    os.utime(tmp_path / "old", (1e9, 1e9))  # left by a killed process
+    kept(net, tmp_path)(image, True)
+    assert not (tmp_path / "old").exists()
+    assert (tmp_path / "young").exists()
+    assert not (tmp_path / "older.so").exists()
+    assert (tmp_path / "newer.so").exists()
+    (tmp_path / "newer.so").unlink()
+    (library,) = tmp_path.glob("*.so")
+    os.utime(library, (1, 1))
+    kept(net, tmp_path)(image, True)
+    assert library.stat().st_mtime > 1e9  # its use counts
+
+
+def test_drawing_goes_on_where_nothing_can_be_kept(net, image, tmp_path, capsys):
+    """One line says so, once."""
+    (tmp_path / "file").touch()
+    ours = kept(net, tmp_path / "file", lambda image, flag: (net(image) + flag,))
+    for _ in range(2):
+        assert_near(ours(image, True), net(image) + 1)
+    assert_near(ours(image, False), net(image))
+    ours.forget()
+    assert_near(ours(image, False), net(image))
+    said = capsys.readouterr().err
+    assert said.startswith("compiled code cannot be kept for the next start: ")
+    assert len(said.splitlines()) == 1
+    assert str(tmp_path / "file") in said
+
+
+def test_no_compiler(net, image, tmp_path, monkeypatch):
+    """One line, but only where something has to be made."""
+    kept(net, tmp_path)(image, True)
+    monkeypatch.setenv("CXX", "/nowhere/g++ -O2")
+    assert_near(kept(net, tmp_path)(image, True), net(image))
+    with pytest.raises(
+        UserError, match=r"^--compile needs a C\+\+ compiler on the CPU: install /nowhere/g\+\+ -O2, or"
+    ):
+        kept(net, tmp_path)(image, False)
+    with pytest.raises(UserError, match="needs a C"):  # at once, not after the loader has started
+        create_model(train_options(*TINY, *NO_VGG, "--compile"), CPU, is_train=True)
+    monkeypatch.setenv("CXX", f"env {sys.executable}")
+    check_compiler()

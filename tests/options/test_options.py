@@ -1,0 +1,179 @@
+"""Strict parsing: every flag is read, every choice constructs, every typo is refused with status 2."""
+
+import ast
+import re
+from itertools import chain
+
+import pytest
+import torch
+
+from data import dataset_names, find_dataset
+from models import create_model, find_model, model_names
+from models.losses import GAN_MODES
+from models.networks import INITIALIZERS, NORMS
+from options.test_options import TestOptions
+from options.train_options import TrainOptions
+from tests.conftest import CPU, REPOSITORY, TINY, train_options
+from util.device import select_device
+from util.errors import UserError
+
+PARSERS = {"train": TrainOptions, "test": TestOptions}
+PUBLISHED_COMMANDS = {
+    "train": [
+        "--name=DPTN_fashion --model=DPTN --dataset_mode=fashion --dataroot=./dataset/fashion --batchSize 32 "
+        "--gpu_id=0",
+        "--name=DPTN_market --model=DPTN --dataset_mode=market --dataroot=./dataset/market --dis_layers=3 --lambda_g=5 "
+        "--lambda_rec 2 --t_s_ratio=0.8 --save_latest_freq=10400 --batchSize 32 --gpu_id=0",
+    ],
+    "test": [
+        "--name=DPTN_fashion --model=DPTN --dataset_mode=fashion --dataroot=./dataset/fashion --which_epoch latest "
+        "--results_dir ./results/DPTN_fashion --batchSize 1 --gpu_id=0",
+        "--name=DPTN_market --model=DPTN --dataset_mode=market --dataroot=./dataset/market --which_epoch latest "
+        "--results_dir=./results/DPTN_market --batchSize 1 --gpu_id=0",
+    ],
+}
+
+
+def flags_read() -> set[str]:
+    """Every NAME in `opt.NAME` of the code."""
+    names = set()
+    for path in chain(REPOSITORY.glob("*.py"), *(REPOSITORY.glob(f"{d}/*.py") for d in ("data", "models", "util"))):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name | ast.Attribute):
+                owner = node.value.id if isinstance(node.value, ast.Name) else node.value.attr
+                if owner == "opt":
+                    names.add(node.attr)
+    return names
+
+
+@pytest.mark.parametrize("phase", PARSERS)
+def test_every_flag_is_read(phase):
+    declared = {
+        a.dest for mode in dataset_names() for a in PARSERS[phase]().parser([f"--dataset_mode={mode}"])._actions
+    }
+    read = flags_read() | {"dataset_mode", "model", "help"}
+    assert declared - read == set()
+    assert {"gpu_ids", "nThreads"} <= declared  # the test above looks at something
+
+
+@pytest.mark.parametrize(("phase", "line"), [(p, line) for p, lines in PUBLISHED_COMMANDS.items() for line in lines])
+def test_published_commands(phase, line):
+    opt = PARSERS[phase]().parse(line.split())
+    assert opt.gpu_ids == "0"
+    if "market" in line and phase == "train":
+        got = (opt.dis_layers, opt.lambda_g, opt.lambda_rec, opt.t_s_ratio, opt.save_latest_freq)
+        assert got == (3, 5, 2, 0.8, 10400)
+
+
+def test_published_defaults():
+    opt = TrainOptions().parse([])
+    wanted = {
+        "lambda_rec": 5, "lambda_content": 0.5, "lambda_style": 500, "lambda_g": 2, "t_s_ratio": 0.5, "lr": 2e-4,
+        "ratio_g2d": 0.1, "niter": 100, "niter_decay": 100, "dis_layers": 4, "gan_mode": "lsgan", "norm": "instance",
+        "ngf": 64, "layers_g": 3, "num_blocks": 3, "nhead": 2, "num_CABs": 2, "num_TTBs": 2, "ndf": 32,
+        "init_type": "orthogonal", "vgg_weights": "imagenet", "dataroot": "./dataset/fashion", "name": "DPTN_fashion",
+    }  # fmt: skip
+    assert {name: getattr(opt, name) for name in wanted} == wanted
+    assert TrainOptions().parse(["--dataset_mode=market"]).dataroot == "./dataset/market"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--batchsize=4"], "unrecognized arguments: --batchsize=4"),
+        (["--batchS=4"], "unrecognized arguments: --batchS=4"),
+        (["--batchSize=0"], "'0' is not a whole number of at least 1"),
+        (["--batchSize=4.5"], "'4.5' is not a whole number"),
+        (["--t_s_ratio=1.2"], "'1.2' is not a number from 0 to 1"),
+        (["--lambda_rec=-1"], "'-1' is not a number of at least 0"),
+        (["--lr=nan"], "'nan' is not a number"),
+        (["--lambda_g=inf"], "'inf' is not a number"),
+        (["--gan_mode=lsgna"], "invalid choice: 'lsgna'"),
+        (["--dataset_mode=deepfashion"], "invalid choice: 'deepfashion'"),
+        (["--model=GAN"], "invalid choice: 'GAN'"),
+        (["--name=a/b"], "must be the name of one folder"),
+        (["--name=.."], "must be the name of one folder"),
+        (["--nhead=3"], "--nhead 3 does not divide the transformer's width 256"),
+        (["--layers_g=9"], "--layers_g 9: 256 x 256 images cannot be halved 9 times"),
+        (["--dataset_mode=market", "--dis_layers=7"], "--dis_layers 7: 128 x 64 images cannot be halved 7 times"),
+        (["--norm=batch", "--accumulate=2"], "--accumulate needs --norm instance"),
+        (["--niter=0", "--niter_decay=0"], "no epoch to train"),
+    ],
+)
+def test_bad_flags_exit_2(flags, message, capsys):
+    with pytest.raises(SystemExit) as caught:
+        TrainOptions().parse(flags)
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_testing_is_one_process(monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        TestOptions().parse(["--gpu_ids=0,1"])
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SystemExit):
+        TestOptions().parse([])
+    assert capsys.readouterr().err.count("test.py is one process on one GPU") == 2
+
+
+def test_non_defaults_are_marked():
+    options = TrainOptions()
+    options.parse(["--lr=0.001"])
+    assert re.search(r"^lr: 0.001 +\[default: 0.0002\]$", options.text, re.MULTILINE)
+    assert re.search(r"^beta1: 0.5$", options.text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        *(f"--norm={norm}" for norm in NORMS),
+        *(f"--init_type={name}" for name in INITIALIZERS),
+        *(f"--gan_mode={mode}" for mode in GAN_MODES),
+        *("--precision=fp32", "--precision=bf16", "--channels_last", "--no-channels_last"),
+    ],
+)
+def test_every_choice_constructs(flag):
+    create_model(train_options(*TINY, flag), CPU, is_train=True)
+
+
+def test_names_find_their_classes():
+    assert [find_model(name).__name__ for name in model_names()] == ["DPTNModel"]
+    assert [find_dataset(name).__name__ for name in dataset_names()] == ["FashionDataset", "MarketDataset"]
+
+
+def test_size_flags_act():
+    """Each size flag changes the parameters of its network; two are dead in the published code."""
+
+    def sizes(*flags: str) -> dict[str, int]:
+        nets = create_model(train_options(*TINY, *flags), CPU, is_train=True).nets
+        return {name: sum(p.numel() for p in net.parameters()) for name, net in nets.items()}
+
+    plain = sizes()
+    for flag in ("--ngf=16", "--layers_g=3", "--num_blocks=2", "--num_CABs=2", "--num_TTBs=2"):
+        assert sizes(flag)["G"] > plain["G"]
+    for flag in ("--ndf=16", "--dis_layers=3"):
+        assert sizes(flag)["D"] > plain["D"]
+    heads = create_model(train_options(*TINY, "--nhead=4"), CPU, is_train=True).net_G.ptm.cabs[0].self_attention.heads
+    assert heads == 4
+
+
+class TestDevice:
+    def test_cpu(self):
+        assert select_device("-1") == torch.device("cpu")
+
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+    def test_gpu_that_is_not_there(self):
+        with pytest.raises(UserError, match="--gpu_ids 0: this machine has no CUDA GPUs. Use --gpu_ids -1"):
+            select_device("0")
+
+    def test_choice_without_the_flag(self, monkeypatch):
+        for cuda, mps, wanted in ((True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")):
+            monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
+            monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+            monkeypatch.setattr(torch.backends.mps, "is_available", lambda mps=mps: mps)
+            assert select_device(None).type == wanted
+
+    @pytest.mark.parametrize("ids", ["", "gpu", "0,1", "-2", "-1,0"])
+    def test_bad_ids(self, ids):
+        with pytest.raises(UserError, match="--gpu_ids"):
+            select_device(ids)

@@ -1,0 +1,293 @@
+"""Pairs made from keypoints, and the check of a whole data set: every fault, its weight and the exit status."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import numpy as np
+import pytest
+
+from data import find_dataset, generate_fashion_datasets
+from data.pairs import read_pairs
+from scripts import check_dataset, make_pairs
+from tests.conftest import smooth, write_keypoints
+
+FASHION_NAMES = (
+    "fashionMENShirts_Polosid0000180202_4full.jpg",
+    "fashionWOMENBlouses_Shirtsid0000069302_3back.jpg",
+    "fashionWOMENPantsid0000611101_3back.jpg",
+)
+
+POSE = np.stack([np.arange(18) * 5, np.arange(18) * 2], 1)
+HALF = np.where(np.arange(18)[:, None] == 8, -1, POSE)  # the right hip is missing
+NOBODY = np.full((18, 2), -1)
+
+
+def make_poses(path: Path, poses: dict[str, np.ndarray]) -> Path:
+    write_keypoints(path, poses, ": ")
+    return path
+
+
+def test_pairs_by_patns_rule(call, tmp_path):
+    names = ["0002_a.jpg", "0007_a.jpg", "0002_b.jpg", "0002_c.jpg", "-1_a.jpg", "-1_b.jpg", "0000_a.jpg", "0000_b.jpg"]
+    poses = dict.fromkeys(names, POSE)
+    csv = make_poses(tmp_path / "k.csv", {**poses, "0002_half.jpg": HALF, "0009_a.jpg": NOBODY, "0009_b.jpg": POSE})
+    done = call(make_pairs, "--dataset_mode=market", "--keypoints", csv, "--out", tmp_path / "p.csv")
+    assert (done.returncode, done.stderr) == (0, "")
+    a, b, c = "0002_a.jpg", "0002_b.jpg", "0002_c.jpg"
+    assert read_pairs(tmp_path / "p.csv") == [(a, b), (a, c), (b, a), (b, c), (c, a), (c, b)]
+    assert done.stdout.splitlines()[1:] == [
+        "4 left out as distractors (-1, 0000)",
+        "2 left out because a shoulder or a hip is missing",
+        "2 left out because no other photo of their identity is left",
+        "6 pairs of 3 photos of 1 identities",
+        f"written to {tmp_path / 'p.csv'}",
+    ]
+
+
+def test_fashion_pairs_are_of_one_outfit(call, tmp_path):
+    same = ["fashionMENPantsid0000161101_1front.jpg", "fashionMENPantsid0000161101_3back.jpg"]
+    root = tmp_path / "fashion"
+    root.mkdir()
+    poses = dict.fromkeys([*same, "fashionMENPantsid0000161102_1front.jpg"], POSE)
+    make_poses(root / "fasion-resize-annotation-test.csv", poses)
+    assert call(make_pairs, "--dataset_mode=fashion", "--dataroot", root, "--phase=test").returncode == 0
+    assert read_pairs(root / "fasion-resize-pairs-test.csv") == [tuple(same), tuple(same[::-1])]
+
+
+def test_identity_column(call, tmp_path):
+    csv, out = tmp_path / "k.csv", tmp_path / "p.csv"
+    y, x = POSE.T.tolist()
+    rows = {"a, 1.jpg": "anna", "b.jpg": "0000", "c.jpg": "0000", "d.jpg": "anna"}
+    lines = [f"{name}:{y}:{x}:{person}" for name, person in rows.items()]
+    csv.write_text("\n".join(["name:keypoints_y:keypoints_x:person", *lines]))
+    flags = ("--dataset_mode=market", "--keypoints", csv, "--out", out)
+    assert call(make_pairs, *flags, "--identity_column=person").returncode == 0
+    anna = ("a, 1.jpg", "d.jpg")
+    assert read_pairs(out) == [anna, anna[::-1], ("b.jpg", "c.jpg"), ("c.jpg", "b.jpg")]
+    done = call(make_pairs, *flags, "--overwrite", "--identity_column=who")
+    assert "who missing in 'name:keypoints_y:keypoints_x:person'" in done.stderr
+    csv.write_text(csv.read_text().replace("anna", ""))
+    done = call(make_pairs, *flags, "--overwrite", "--identity_column=person")
+    assert (done.returncode, done.stderr) == (2, f"error: {csv}: 2 rows without person, such as a, 1.jpg\n")
+
+
+def test_max_pairs(call, tmp_path):
+    """As many as asked for, in the order of all, the same for one seed."""
+    csv = make_poses(tmp_path / "k.csv", {f"{i % 3}_{i}.jpg": POSE for i in range(15)})
+
+    def pairs(*flags: str) -> list[tuple[str, str]]:
+        call(
+            make_pairs, "--dataset_mode=market", "--keypoints", csv, "--out", tmp_path / "p.csv", "--overwrite", *flags
+        )
+        return read_pairs(tmp_path / "p.csv")
+
+    every = pairs()
+    assert len(every) == 60 == len(pairs("--max_pairs=100"))
+    chosen = pairs("--max_pairs=10")
+    assert len(chosen) == 10
+    assert chosen == sorted(chosen, key=every.index) == pairs("--max_pairs=10", "--seed=0")
+    assert chosen != pairs("--max_pairs=10", "--seed=1")
+
+
+def test_pairs_are_not_overwritten_unasked(call, tmp_path):
+    csv = make_poses(tmp_path / "k.csv", {"1_a.jpg": POSE, "1_b.jpg": POSE})
+    (tmp_path / "p.csv").write_text("mine")
+    done = call(make_pairs, "--dataset_mode=market", "--keypoints", csv, "--out", tmp_path / "p.csv")
+    assert done.returncode == 2
+    assert "p.csv is there already; --overwrite replaces it" in done.stderr
+    assert (tmp_path / "p.csv").read_text() == "mine"
+
+
+def test_no_pairs_is_an_error(call, tmp_path):
+    csv = make_poses(tmp_path / "k.csv", {"1_a.jpg": POSE, "1_b.jpg": HALF})
+    done = call(make_pairs, "--dataset_mode=market", "--keypoints", csv, "--out", tmp_path / "p.csv")
+    assert done.returncode == 2
+    assert "no two photos of one identity with shoulders and hips" in done.stderr
+    assert not (tmp_path / "p.csv").exists()
+
+
+# --- scripts/check_dataset.py
+
+
+@pytest.fixture
+def sound(tmp_path) -> Path:
+    """A small data set in the layout of Market-1501 without any fault."""
+    root = tmp_path / "market"
+    for phase, person in (("train", "0002"), ("test", "0003")):
+        (root / phase).mkdir(parents=True)
+        names = [f"{person}_{view}.jpg" for view in "abc"]
+        for name in names:
+            smooth(64, 128).save(root / phase / name)
+        make_poses(root / f"market-annotation-{phase}.csv", dict.fromkeys(names, POSE))
+        (root / f"market-pairs-{phase}.csv").write_text(f"from,to\n{names[0]},{names[1]}\n{names[1]},{names[0]}\n")
+    return root
+
+
+def check(call: Callable[..., CompletedProcess], root: Path, *flags: str) -> CompletedProcess:
+    return call(check_dataset, "--dataset_mode=market", "--dataroot", root, "--own_data", *flags)
+
+
+def test_a_sound_set_is_fit_to_train(call, sound):
+    done = check(call, sound)
+    assert (done.returncode, done.stderr) == (0, "")
+    title, train, test, end = done.stdout.splitlines()
+    assert title.split()[:2] == ["photos", "published"]
+    assert train.split() == ["train", "3", "-", "2", "-", "3", "2", "1"]
+    assert test.split() == ["test", "3", "-", "2", "-", "3", "2", "1"]
+    assert end == f"{sound}: fit to train"
+
+
+def append(path: Path, text: str) -> None:
+    path.write_text(path.read_text() + text)
+
+
+def change_poses(root: Path, **poses: np.ndarray) -> None:
+    every = {**dict.fromkeys("abc", POSE), **poses}
+    make_poses(root / "market-annotation-train.csv", {f"0002_{view}.jpg": pose for view, pose in every.items()})
+
+
+PAIRS, KEYPOINTS = "market-pairs-train.csv", "market-annotation-train.csv"
+FAR = np.where(np.arange(18)[:, None] == 3, (-31, 205), POSE)
+FAULTS = {  # name: exit status, damage, line
+    "no pairs csv": (2, lambda r: (r / PAIRS).unlink(), "error .*market-pairs-train.csv: file not found"),
+    "bad row": (2, lambda r: append(r / PAIRS, "x.jpg\n"), "error .*bad rows:\n.*row 4: 1 columns, expected 2"),
+    "bad keypoints": (
+        2,
+        lambda r: append(r / KEYPOINTS, "x.jpg:[1]:[2]\n"),
+        "error .*\n.*row 5 .x.jpg.: expected a list of",
+    ),
+    "no photos": (
+        2,
+        lambda r: (r / "train").rename(r / "x"),
+        "error .*train: 3 of 3 listed .*; pairs need 2 of them:\n",
+    ),
+    "photo gone": (2, lambda r: (r / "train/0002_a.jpg").unlink(), "error .*1 of 3 .*need 1 of them:\n  0002_a.jpg\n"),
+    "unused gone": (1, lambda r: (r / "train/0002_c.jpg").unlink(), "warning .*1 of 3 .*missing:\n  0002_c.jpg\n"),
+    "empty photo": (2, lambda r: (r / "train/0002_a.jpg").write_bytes(b""), "error .*\n.*a.jpg: photo cannot be"),
+    "cut photo": (
+        2,
+        lambda r: (r / "train/0002_a.jpg").write_bytes((r / "train/0002_a.jpg").read_bytes()[:-200]),
+        "error .*1 photos that pairs need cannot be used:\n.*0002_a.jpg: photo cannot be decoded",
+    ),
+    "unused broken": (1, lambda r: (r / "train/0002_c.jpg").write_bytes(b""), "warning .*no pair needs cannot be used"),
+    "wrong size": (
+        2,
+        lambda r: smooth(128, 64).save(r / "train/0002_a.jpg"),
+        "error .*\n.*a.jpg: 128 x 64 pixels, exp",
+    ),
+    "no keypoints": (
+        2,
+        lambda r: (append(r / PAIRS, "0002_a.jpg,0002_z.jpg\n"), smooth(64, 128).save(r / "train/0002_z.jpg")),
+        "error .*1 photos in pairs have no keypoints:\n  0002_z.jpg\n",
+    ),
+    "no joints, used": (1, lambda r: change_poses(r, a=NOBODY), "warning .*1 photos in pairs have no joint"),
+    "no joints, unused": (
+        0,
+        lambda r: change_poses(r, c=NOBODY),
+        "note .*1 poses without any joint, which no pair uses",
+    ),
+    "joints outside": (1, lambda r: change_poses(r, a=FAR), "warning .*1 joints .1.85%. lie outside 64 x 128 pixels"),
+    "equal pairs": (
+        1,
+        lambda r: append(r / PAIRS, "0002_a.jpg,0002_b.jpg\n"),
+        "warning .*1 rows .*:\n  0002_a.jpg,0002_b",
+    ),
+    "equal poses": (
+        1,
+        lambda r: append(r / KEYPOINTS, (r / KEYPOINTS).read_text().splitlines()[1]),
+        "warning .*annotation-train.csv: 1 rows come more than once:\n  0002_a.jpg\n",
+    ),
+    "unlisted photo": (
+        0,
+        lambda r: smooth(64, 128).save(r / "train/x.jpg"),
+        "note .*no list names 1 of .*:\n  x.jpg\n",
+    ),
+    "bad list": (2, lambda r: (r / "train.lst").write_text("../a.jpg\n"), "error .*'../a.jpg' is no plain file name"),
+    "not text": (2, lambda r: (r / "train.lst").write_bytes(b"\xff\xfe"), "error .*train.lst: not a list of names"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults(call, sound, fault):
+    status, damage, message = FAULTS[fault]
+    damage(sound)
+    done = check(call, sound)
+    assert re.search(f"^{message}", done.stdout, re.MULTILINE), done.stdout
+    assert done.returncode == status
+    assert done.stdout.endswith(f": {('fit to train', 'usable, with warnings', 'broken')[status]}\n")
+    assert check(call, sound, "--phases", "test").returncode == 0
+
+
+def test_identities_in_train_and_test(call, sound):
+    """Distractors may be in both."""
+    for phase in ("train", "test"):
+        smooth(64, 128).save(sound / phase / "0000_x.jpg")
+        (sound / f"{phase}.lst").write_text("0000_x.jpg\n")
+    assert check(call, sound).returncode == 0
+    smooth(64, 128).save(sound / "test/0002_x.jpg")
+    (sound / "test.lst").write_text("0002_x.jpg\n")
+    done = check(call, sound)
+    assert done.returncode == 1
+    assert "1 identities are in train and test:\n  0002\n" in done.stdout
+
+
+def test_few_joints_outside_are_a_note(call, sound):
+    """As in DeepFashion itself."""
+    names = [f"0002_{i}.jpg" for i in range(10)]
+    make_poses(sound / KEYPOINTS, {**dict.fromkeys(["0002_a.jpg", "0002_b.jpg", *names], POSE), "0002_c.jpg": FAR})
+    for name in names:
+        smooth(64, 128).save(sound / "train" / name)
+    done = check(call, sound)
+    assert done.returncode == 0
+    assert "note     train: 1 joints (0.43%) lie outside 64 x 128 pixels, in 1 photos:\n  0002_c.jpg\n" in done.stdout
+
+
+def test_counts_of_the_published_set(call, sound):
+    done = call(check_dataset, "--dataset_mode=market", "--dataroot", sound)
+    assert done.returncode == 1
+    assert "warning  train: 3 photos, the published set has 12936\n" in done.stdout
+    assert "warning  test: 2 pairs, the published set has 12000\n" in done.stdout
+    assert done.stdout.splitlines()[1].split()[:5] == ["train", "3", "12936", "2", "263632"]
+
+
+def test_all_faults_at_once(call, sound):
+    """The worst first, and its status; --show names of each."""
+    for fault in ("equal pairs", "photo gone", "no joints, unused", "bad list"):
+        FAULTS[fault][1](sound)
+    (sound / "test.lst").write_text("1.jpg\n2.jpg\n3.jpg\n")
+    done = check(call, sound, "--show", "1")
+    assert done.returncode == 2
+    found = [line.split()[0] for line in done.stdout.splitlines()[3:-1] if not line.startswith(" ")]
+    assert found == ["error", "error", "warning", "warning", "note"]
+    assert "  1.jpg\n  ... and 2 more (3 in all)\n" in done.stdout
+
+
+def test_lists_without_photos(command, tmp_path):
+    """Genuine rows: each fault once, with its count; the train lists are absent."""
+    make_poses(tmp_path / "fasion-resize-annotation-test.csv", dict.fromkeys(FASHION_NAMES, POSE))
+    name = FASHION_NAMES[0]
+    (tmp_path / "fasion-resize-pairs-test.csv").write_text(f"from,to\n{name},{name}\n")
+    (tmp_path / "train.lst").write_text("fashionWOMENPantsid0000611102_3back.jpg\n")  # the item, in another color
+    done = command("scripts/check_dataset.py", "--dataset_mode=fashion", "--dataroot", tmp_path, PYTHONPATH="")
+    assert (done.returncode, done.stderr) == (2, "")
+    assert done.stdout.count("listed photos are missing") == 2
+    assert f"{tmp_path / 'test'}: 3 of 3 listed photos are missing; pairs need 1 of them" in done.stdout
+    assert done.stdout.count("file not found") == 2
+    assert done.stdout.count("warning") == 1  # one pair is not 8570
+
+
+def test_bad_command_lines(call, tmp_path):
+    done = call(check_dataset, "--dataset_mode=market", "--dataroot", tmp_path / "nowhere")
+    assert (done.returncode, done.stderr) == (2, f"error: --dataroot {tmp_path / 'nowhere'}: no such folder\n")
+    assert call(check_dataset, "--dataset_mode=paintings").returncode == 2
+    assert call(make_pairs, "--dataset_mode=market", "--dataroot", tmp_path, "--max_pairs=0").returncode == 2
+    assert call(generate_fashion_datasets, "--quality=101").returncode == 2
+
+
+@pytest.mark.parametrize("mode", ["fashion", "market"])
+def test_published_counts(mode):
+    """The facts of PATN's lists."""
+    counts = {"fashion": [(48674, 101966), (4038, 8570)], "market": [(12936, 263632), (19732, 12000)]}
+    assert list(find_dataset(mode).published.values()) == counts[mode]

@@ -1,0 +1,166 @@
+"""Two real processes (gloo) compute what one computes; --accumulate too; rank logic."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from data.loaders import create_train_loaders
+from tests.conftest import CPU, REPOSITORY, losses_logged, train_flags, train_options
+from tests.distributed_worker import gradients_after_one_step
+from util.checkpoint import load_state
+from util.device import select_device
+from util.errors import UserError
+from util.training import NonFiniteCheck
+
+
+def torchrun(processes: int, script: str, *flags: object) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--standalone",
+         REPOSITORY / script, *map(str, flags)],
+        capture_output=True, text=True, timeout=600, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def alone() -> dict[str, torch.Tensor]:
+    return gradients_after_one_step(1)
+
+
+def assert_same_gradients(ours: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> None:
+    """1e-5 relative for each network, and for each tensor whose true gradient is not zero up to rounding."""
+    assert ours.keys() == wanted.keys()
+    for net in "GD":
+        keys = [key for key in wanted if key.startswith(net)]
+        whole = torch.cat([wanted[key].flatten() for key in keys]).norm()
+        error = torch.cat([(ours[key] - wanted[key]).flatten() for key in keys]).norm()
+        assert error < 1e-5 * whole
+        for key in keys:
+            assert (ours[key] - wanted[key]).norm() < 1e-5 * wanted[key].norm() + 1e-6 * whole, key
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_gradients_of_two_processes(alone, tmp_path, accumulate):
+    done = torchrun(2, "tests/distributed_worker.py", tmp_path / "gradients.pt", accumulate)
+    assert done.returncode == 0, done.stderr
+    assert_same_gradients(torch.load(tmp_path / "gradients.pt", weights_only=True), alone)
+
+
+@pytest.mark.parametrize("accumulate", [2, 4])
+def test_gradients_of_an_accumulated_batch(alone, accumulate):
+    assert_same_gradients(gradients_after_one_step(accumulate), alone)
+
+
+def test_differing_weights_are_noticed(tmp_path):
+    done = torchrun(2, "tests/distributed_worker.py", tmp_path / "said", 1, "differ")
+    assert done.returncode == 0, done.stderr
+    for rank in range(2):
+        assert "network G differs between processes" in (tmp_path / f"said{rank}").read_text()
+
+
+def test_training_with_two_processes(run, market):
+    """The same losses over five steps, one log, one set of files; then one process goes on with the run."""
+    flags = train_flags(market, "--batchSize=4", "--print_freq=4", "--niter=3", "--niter_decay=0")
+    run("train", *flags, "--name=one")
+    done = torchrun(2, "train.py", *flags, "--name=two", "--val_pairs=0")
+    assert done.returncode == 0, done.stderr
+    one, two = losses_logged("one"), losses_logged("two")
+    assert (
+        [row[:3] for row in one]
+        == [row[:3] for row in two]
+        == [(e, i, 8 * e + i - 8) for e in (1, 2, 3) for i in (4, 8)]
+    )
+    for step, tolerance in ((0, 1e-4), (4, 5e-3)):
+        for name, value in one[step][3].items():
+            assert two[step][3][name] == pytest.approx(value, rel=tolerance, abs=2e-6), (step, name)
+    assert done.stdout.count("2 batches an epoch") == 1
+    names = [{p.name for p in Path(f"checkpoints/{n}").iterdir()} for n in ("one", "two")]
+    assert names[0] == names[1]
+    assert len(Path("checkpoints/two/run_info.jsonl").read_text().splitlines()) == 1
+
+    run("train", "--name=two", "--continue_train", "--niter=4", "--gpu_ids=-1")
+    assert losses_logged("two")[-1][:3] == (4, 8, 32)
+    state = load_state(Path("checkpoints/two/latest_state.pt"))
+    assert len(state["random"]) == 1
+
+
+def test_resume_with_more_processes_and_stop_by_signal(run, market):
+    flags = train_flags(market, "--batchSize=4", "--print_freq=4", "--niter=1", "--niter_decay=0", "--val_pairs=0")
+    run("train", *flags, "--name=a")
+    line = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node=2",
+        "--standalone",
+        REPOSITORY / "train.py",
+    ]
+    process = subprocess.Popen(
+        [*line, "--name=a", "--continue_train", "--niter=500"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    for said in process.stdout:
+        if said.startswith("(epoch: 3"):
+            break
+    process.terminate()  # torchrun passes it on
+    rest = process.stdout.read()
+    process.wait(60)
+    assert rest.count("stopped by signal 15; go on with") == 1
+    state = load_state(Path("checkpoints/a/latest_state.pt"))
+    assert len(state["random"]) == 2
+    assert state["progress"]["total"] == losses_logged("a")[-1][2]
+
+
+def test_batch_that_cannot_be_shared(market, monkeypatch):
+    options = train_options("--dataset_mode=market", f"--dataroot={market}", "--batchSize=6", "--accumulate=2")
+    create_train_loaders(options, CPU)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="--batchSize 6 is the total .* 2 processes x --accumulate 2"):
+        create_train_loaders(options, CPU)
+
+
+class TestDevices:
+    @pytest.fixture(autouse=True)
+    def two_gpus(self, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+        monkeypatch.setattr(sys, "argv", ["train.py", "--name", "a b", "--gpu_ids", "0,1"])
+
+    def test_several_gpus_need_torchrun(self):
+        with pytest.raises(UserError, match="torchrun --nproc_per_node=2 train.py --name 'a b' --gpu_ids 0,1"):
+            select_device("0,1")
+
+    def test_one_gpu_a_process(self):
+        assert [select_device(ids, rank, 2).index for ids in (None, "1,0") for rank in range(2)] == [0, 1, 1, 0]
+        assert select_device("-1", 1, 2).type == "cpu"
+        assert select_device("1").index == 1
+
+    def test_too_many_processes(self):
+        with pytest.raises(UserError, match="torchrun started 3 processes here, but there are 2 GPUs"):
+            select_device(None, 0, 3)
+
+    def test_gpu_beyond_the_last(self):
+        with pytest.raises(UserError, match=r"2 CUDA GPUs \(0 to 1\)"):
+            select_device("2")
+
+
+class TestLossWatch:
+    def test_names_the_first_bad_step(self):
+        watch = NonFiniteCheck()
+        for total, value in ((2, 1.0), (4, float("nan")), (6, float("nan"))):
+            watch.record(total, [f"{total}.jpg"], {"app": torch.tensor(value), "style": torch.tensor(0.5)})
+        with pytest.raises(UserError) as caught:
+            watch.check()
+        message = str(caught.value)
+        assert "ends at 4 samples: app nan (!), style 0.5." in message
+        assert "4.jpg" in message
+        assert "2.jpg" not in message
+
+    def test_finite_losses_pass(self):
+        watch = NonFiniteCheck()
+        watch.check()
+        watch.record(1, [], {"a": torch.tensor(1.0)})
+        watch.check()

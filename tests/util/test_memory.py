@@ -1,0 +1,67 @@
+"""Freed memory is kept for the next tensor: seen from outside, by what the process holds and by pages it asks for."""
+
+import ctypes
+import json
+import os
+import sys
+
+import pytest
+
+from util.device import keep_freed_memory
+
+PROBE = """
+import json, os, resource, sys
+from pathlib import Path
+from util.device import keep_freed_memory
+
+def held():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+def new_pages():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    bytearray(SIZE)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+SIZE = 64 << 20
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+start = held()
+first = new_pages()
+print(json.dumps({"kept": (held() - start) / SIZE, "again": new_pages() / first,
+                  "huge": os.environ.get("THP_MEM_ALLOC_ENABLE")}))
+"""
+glibc = pytest.mark.skipif(
+    sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"), reason="acts on glibc only"
+)
+
+
+@glibc
+@pytest.mark.parametrize("keep", [True, False])
+def test_freed_memory(command, tmp_path, monkeypatch, keep):
+    monkeypatch.delenv("THP_MEM_ALLOC_ENABLE", raising=False)  # which commands in this process have set
+    (tmp_path / "probe.py").write_text(PROBE)
+    result = command(str(tmp_path / "probe.py"), "keep" if keep else "")
+    facts = json.loads(result.stdout)
+    assert (facts["kept"] > 0.9) is keep
+    assert (facts["again"] < 0.1) is keep
+    assert (facts["huge"] == "1") is keep
+
+
+def test_a_users_own_setting_stays(monkeypatch):
+    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "0")
+    monkeypatch.setattr(sys, "platform", "darwin")
+    keep_freed_memory()
+    assert os.environ["THP_MEM_ALLOC_ENABLE"] == "0"
+
+
+@pytest.mark.parametrize(("platform", "library"), [("linux", object()), ("win32", None)], ids=["musl", "Windows"])
+def test_another_c_library(monkeypatch, platform, library):
+    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "0")
+
+    def load(_name):
+        assert platform == "linux", "Windows has no such library to ask for"
+        return library
+
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(ctypes, "CDLL", load)
+    keep_freed_memory()  # nothing to call, and no error
