@@ -48,8 +48,8 @@ def main() -> None:
     seed_everything(opt.seed)
     loader, val_loader = create_train_loaders(opt, device)
     model = create_model(opt, device, is_train=True)
-    visualizer = Visualizer(opt, model.run_dir, model.visual_names, continue_from=progress.total)
-    visualizer.say(f"{options.text}\ndevice: {describe_device(device)}\n{model.parameter_table()}")
+    visualizer = Visualizer(opt, model.run_dir, model.visual_names, progress.total)
+    visualizer.print(f"{options.text}\ndevice: {describe_device(device)}\n{model.parameter_table()}")
     data = {"train": loader.dataset.fingerprint(), "validation": val_loader and val_loader.dataset.fingerprint()}
     visualizer.write_run_files(options, opt, device=describe_device(device), data=data, model=model)
     if val_loader and distributed.is_main():
@@ -58,11 +58,11 @@ def main() -> None:
         check_data(state, data)
         model.load_state_dict(state["model"])
         restore_random(state)
-        visualizer.say(f"continuing in epoch {progress.epoch}, after {progress.total} samples")
+        visualizer.print(f"continuing in epoch {progress.epoch}, after {progress.total} samples")
     else:
         if opt.load_pretrain:
             names = ", ".join(model.load_pretrained(opt.load_pretrain))
-            visualizer.say(f"started from {opt.load_pretrain}: networks {names}")
+            visualizer.print(f"started from {opt.load_pretrain}: networks {names}")
         seed_everything(opt.seed + distributed.rank())
 
     def save(*labels: str | int) -> None:
@@ -93,13 +93,13 @@ def main() -> None:
             better = values["ssim"] > progress.best_ssim
             progress.best_ssim = max(progress.best_ssim, values["ssim"])
         progress.validated = progress.epoch - 1
-        visualizer.log_validation(progress.validated, progress.total, values, better)
+        visualizer.print_validation(progress.validated, progress.total, values, better)
         save(*(["best"] if distributed.maximum(better) else []))
 
     fresh = state is None
     watch, stop = NonFiniteCheck(), StopSignal(opt.max_minutes)
     last_epoch = opt.niter + opt.niter_decay
-    visualizer.say(
+    visualizer.print(
         f"{len(loader.dataset)} pairs, {len(loader)} batches an epoch, epochs {progress.epoch} to {last_epoch}"
     )
     while True:
@@ -123,15 +123,17 @@ def main() -> None:
                 watch.check()
                 losses = model.get_current_losses()
                 samples = progress.batches_done * opt.batchSize
-                visualizer.log_losses(progress.epoch, samples, progress.total, steps.seconds_per_sample(), losses)
+                visualizer.print_current_losses(
+                    progress.epoch, samples, progress.total, steps.seconds_per_sample(), losses
+                )
             if due(opt.display_freq) and distributed.is_main():
-                visualizer.show(progress.epoch, progress.total, model.get_current_visuals())
+                visualizer.display_current_results(progress.epoch, progress.total, model.get_current_visuals())
             stopping = distributed.maximum(stop.wanted())
             if stopping or due(opt.save_latest_freq):
                 save(*([progress.total] if opt.save_by_iter and due(opt.save_latest_freq) else []))
             if stopping:
                 reason = "after --max_minutes" if stopping == TIME_UP else f"by signal {stopping}"
-                visualizer.say(f"stopped {reason}; go on with: {options.resume_command(opt)}")
+                visualizer.print(f"stopped {reason}; go on with: {options.resume_command(opt)}")
                 visualizer.close()
                 distributed.finish()
                 sys.exit(0 if stopping == TIME_UP else 128 + stopping)
@@ -142,7 +144,7 @@ def main() -> None:
     stop.restore()
     visualizer.close()
     distributed.finish()
-    visualizer.say(f"done: {progress.total} samples; weights in {model.run_dir}")
+    visualizer.print(f"done: {progress.total} samples; weights in {model.run_dir}")
 
 
 if __name__ == "__main__":
