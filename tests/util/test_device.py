@@ -1,4 +1,4 @@
-"""Freed memory is kept for the next tensor: seen from outside, by what the process holds and by pages it asks for."""
+"""Freed memory stays with the process for the next tensor; counted by the pages that it holds and requests."""
 
 import ctypes
 import json
@@ -37,7 +37,7 @@ glibc = pytest.mark.skipif(
 
 @glibc
 @pytest.mark.parametrize("keep", [True, False])
-def test_freed_memory(command, tmp_path, monkeypatch, keep):
+def test_keep_freed_memory_reuses_pages(command, tmp_path, monkeypatch, keep):
     monkeypatch.delenv("THP_MEM_ALLOC_ENABLE", raising=False)  # which commands in this process have set
     (tmp_path / "probe.py").write_text(PROBE)
     result = command(str(tmp_path / "probe.py"), "keep" if keep else "")
@@ -47,7 +47,7 @@ def test_freed_memory(command, tmp_path, monkeypatch, keep):
     assert (facts["huge"] == "1") is keep
 
 
-def test_a_users_own_setting_stays(monkeypatch):
+def test_keep_freed_memory_respects_the_users_setting(monkeypatch):
     monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "0")
     monkeypatch.setattr(sys, "platform", "darwin")
     keep_freed_memory()
@@ -55,13 +55,11 @@ def test_a_users_own_setting_stays(monkeypatch):
 
 
 @pytest.mark.parametrize(("platform", "library"), [("linux", object()), ("win32", None)], ids=["musl", "Windows"])
-def test_another_c_library(monkeypatch, platform, library):
+def test_keep_freed_memory_without_glibc_does_nothing(monkeypatch, platform, library):
     monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "0")
 
-    def load(_name):
-        assert platform == "linux", "Windows has no such library to ask for"
-        return library
-
+    asked_for = []
     monkeypatch.setattr(sys, "platform", platform)
-    monkeypatch.setattr(ctypes, "CDLL", load)
-    keep_freed_memory()  # nothing to call, and no error
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: asked_for.append(name) or library)
+    keep_freed_memory()  # the library has no mallopt to call
+    assert len(asked_for) == (platform == "linux")
