@@ -10,17 +10,23 @@ from PIL import Image
 from metrics.evaluation import METRICS, Evaluation
 from metrics.pairing import Sample
 from metrics.report import remarks, result_rows, title
-from util.html import HEIGHT, WIDTH, add_table, new_page, write_page
+from util.files import atomic_write
+from util.html import HEIGHT, WIDTH, new_page
 from util.image import contact_sheet, decode_photo, save_image
 
 BINS = 40
 PAIRS = 3  # worst, median and best ones each
 STYLE = """
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+td, th { padding: 0.2rem 0.7rem; text-align: right; border-bottom: 1px solid #ddd; }
+td:first-child, th:first-child { text-align: left; }
+.scroll { overflow-x: auto; }
 .metric { display: grid; grid-template-columns: minmax(12rem, 1fr) 3fr; gap: 1.5rem; align-items: start; }
+.metric svg { width: 100%; background: #f6f6f6; }
 .ranks { display: grid; grid-template-columns: repeat(3, 1fr); gap: 1rem; }
 .ranks h3 { font-size: 0.9rem; margin: 0 0 0.3rem; }
 .ranks figure { margin: 0 0 0.7rem; } .ranks img { width: 100%; }
-.ranks figcaption { font-size: 0.7rem; }
+.ranks figcaption { overflow-wrap: anywhere; font-size: 0.7rem; }
 @media (max-width: 50rem) { .metric { grid-template-columns: 1fr; } }
 """
 
@@ -60,7 +66,11 @@ def write_evaluation_page(
         tags.h1(f"{name}: evaluation")
         for fact in facts:
             tags.div(fact)
-        add_table(result_rows(evaluation.results))
+        header, *rows = result_rows(evaluation.results)
+        with tags.div(cls="scroll"), tags.table():
+            tags.tr(*map(tags.th, header))
+            for row in rows:
+                tags.tr(*map(tags.td, row))
         for remark in remarks(evaluation.results):
             tags.p(remark)
         tags.p("Pictures: source, target, generated.")
@@ -83,7 +93,7 @@ def write_evaluation_page(
                             drawn.update(numbers.tolist())
     for number in drawn:
         save_image(_sheet(samples[number], source_dir, target_dir), folder / _file(number))
-    write_page(folder / "index.html", page)
+    atomic_write(folder / "index.html", lambda file: file.write(page.render().encode()))
 
 
 def _figure(sample: Sample, number: int, value: float) -> None:

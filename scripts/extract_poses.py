@@ -31,7 +31,7 @@ from util.device import describe_device, select_device
 from util.draw_pose import draw_skeleton
 from util.errors import UserError, run_main, summarize
 from util.files import atomic_write, sha256
-from util.image import contact_sheet, decode_photo, image_path, photo_names, save_image
+from util.image import contact_sheet, decode_photo, image_path, is_photo, photo_names, save_image
 from util.parallel import available_cores, map_in_processes
 
 CHUNK = 4  # photos that a process takes at a time: one takes seconds on a CPU
@@ -92,7 +92,7 @@ def photos_below(folder: Path) -> list[str]:
     """Their names, sorted. UserError where there are none, or where a csv could not hold one."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
-    names = photo_names(folder)
+    names = sorted(name for name in photo_names(folder) if is_photo(Path(name)))
     if not names:
         raise UserError(f"{folder}: no photos in it (.jpg, .jpeg or .png)")
     if bad := [name for name in names if set(name) & set(':"') or name != name.strip() or not name.isprintable()]:
