@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from data.pairs import Pair, read_pairs, result_name, result_names
-from tests.conftest import COMMON, TINY_G, train_flags
+from tests.conftest import COMMON, TINY_G, save_random_generator
 from util.errors import UserError
 from util.results import PENDING_PER_THREAD, RUN_FILE, STRIP_HEIGHT, Results
 
@@ -112,7 +112,7 @@ def test_resume_without_a_readable_record_is_a_user_error(tmp_path, record):
 @pytest.fixture
 def tested(run, market):
     """Flags of a test run, its folder, and its result names in csv order."""
-    run("train", *train_flags(market), "--name=a")
+    save_random_generator("a")
     flags = [*COMMON, *TINY_G, "--name=a", f"--dataroot={market}"]
     run("test", *flags)
     return flags, Path("results"), [result_name(*pair) for pair in read_pairs(market / "market-pairs-test.csv")]
@@ -139,7 +139,7 @@ def test_continue_test_generates_missing_images_only(run, tested, capsys):
 
 def test_continue_test_rejects_other_weights_or_precision(run, tested, market):
     flags, _, _ = tested
-    run("train", *train_flags(market), "--name=b", "--seed=3")
+    save_random_generator("b", seed=3)
     with pytest.raises(UserError, match="results was generated with other weights; leave"):
         run("test", *flags, "--name=b", "--continue_test")
     with pytest.raises(UserError, match="generated with other precision"):
