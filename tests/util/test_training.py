@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import train as train_command
 from data.pairs import read_pairs
 from models.dptn_model import LOSS_NAMES, DPTNModel
 from tests.conftest import train_flags
@@ -23,7 +24,7 @@ def test_non_finite_loss_stops_the_run(run, market, monkeypatch):
         if done[0] == 5:  # the third step of the second epoch
             with torch.no_grad():
                 self.net_G.decoder.output.conv.bias.fill_(float("nan"))
-        original()
+        original(self)
 
     monkeypatch.setattr(DPTNModel, "optimize_parameters", optimize)
     with pytest.raises(UserError, match="non-finite loss in the step that ends at 10 samples") as caught:
@@ -45,7 +46,7 @@ def test_non_finite_gradient_stops_the_run_before_a_save(run, market, monkeypatc
         done[0] += 1
         if done[0] == 8:  # the generator's in the fourth step
             self.net_G.decoder.output.conv.bias.grad[0] = float("inf")
-        original(name)
+        original(self, name)
 
     monkeypatch.setattr(DPTNModel, "step", step)
     with pytest.raises(UserError, match="network G has NaN or infinite weights"):
@@ -54,19 +55,19 @@ def test_non_finite_gradient_stops_the_run_before_a_save(run, market, monkeypatc
     assert torch.isfinite(torch.load("checkpoints/a/latest_net_G.pth", weights_only=True)["outconv.conv1.bias"]).all()
 
 
-def test_photo_that_breaks_during_the_run_is_one_line(run, command, market):
+def test_photo_that_breaks_during_the_run_is_one_line(run, call, market):
     run("train", *train_flags(market), "--name=a")
     victim = read_pairs(market / "market-pairs-train.csv")[3].source
     path = market / "train" / victim
     path.write_bytes(path.read_bytes()[:-300])
-    done = command("train.py", "--name=a", "--continue_train", "--niter=5", "--nThreads=2")
+    done = call(train_command, "--name=a", "--continue_train", "--niter=5", "--nThreads=2")
     assert done.returncode == 2
     assert f"{victim}: photo cannot be decoded" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_train_without_a_terminal_shows_no_bar(command, market):
-    done = command("train.py", *train_flags(market), "--name=a", "--print_freq=3")
+def test_train_without_a_terminal_shows_no_bar(run, call, market):
+    done = call(train_command, *train_flags(market), "--name=a", "--print_freq=3")
     assert done.returncode == 0
     assert "sample/s" not in done.stderr
     assert done.stdout.count("total iters:") == 4
