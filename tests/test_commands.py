@@ -11,9 +11,9 @@ from PIL import Image
 import test as test_command
 import train as train_command
 from data.pairs import read_pairs, result_name
-from models.dptn_model import LOSS_NAMES
 from tests.conftest import (
     COMMON,
+    LOSS_NAMES,
     TINY_G,
     losses_logged,
     save_random_generator,

@@ -9,8 +9,8 @@ import torch
 
 import train as train_command
 from data.pairs import read_pairs
-from models.dptn_model import LOSS_NAMES, DPTNModel
-from tests.conftest import train_flags
+from models.dptn_model import DPTNModel
+from tests.conftest import LOSS_NAMES, train_flags
 from util.checkpoint import load_state
 from util.errors import UserError
 
@@ -42,11 +42,11 @@ def test_non_finite_gradient_stops_the_run_before_a_save(run, market, monkeypatc
     """The loss is finite, but its gradient is not."""
     original, done = DPTNModel.step, [0]
 
-    def step(self, name):
+    def step(self, name, *more):
         done[0] += 1
         if done[0] == 8:  # the generator's in the fourth step
             self.net_G.decoder.output.conv.bias.grad[0] = float("inf")
-        original(self, name)
+        original(self, name, *more)
 
     monkeypatch.setattr(DPTNModel, "step", step)
     with pytest.raises(UserError, match="network G has NaN or infinite weights"):

@@ -15,8 +15,7 @@ import pytest
 from PIL import Image
 
 from data.pairs import read_pairs
-from models.dptn_model import LOSS_NAMES
-from tests.conftest import losses_logged, train_flags, train_options
+from tests.conftest import LOSS_NAMES, losses_logged, train_flags, train_options
 from util.errors import UserError
 from util.visualizer import Visualizer
 
