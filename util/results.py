@@ -26,7 +26,7 @@ from util.html import write_results_page
 from util.image import contact_sheet, save_image, to_pil
 from util.reproducibility import git_revision, versions
 
-STRIP_COLUMNS = ("source photo", "source skeleton", "target skeleton", "generated", "target photo")
+STRIP_COLUMNS = ("source image", "source pose", "target pose", "generated", "target image")
 STRIP_HEIGHT = 128  # pixels
 PENDING_PER_THREAD = 16
 RUN_FILE = "test_run.json"

@@ -236,7 +236,7 @@ def test_train_writes_the_run_folder(run, market):
     np.testing.assert_allclose(log[[*LOSS_NAMES]], [list(row[3].values()) for row in rows], atol=1e-6)
 
     page = (folder / "web/index.html").read_text()
-    for column in ("source photo", "source skeleton", "target photo", "target skeleton", "fake_source", "fake_target"):
+    for column in ("source image", "source pose", "target image", "target pose", "fake_source", "fake_target"):
         assert f"<span>{column}</span>" in page
     sheet = np.array(Image.open(folder / "web/images/epoch001_iters000000003.jpg")).astype(int)
     pair = read_pairs(market / "market-pairs-train.csv")[1]
