@@ -5,13 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from data.pairs import read_keypoints, read_pairs, write_pairs
 from scripts import check_dataset
 from tests.conftest import train_flags
 from util.errors import UserError
-from util.image import decode_photo
 
 LIST = str(list(range(18)))
 HEADER = "name:keypoints_y:keypoints_x"
@@ -51,39 +49,6 @@ def test_names_that_need_quotes(tmp_path):
     pairs = [("a, b.jpg", 'say "c".jpg'), ("人物.jpg", "é.jpg")]
     write_pairs(tmp_path / "p.csv", pairs)
     assert read_pairs(tmp_path / "p.csv") == pairs
-
-
-@pytest.mark.parametrize("mode", ["L", "1", "P", "I;16", "RGBA", "LA"])
-def test_photos_of_every_mode_become_rgb(mode, tmp_path):
-    """By their content, whatever the ending says."""
-    path = tmp_path / "a.jpg"
-    if mode == "I;16":
-        Image.fromarray(np.full((128, 64), 200 * 257, np.uint16)).save(path, format="PNG")
-    else:
-        Image.new("L", (64, 128), 200).convert(mode).save(path, format="PNG")
-    photo = decode_photo(path)
-    assert (photo.mode, photo.size) == ("RGB", (64, 128))
-    if mode != "1":  # which dithers
-        assert set(photo.getdata()) == {(200, 200, 200)}
-
-
-@pytest.mark.parametrize(
-    "content", [b"", b"\xff\xd8\xff", b"GIF89a", b"\x89PNG\r\n\x1a\n" + bytes(20), b"text, of some length, no photo"]
-)
-def test_what_is_no_photo(content, tmp_path):
-    path = tmp_path / "a.jpg"
-    path.write_bytes(content)
-    with pytest.raises(UserError, match="a.jpg: photo cannot be decoded") as caught:
-        decode_photo(path)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_photo_too_large_to_be_one(tmp_path, monkeypatch):
-    """A few bytes may claim a picture of any size."""
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    Image.new("RGB", (64, 128)).save(tmp_path / "a.jpg")
-    with pytest.raises(UserError, match="photo cannot be decoded"):
-        decode_photo(tmp_path / "a.jpg")
 
 
 @pytest.mark.parametrize(

@@ -168,7 +168,7 @@ class _Log:
         self.text, self.jsonl, self.to_line = path.with_suffix(".txt"), path.with_suffix(".jsonl"), to_line
         self.rows: list[Row] = []
         if self.jsonl.exists():
-            self.rows = [row for row in read_rows(self.jsonl) if row["total_iters"] <= resume_from_total]
+            self.rows = [row for row in _read_rows(self.jsonl) if row["total_iters"] <= resume_from_total]
             content = "".join(json.dumps(row) + "\n" for row in self.rows)
             lines = "".join(to_line(row) + "\n" for row in self.rows)
             atomic_write(self.jsonl, lambda file: file.write(content.encode()))
@@ -187,7 +187,7 @@ class _Log:
         return line
 
 
-def read_rows(jsonl: Path) -> list[Row]:
+def _read_rows(jsonl: Path) -> list[Row]:
     """The rows of a .jsonl log. A last line without its end is left out: the process was killed while writing it."""
     whole_lines = jsonl.read_text().rpartition("\n")[0]
     try:
