@@ -16,16 +16,18 @@ def summarize(problems: Sequence[str], shown: int = 10) -> str:
     return "\n".join(lines)
 
 
-def run_main(main: Callable[[], None]) -> None:
+def run_main(main: Callable[[], int | None]) -> None:
     """Run a command's `main`; a UserError, or a file that cannot be read or written, becomes one message on stderr
     and exit status 2. A Ctrl-C ends it with 130, as shells expect."""
     if hasattr(sys.stdout, "reconfigure"):  # stderr never fails: it escapes what its encoding lacks
         sys.stdout.reconfigure(errors="replace")
     try:
-        main()
+        status = main()
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    if status is not None:
+        sys.exit(status)
