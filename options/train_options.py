@@ -69,7 +69,7 @@ class TrainOptions(BaseOptions):
             type=count,
             default=0,
             metavar="N",
-            help="hold out identities of the training split until N validation pairs are reached, to pick best_net_G.pth",
+            help="hold out training identities until N validation pairs are reached; selects best_net_G.pth",
         )
 
         log = parser.add_argument_group("logs and saving")
@@ -146,7 +146,7 @@ class TrainOptions(BaseOptions):
         if conflicts:
             listed = "\n  ".join(conflicts)
             raise UserError(
-                "--continue_train resumes with the options of the checkpoint. Leave these flags out, or start a new run "
+                "--continue_train resumes with the checkpoint's options. Leave these flags out, or start a new run "
                 f"with another --name:\n  {listed}"
             )
         parser.set_defaults(**{**stored, **{name: getattr(opt, name) for name in PER_LAUNCH_OPTIONS}})
