@@ -188,7 +188,9 @@ def run(monkeypatch, tmp_path):
 
     def call(command: str, *flags: object) -> None:
         monkeypatch.setattr(sys, "argv", [f"{command}.py", *map(str, flags)])
-        {"train": train_command, "test": test_command}[command].main()
+        status = {"train": train_command, "test": test_command}[command].main()
+        if status is not None:
+            raise SystemExit(status)
 
     return call
 

@@ -16,8 +16,8 @@ def summarize(problems: Sequence[str], shown: int = 10) -> str:
     return "\n".join(lines)
 
 
-def run_main(main: Callable[[], None]) -> None:
-    """Run the `main` of a command and turn its errors into an exit status.
+def run_main(main: Callable[[], int | None]) -> None:
+    """Run the `main` of a command, which may return an exit status, and turn its errors into one.
 
     A UserError, or an OSError (a file that cannot be read or written), prints its message on stderr and exits with 2.
     Ctrl-C exits with 130, as shells expect.
@@ -25,10 +25,12 @@ def run_main(main: Callable[[], None]) -> None:
     if hasattr(sys.stdout, "reconfigure"):  # characters that the console lacks must not raise; stderr escapes them
         sys.stdout.reconfigure(errors="replace")
     try:
-        main()
+        status = main()
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    if status is not None:
+        sys.exit(status)
