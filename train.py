@@ -10,6 +10,7 @@ Add --gpu_id=-1 for the CPU. All flags: python train.py --help
 """
 
 from data.loaders import PairLoader, create_train_loaders, fingerprints
+from data.pairs import write_pairs
 from metrics.validation import validate
 from models import create_model
 from models.base_model import BaseModel
@@ -38,6 +39,8 @@ def main() -> int | None:
 
         visualizer = Visualizer(opt, model.run_dir, model.visual_names, progress.total)
         visualizer.write_run_files(options, opt, device=describe_device(device), data=data, model=model)
+        if val_loader and distributed.is_main():
+            write_pairs(model.run_dir / "val_pairs.csv", val_loader.dataset.pairs)
         visualizer.print(f"{options.text}\ndevice: {describe_device(device)}\n{model.parameter_table()}")
         visualizer.print(f"{origin}; {len(train_loader.dataset)} pairs, {len(train_loader)} batches an epoch")
 

@@ -72,13 +72,13 @@ def test_load_pretrain_starts_from_the_networks_it_finds(run, market, capsys):
     run("train", *train_flags(market), "--name=a")
     start = Path("checkpoints/a")
     run("train", *train_flags(market), "--name=b", "--lr=0", f"--load_pretrain={start}", "--seed=9")
-    assert "started from checkpoints/a: networks G, D" in capsys.readouterr().out
+    assert "starting from checkpoints/a: networks G, D;" in capsys.readouterr().out
     for net in "GD":
         a, b = (torch.load(f"checkpoints/{run}/latest_net_{net}.pth", weights_only=True) for run in "ab")
         assert all(torch.equal(a[key], b[key]) for key in a if not key.endswith(("_u", "_v")))
     (start / "latest_net_D.pth").unlink()
     run("train", *train_flags(market), "--name=c", "--lr=0", f"--load_pretrain={start}")
-    assert "networks G\n" in capsys.readouterr().out
+    assert "networks G;" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("image_format", ["jpg", "png"])

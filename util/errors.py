@@ -17,7 +17,7 @@ def summarize(problems: Sequence[str], shown: int = 10) -> str:
 
 
 def run_main(main: Callable[[], int | None]) -> None:
-    """Run the `main` of a command, which may return an exit status, and turn its errors into one.
+    """Run the `main` of a command and exit with the status that it returns; None is 0.
 
     A UserError, or an OSError (a file that cannot be read or written), prints its message on stderr and exits with 2.
     Ctrl-C exits with 130, as shells expect.
