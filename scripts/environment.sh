@@ -1,5 +1,5 @@
-# Sourced by the other scripts: goes to the repository's folder, and knows .venv.
-# PYTHON is the Python that .venv is made with; $python is the one that runs the project.
+# Sourced by the other scripts: changes to the root of the repository and sets $python, which runs the project.
+# PYTHON names the Python that .venv is made with.
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 
 python=.venv/bin/python

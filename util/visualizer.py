@@ -194,7 +194,8 @@ def _read_rows(jsonl: Path) -> list[Row]:
         table = pd.read_json(io.StringIO(whole_lines), lines=True, precise_float=True)
     except ValueError as error:
         raise UserError(f"{jsonl}: not a log that train.py wrote ({error}); move it away to start a new one") from error
-    return [{name: value for name, value in row.items() if pd.notna(value)} for row in table.to_dict("records")]
+    # a loss that only some rows have is NaN in the others
+    return [{name: value for name, value in row.items() if value == value} for row in table.to_dict("records")]
 
 
 def _loss_line(row: Row) -> str:
