@@ -18,9 +18,8 @@ from types import ModuleType
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the tests run on the CPU
 # Compiled code goes below the tests' folder, not to the user's cache; each process of pytest-xdist has its own folder.
-os.environ["XDG_CACHE_HOME"] = (
-    f"{Path(__file__).parent.parent}/.pytest_cache/{os.environ.get('PYTEST_XDIST_WORKER', '')}"
-)
+_worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+os.environ["XDG_CACHE_HOME"] = str(Path(__file__).parent.parent / ".pytest_cache" / _worker)
 
 import numpy as np
 import pytest
