@@ -18,8 +18,9 @@ from types import ModuleType
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the tests run on the CPU
 # Compiled code goes below the tests' folder, not to the user's cache; each process of pytest-xdist has its own folder.
-_worker = os.environ.get("PYTEST_XDIST_WORKER", "")
-os.environ["XDG_CACHE_HOME"] = str(Path(__file__).parent.parent / ".pytest_cache" / _worker)
+os.environ["XDG_CACHE_HOME"] = os.path.join(
+    os.path.dirname(__file__), "../.pytest_cache", os.environ.get("PYTEST_XDIST_WORKER", "")
+)
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ import test as test_command
 import train as train_command
 from models import create_model
 from models.base_model import BaseModel
-from models.dptn_model import Part
+from models.dptn_model import Batch
 from models.published_weights import to_published
 from options.test_options import TestOptions
 from options.train_options import TrainOptions
@@ -48,6 +49,11 @@ TINY_G = ["--ngf=8", "--layers_g=2", "--num_blocks=1", "--num_CABs=1", "--num_TT
 NO_VGG = ["--lambda_content=0", "--lambda_style=0"]  # VGG19 takes most of a tiny network's step
 CXX = os.environ.get("CXX") or "g++"
 compiles = pytest.mark.skipif(not shutil.which(CXX.split()[0]), reason="needs a C++ compiler")
+# the published order of the log
+LOSS_NAMES = (
+    "app_gen_s", "content_gen_s", "style_gen_s",
+    "app_gen_t", "ad_gen_t", "dis_img_gen_t", "content_gen_t", "style_gen_t",
+)  # fmt: skip
 TINY = [*TINY_G, "--ndf=8", "--dis_layers=2", "--vgg_weights=random"]
 PROGRAMS = {"run", "call", "command"}  # fixtures that run a whole command
 
@@ -116,7 +122,7 @@ def formula_model(*flags: str) -> BaseModel:
     return model
 
 
-def set_formula_input(model: BaseModel, n: int, h: int, w: int, dtype: torch.dtype = torch.float32) -> Part:
+def set_formula_input(model: BaseModel, n: int, h: int, w: int, dtype: torch.dtype = torch.float32) -> Batch:
     """Give a model the inputs of the goldens, in floating point where a loader gives uint8 images."""
     images, keypoints = {}, {}
     for role in ("source", "target"):
@@ -124,8 +130,8 @@ def set_formula_input(model: BaseModel, n: int, h: int, w: int, dtype: torch.dty
         joints = torch.from_numpy(formula_keypoints(f"{role}_pose", n, h, w)).float()
         joints[(joints == -1).any(-1)] = torch.nan
         keypoints[role] = joints
-    model.parts = [Part(images["source"], keypoints["source"], keypoints["target"], images["target"])]
-    return model.parts[0]
+    model.batch = Batch(images["source"], keypoints["source"], keypoints["target"], images["target"])
+    return model.batch
 
 
 def random_batch(n: int = 2, h: int = 64, w: int = 32, seed: int = 0) -> dict:
