@@ -16,6 +16,7 @@ from util.errors import UserError
 
 pytestmark = [
     compiles,
+    pytest.mark.slow,
     pytest.mark.skipif(not can_cache_inference(), reason="needs Linux and torch 2.9"),
 ]
 
