@@ -46,7 +46,7 @@ def generate_and_score(transfer: PoseTransfer) -> tuple[Tensor, dict[str, float]
     dataset, data_set = create_test_dataset(transfer.opt), DATA_SETS[transfer.opt.dataset_mode]
     images, scores = [], []
     for batch in create_test_loader(transfer.opt, dataset, transfer.device):
-        images.append(transfer.draw(batch))
+        images.append(transfer.generate(batch))
         reals, _ = read_images([dataset.photo_dir / name for name in batch["target_name"]], data_set.size)
         scores.append(
             score_pixels(images[-1], reals, None, ["psnr", "ssim_256", "l1"], PROTOCOLS["standard"], data_set)
