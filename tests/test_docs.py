@@ -96,12 +96,27 @@ def test_options_page_is_fresh(command, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+def sources() -> str:
+    """The text of all programs and of the examples."""
+    programs = [name for name in tracked_files() if name.endswith((".py", ".sh")) and not name.startswith("tests/")]
+    texts = [(REPOSITORY / name).read_text(encoding="utf-8") for name in programs]
+    return "".join([*texts, *(content for _, content in EXAMPLES)])
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name != "options.md"], ids=lambda page: page.name)
 def test_flags_on_the_pages_exist(page):
     """Every --flag that a page names is a flag of some program of this repository."""
-    programs = [name for name in tracked_files() if name.endswith((".py", ".sh")) and not name.startswith("tests/")]
-    sources = "".join((REPOSITORY / name).read_text(encoding="utf-8") for name in programs)
-    sources += "".join(content for _, content in EXAMPLES)
     elsewhere = {"--nproc_per_node", "--nnodes", "--rdzv_backend", "--rdzv_endpoint", "--help", "--quick"}
-    for flag in set(re.findall(r"(?<![\w-])--[a-zA-Z_]+", PAGES[page])) - elsewhere:
-        assert f'"{flag.replace("--no-", "--")}"' in sources, flag
+    named = set(re.findall(r"(?<![\w-])--[a-zA-Z_]+", PAGES[page])) - elsewhere
+    known = sources()
+    assert sorted(flag for flag in named if f'"{flag.replace("--no-", "--")}"' not in known) == []
+
+
+def test_error_messages_in_the_faq_exist():
+    """Messages are quoted as the programs print them; "..." stands for what differs."""
+    table = PAGES[REPOSITORY / "docs/faq.md"].split("## Error messages")[1]
+    elsewhere = {"message", "---", "`No module named torch`", "`CUDA out of memory` (from torch)"}
+    quoted = {row.split(" | ")[0].removeprefix("| ") for row in table.splitlines() if row.startswith("| ")} - elsewhere
+    known = re.sub(r'"\s*\n\s*f?"', "", sources())  # a long string in several pieces
+    parts = [part.strip() for message in quoted for part in message.strip("`").split("...")]
+    assert sorted(part for part in parts if part not in known) == []
