@@ -23,6 +23,8 @@ from tests import reference
 from tests.conftest import GOLDENS, OFFICIAL_KEYS, formula_model, set_formula_input
 from tests.formula import formula_array, formula_images
 
+pytestmark = pytest.mark.slow  # the full-size generator
+
 SETTINGS = {
     "fashion": (64, 64, []),
     "market": (64, 32, ["--dis_layers=3", "--lambda_g=5", "--lambda_rec=2", "--t_s_ratio=0.8"]),
