@@ -54,7 +54,7 @@ def draw_pairs(
 ) -> Iterator[int]:
     """Draw every batch of the loader and hand it to `results`; gives the number of images after each."""
     for batch in loader:
-        images = transfer.draw(batch)
+        images = transfer.generate(batch)
         for index, image in enumerate(images):
             pair = Pair(batch["source_name"][index], batch["target_name"][index])
             photos = [to_pil(batch[f"{role}_image"][index]) for role in ("source", "target")]

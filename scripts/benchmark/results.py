@@ -72,7 +72,7 @@ def time_both(
     whole_batches = dataset.subset(dataset.pairs[: len(dataset) // size * size])
     loader = create_test_loader(transfer.opt, whole_batches, transfer.device)
     for batch in islice(loader, 2):  # compiles; as in test.py the loader's processes start before the network works
-        transfer.draw(batch)
+        transfer.generate(batch)
 
     def alone() -> None:
         transfer.model.set_input(batch)

@@ -297,7 +297,7 @@ def test_weights_in_compiled_code(ahead, tmp_path, monkeypatch):
     assert_near(images(first.model, batch), wanted[0])
     graphs = counters["stats"]["unique_graphs"]
     last = {key: value[1:2] for key, value in batch.items()}
-    assert torch.equal(first.draw(last), first.draw(batch)[1:2])
+    assert torch.equal(first.generate(last), first.generate(batch)[1:2])
     assert counters["stats"]["unique_graphs"] == graphs
     assert [len(compiled.libraries) for compiled in first.model.ahead] == [1] * (ahead and can_compile_ahead())
 
