@@ -4,7 +4,7 @@ import pytest
 
 from util.checkpoint import load_file
 from util.errors import UserError
-from util.files import atomic_write
+from util.files import atomic_write, natural_sort_key
 
 
 def test_a_reader_keeps_the_old_content(tmp_path):
@@ -52,3 +52,8 @@ def test_a_file_that_holds_no_tensors(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(UserError, match="latest_net_G.pth: weights cannot be read; .*damaged or not a tensor file"):
         load_file(path, "weights")
+
+
+def test_natural_sort_key_sorts_numbers_by_value():
+    mixed = ["A3", "a2b1", "a1b10", "a1b2", "10.png", "9.png"]
+    assert sorted(mixed, key=natural_sort_key) == ["9.png", "10.png", "a1b2", "a1b10", "a2b1", "A3"]
