@@ -9,8 +9,7 @@ import torch
 from PIL import Image
 
 from data.pairs import read_pairs, result_name
-from models.dptn_model import LOSS_NAMES
-from tests.conftest import COMMON, TINY_G, losses_logged, make_market, train_flags, write_keypoints
+from tests.conftest import COMMON, LOSS_NAMES, TINY_G, losses_logged, make_market, train_flags, write_keypoints
 
 
 def test_train_writes_what_it_says(run, market):

@@ -19,8 +19,8 @@ from data.fashion_dataset import FashionDataset
 from data.market_dataset import MarketDataset
 from data.pairs import Pair, hold_out, read_pairs
 from metrics.validation import validate
-from models.dptn_model import LOSS_NAMES, DPTNModel
-from tests.conftest import losses_logged, random_batch, train_flags
+from models.dptn_model import DPTNModel
+from tests.conftest import LOSS_NAMES, losses_logged, random_batch, train_flags
 from util.checkpoint import load_state
 from util.errors import UserError
 from util.html import curve, write_training_page
