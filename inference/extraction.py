@@ -17,7 +17,7 @@ from util.device import select_device
 from util.draw_pose import draw_skeleton
 from util.errors import UserError, summarize
 from util.files import atomic_write, sha256
-from util.image import contact_sheet, decode_photo, is_photo, photo_names
+from util.image import contact_sheet, decode_photo, photo_names
 from util.parallel import map_in_processes
 
 CHUNK = 4  # photos that a process takes at a time, because one takes seconds on a CPU
@@ -56,7 +56,7 @@ def list_photos(folder: Path) -> list[str]:
     """Names of the photos in a folder and below, sorted. UserError if there are none, or if a csv cannot hold one."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
-    names = sorted(name for name in photo_names(folder) if is_photo(Path(name)))
+    names = photo_names(folder)
     if not names:
         raise UserError(f"{folder}: no photos in it (.jpg, .jpeg or .png)")
     if bad := [name for name in names if set(name) & set(':"') or name != name.strip() or not name.isprintable()]:

@@ -188,13 +188,21 @@ def run(monkeypatch, tmp_path):
 
     def call(command: str, *flags: object) -> None:
         monkeypatch.setattr(sys, "argv", [f"{command}.py", *map(str, flags)])
-        {"train": train_command, "test": test_command}[command].main()
+        status = {"train": train_command, "test": test_command}[command].main()
+        if status is not None:
+            raise SystemExit(status)
 
     return call
 
 
 def train_flags(market: Path, *flags: str) -> list[str]:
     return [*COMMON, *TINY, *NO_VGG, f"--dataroot={market}", "--batchSize=3", "--niter=1", "--niter_decay=1", *flags]
+
+
+def save_random_generator(name: str = "a", seed: int = 0) -> None:
+    """checkpoints/NAME/latest_net_G.pth of a tiny network with random weights, for tests that need no training."""
+    torch.manual_seed(seed)
+    create_model(test_options(*TINY_G, f"--name={name}"), CPU, is_train=False).save_networks("latest")
 
 
 def losses_logged(name: str) -> list[tuple]:

@@ -6,7 +6,7 @@ from PIL import ExifTags, Image
 
 from data.pairs import photo_stem
 from util.errors import UserError
-from util.image import PHOTO_SUFFIXES, is_photo, photo_names
+from util.image import PHOTO_SUFFIXES, photo_names
 
 Size = tuple[int, int]  # (H, W)
 SIDEWAYS = 5  # EXIF orientations from 5 on exchange height and width
@@ -20,9 +20,8 @@ class Photos:
             raise UserError(f"{folder}: no such folder of photos")
         self.folder, self._size = folder, size
         self._names_by_stem: dict[str, list[str]] = {}
-        for name in sorted(photo_names(folder)) if folder else ():
-            if is_photo(Path(name)):
-                self._names_by_stem.setdefault(photo_stem(name), []).append(name)
+        for name in photo_names(folder) if folder else ():
+            self._names_by_stem.setdefault(photo_stem(name), []).append(name)
 
     def name(self, stem: str) -> str:
         """The photo of the pose file `stem`.json; without a folder, `stem` or `stem`.jpg. Raises UserError."""
