@@ -43,7 +43,7 @@ def advise(
     chosen = known[0]
     if not can_be_framed(chosen):
         joints = ", ".join(name for name, joint in zip(JOINTS, chosen) if not np.isnan(joint).any())
-        return [Advice(f"{what}: nothing but {joints} found of the person; shoulders and hips must be seen", True)]
+        return [Advice(f"{what}: only {joints} found of the person; shoulders and hips must be visible", True)]
     texts = [*_missing_joints(chosen), *_tilted(chosen), *_several_people(known)]
     if photo_size is not None:
         texts += _joints_outside(chosen, photo_size)

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from data.keypoints import JOINTS, TORSO
-from inference.joints import COCO_17, MEDIAPIPE_33, to_openpose18
+from inference.joints import BLAZEPOSE_MIN_VISIBILITY, COCO_17, MEDIAPIPE_33, to_openpose18
 from util.errors import UserError
 from util.pretrained import PretrainedWeights, load_pretrained
 
@@ -22,7 +22,6 @@ MIN_PERSON_PROBABILITY = 0.75  # as in torchvision's own example
 MIN_PEAK = 2.0  # logit at a joint's peak in its heat map; Detectron draws the joints above this value
 
 # BlazePose
-MIN_VISIBILITY = 0.5  # probability that a landmark is visible
 BORDERS = (0.0, 0.5)  # one attempt each, as a fraction of the longer side: a border helps if people fill the photo
 BACK_VIEW_WIDTH = 0.5  # distance of the shoulders in torso lengths, see `is_back_view`
 FACE = [JOINTS.index(name) for name in ("nose", "right eye", "left eye")]
@@ -138,7 +137,7 @@ class BlazePose(Estimator):
 def _to_person(landmarks: np.ndarray, photo: Image.Image) -> DetectedPerson | None:
     """BlazePose's (33,3) of y, x, visibility -> a person, or None if no joint is visible inside the photo."""
     keypoints, visibility = landmarks[:, :2], landmarks[:, 2]
-    visible = visibility >= MIN_VISIBILITY
+    visible = visibility >= BLAZEPOSE_MIN_VISIBILITY
     pose = to_openpose18(np.where(visible[:, None], keypoints, np.nan), MEDIAPIPE_33)
     if is_back_view(to_openpose18(keypoints, MEDIAPIPE_33)):
         pose[FACE] = np.nan
@@ -178,6 +177,11 @@ ESTIMATORS: dict[str, type[Estimator]] = {"keypointrcnn": KeypointRCNN, "blazepo
 def load_estimator(
     name: str = "keypointrcnn", weights: str | None = None, device: torch.device | None = None
 ) -> Estimator:
-    """One of ESTIMATORS, by default on the CPU and with its own weights. Raises UserError if it cannot be loaded."""
+    """One of ESTIMATORS, by default with its own weights. Raises UserError if it cannot be loaded.
+
+    It runs on `device` if it can use a GPU and a device is given, else on the CPU.
+    """
     estimator_class = ESTIMATORS[name]
-    return estimator_class(weights or estimator_class.default_weights, device or torch.device("cpu"))
+    if device is None or not estimator_class.uses_gpu:
+        device = torch.device("cpu")
+    return estimator_class(weights or estimator_class.default_weights, device)

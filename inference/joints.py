@@ -28,6 +28,7 @@ MEDIAPIPE_33 = (
     "right index finger", "left thumb", "right thumb", "left hip", "right hip", "left knee", "right knee",
     "left ankle", "right ankle", "left heel", "right heel", "left toes", "right toes",
 )  # fmt: skip
+BLAZEPOSE_MIN_VISIBILITY = 0.5  # BlazePose gives all landmarks, each with the probability that it is visible
 
 
 def to_openpose18(keypoints: np.ndarray, names: Sequence[str]) -> np.ndarray:

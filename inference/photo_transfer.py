@@ -15,7 +15,7 @@ from tqdm import tqdm
 from data import find_dataset
 from data.pairs import photo_stem
 from inference.advice import Advice, has_fatal_warning
-from inference.estimators import ESTIMATORS, Estimator, load_estimator
+from inference.estimators import Estimator, load_estimator
 from inference.flicker import flicker
 from inference.framed_poses import FramedPoses, frame_poses, frame_sequence, frame_source
 from inference.framing import crop, to_frame
@@ -93,7 +93,7 @@ def _check_image_outputs(opt: Namespace, sources: Sequence[PoseSource]) -> None:
     if not is_folder(opt.out) and count > 1:
         raise UserError(f"--out {out}: there are {count} poses; name a folder, or .gif, .webp or .mp4")
     if is_folder(opt.out) and out.exists() and not out.is_dir():
-        raise UserError(f"--out {out}: is no folder; images end in .png or .jpg")
+        raise UserError(f"--out {out}: is not a folder; images end in .png or .jpg")
     paths = _image_paths(opt.out, [name for source in sources for name, _ in source.entries])
     if repeated := {str(path) for path in paths if paths.count(path) > 1}:
         raise UserError(f"two poses would be written to {', '.join(sorted(repeated))}; rename one, or use two runs")
@@ -114,10 +114,7 @@ def read_source(opt: Namespace) -> SourcePhoto:
 def load_networks(opt: Namespace, needs_estimator: bool) -> Networks:
     device = select_device(opt.gpu_ids)
     transfer = PoseTransfer(opt, device)
-    estimator = None
-    if needs_estimator:
-        estimator_device = device if ESTIMATORS[opt.estimator].uses_gpu else torch.device("cpu")
-        estimator = load_estimator(opt.estimator, opt.estimator_weights, estimator_device)
+    estimator = load_estimator(opt.estimator, opt.estimator_weights, device) if needs_estimator else None
     what = f"{opt.name}, {opt.which_epoch}{f' and {opt.estimator}' if needs_estimator else ''}"
     print(f"{what} on {describe_device(device)}")
     return Networks(transfer, estimator)

@@ -41,7 +41,7 @@ def main() -> None:
         max_rows = len(result.images) if fps is None else photo_transfer.SEQUENCE_SHEET_ROWS
         save_image(photo_transfer.comparison_sheet(result, max_rows), opt.sheet)
     seconds = (time.perf_counter() - start - loading_seconds) / len(result.images)
-    print(f"{seconds:.2f} s an image, from file to file, and {loading_seconds:.1f} s to load the networks")
+    print(f"{seconds:.2f} s per image, from file to file, and {loading_seconds:.1f} s to load the networks")
 
 
 if __name__ == "__main__":

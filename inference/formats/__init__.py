@@ -126,7 +126,7 @@ def _detect_format(file: Path, content: Any) -> str:
 
 
 def _known_formats() -> str:
-    return "known are " + ", ".join(f"{name} ({pose_format.description})" for name, pose_format in FORMATS.items())
+    return "known formats: " + ", ".join(f"{name} ({pose_format.description})" for name, pose_format in FORMATS.items())
 
 
 def _parse(file: Path, content: Any, format_name: str, photos: Photos) -> PosesByPhoto:

@@ -51,13 +51,13 @@ class JsonPerPhoto(PoseFormat):
     def write(self, path: Path, poses: Mapping[str, np.ndarray], photos: Photos) -> None:
         one_file = path.suffix.lower() == ".json"
         if one_file and len(poses) > 1:
-            raise UserError(f"{path}: this format has one file a photo, and there are {len(poses)}; name a folder")
+            raise UserError(f"{path}: this format has one file per photo, and there are {len(poses)}; name a folder")
         contents = {
             path if one_file else path / f"{photo_stem(name)}{self.suffix}": self.encode(pose, name, photos)
             for name, pose in poses.items()
         }
         if len(contents) < len(poses):
-            raise UserError(f"{path}: two photos have one name but for their suffixes and folders; rename one")
+            raise UserError(f"{path}: two photos differ only in suffix or folder; rename one")
         for file, content in contents.items():
             write_json(file, content)
 
@@ -96,12 +96,12 @@ def to_triples(keypoints: np.ndarray, confidence: int = 1, digits: int = 3) -> l
 
 
 def declared_size(container: Any) -> Size | None:
-    """(H, W) of the photo if the JSON object states it, else None. Raises ValueError for a size that is none."""
+    """(H, W) of the photo if the JSON object states it, else None. Raises ValueError for an invalid size."""
     for keys in SIZE_KEYS:
         if isinstance(container, dict) and all(container.get(key) for key in keys):
             height, width = (container[key] for key in keys)
             check_numbers((height, width))
             if min(height, width) <= 0:
-                raise ValueError(f"{keys[0]} {height} and {keys[1]} {width} are no size")
+                raise ValueError(f"{keys[0]} {height} and {keys[1]} {width} are not a size")
             return height, width
     return None

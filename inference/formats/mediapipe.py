@@ -16,9 +16,8 @@ from inference.formats.base import (
     to_triples,
 )
 from inference.formats.photos import Photos
-from inference.joints import MEDIAPIPE_33, from_openpose18, to_openpose18
+from inference.joints import BLAZEPOSE_MIN_VISIBILITY, MEDIAPIPE_33, from_openpose18, to_openpose18
 
-MIN_VISIBILITY = 0.5  # BlazePose gives all landmarks, each with the probability that it is visible
 LANDMARK_KEYS = ("pose_landmarks", "poseLandmarks", "landmarks", "landmark")
 
 
@@ -69,7 +68,7 @@ def _parse_landmarks(landmarks: Any) -> np.ndarray:
     number = int | float
     triples = [(get_field(m, "x", number), get_field(m, "y", number), m.get("visibility")) for m in landmarks]
     values = [1 if value is None else value for value in chain.from_iterable(triples)]  # without visibility: visible
-    keypoints = to_keypoints(values, MIN_VISIBILITY)
+    keypoints = to_keypoints(values, BLAZEPOSE_MIN_VISIBILITY)
     if np.nanmax(np.abs(keypoints), initial=0) > MAX_FRACTION:
         raise ValueError("landmarks beyond 2: fractions of the photo from 0 to 1 are expected, not pixels")
     keypoints[((keypoints < 0) | (keypoints > 1)).any(axis=1)] = np.nan

@@ -201,7 +201,7 @@ CANVAS = {"canvas_width": 10, "canvas_height": 20}
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "unknown format; known are patn (PATN's keypoints csv), dwpose"),
+        ("", "unknown format; known formats: patn (PATN's keypoints csv), dwpose"),
         ("from,to\na,b\n", "unknown format"),
         ('{"people": [', "not JSON, or not all of it"),
         ("[" * 100000, "not JSON"),
@@ -223,7 +223,7 @@ CANVAS = {"canvas_width": 10, "canvas_height": 20}
         ({"people": [body(True, 9, 1)]}, "True is not a finite number"),
         ({"people": [body(0.2, 0.3, 1)]}, "the photo's size is needed"),
         ({"people": [body(-0.8, 0.3, 1)]}, "coordinates from -1 to 1"),
-        ({"people": [body(5, 5, 1)], "canvas_width": -3, "canvas_height": 4}, "are no size"),
+        ({"people": [body(5, 5, 1)], "canvas_width": -3, "canvas_height": 4}, "are not a size"),
         ({"people": [body(5, 5, 1)], "canvas_width": "3", "canvas_height": 4}, "3 is not a finite number"),
         ([{"people": [], **CANVAS}, {"people": [], **CANVAS}], "no person in it"),
         (coco(images=5), "no images, or not a proper one"),
@@ -259,7 +259,7 @@ def test_read_people_bad_path_or_format_is_one_clear_error(tmp_path):
     with pytest.raises(UserError, match="no .json files"):
         read_poses(tmp_path)
     Image.new("RGB", (8, 8)).save(tmp_path / "photo.png")
-    with pytest.raises(UserError, match=r"photo.png: not a text file; known are patn"):
+    with pytest.raises(UserError, match=r"photo.png: not a text file; known formats: patn"):
         read_poses(tmp_path / "photo.png")
     with pytest.raises(UserError, match=r"not COCO's images and annotations \(coco\)"):
         read_poses(save(tmp_path / "a.json", {"people": [body(5, 5, 1)]}), "coco")
@@ -269,11 +269,11 @@ def test_read_people_bad_path_or_format_is_one_clear_error(tmp_path):
 
 
 def test_write_poses_error_writes_nothing(some_poses, tmp_path):
-    with pytest.raises(UserError, match="one file a photo, and there are 4; name a folder"):
+    with pytest.raises(UserError, match="one file per photo, and there are 4; name a folder"):
         write_poses(tmp_path / "out.json", some_poses, "openpose")
     with pytest.raises(UserError, match=r"b.jpg: the photo's size is needed"):
         write_poses(tmp_path / "out", some_poses, "dwpose")
-    with pytest.raises(UserError, match="two photos have one name but for their suffixes"):
+    with pytest.raises(UserError, match="two photos differ only in suffix or folder"):
         write_poses(tmp_path / "out", {"a/b.jpg": PERSON, "a_b.png": PERSON}, "openpose")
     with pytest.raises(UserError, match="'a:b.jpg' cannot be the name"):
         write_poses(tmp_path / "out.csv", {"a:b.jpg": PERSON}, "patn")

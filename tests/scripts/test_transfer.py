@@ -130,7 +130,7 @@ def test_transfer_photo_to_photo(generate, transfer, people):
     done = generate("--pose=dancer.png", "--out=out.png", "--sheet=sheet.png")
     assert (done.returncode, done.stderr) == (0, "")
     assert "out.png\n" in done.stdout
-    assert "s an image, from file to file" in done.stdout
+    assert "s per image, from file to file" in done.stdout
     photo, source = framed_me(people)
     target = framed(2 * people[3].keypoints)
     expected = transfer(photo, source, target)
