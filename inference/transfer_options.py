@@ -28,7 +28,7 @@ Results:
   a sequence  if --out ends in .gif, .webp or .mp4, if a pose is a video or an animation, or with --sequence (--out is
               then an empty or new folder for 00001.png and so on). The poses of a sequence are successive moments:
               within each value of --pose, single-frame errors are repaired, noise is smoothed, and the person gets
-              one scale and a view that follows. Rows and files are sorted like photos.
+              one scale and a view that follows them. Rows and files are sorted like photos.
 
 An existing image or animation is replaced; other files in an image folder are not touched.
 """
