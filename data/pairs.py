@@ -175,7 +175,7 @@ def _read_table(
 ) -> tuple[pd.DataFrame, list[tuple[int, str]]]:
     """The cells of `columns` as text, indexed by their row in the file, and (row, problem) of rows of a wrong length.
 
-    Rows count from 1, which is the header. Raises UserError if the file cannot be read or has not these columns.
+    Rows count from 1, which is the header. Raises UserError if the file cannot be read or lacks a column.
     """
     try:
         cells = _read_cells(Path(path), separator)
@@ -192,17 +192,17 @@ def _read_table(
             f"{', '.join(missing)} missing in '{separator.join(header)}'"
         )
     rows = cells[lengths == width].iloc[1:]
-    wrong = lengths[(lengths != width) & (lengths > 0)]  # a blank line is no problem
+    wrong = lengths[(lengths != width) & (lengths > 0)]  # length 0 is a blank line
     problems = [(row, f"row {row}: {length} columns, expected {width}") for row, length in wrong.items()]
     return pd.DataFrame({column: rows[header.index(column)].str.strip() for column in columns}), problems
 
 
 def _read_cells(path: Path, separator: str) -> pd.DataFrame:
-    """All cells of a file as text, header included, indexed from 1; what a row has not is missing.
+    """All cells of a file as text, header included, indexed from 1; cells that a short row lacks are NaN or None.
 
-    pandas reads sound files fast. But it cuts long rows (with `usecols` or a short first row) or stops at the first of
-    them, and fills short rows with empty text. So a file with a long row or an empty last cell, which is wrong or rare,
-    is parsed again by the slow csv module, which tells all lengths.
+    pandas parses a sound file fast, but stops at the first row that is longer than the header (with `usecols` it would
+    silently cut it) and fills short rows with empty text. Therefore a file with a long row or an empty last cell is
+    parsed again by the csv module, which is slower but tells the length of every row.
     """
     try:
         cells = pd.read_csv(
@@ -217,7 +217,7 @@ def _read_cells(path: Path, separator: str) -> pd.DataFrame:
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.reader(file, delimiter=separator, skipinitialspace=True)
         numbered = [(reader.line_num, row) for row in reader] or [(1, [""])]
-    return pd.DataFrame([row for _, row in numbered], index=[number for number, _ in numbered], dtype=str)
+    return pd.DataFrame([row for _, row in numbered], index=[number for number, _ in numbered], dtype=object)
 
 
 def _write_table(path: Path, separator: str, table: pd.DataFrame) -> None:

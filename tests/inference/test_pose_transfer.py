@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from data.pairs import write_keypoints
-from data.synthetic.walk import walk
+from data.synthetic.walk import render_walk
 from inference import estimators
 from inference.estimators import Estimator, Person
 from inference.formats import write_poses
@@ -57,7 +57,7 @@ def transfer(checkpoints) -> PoseTransfer:
 @pytest.fixture(scope="module")
 def people():
     """Six moments of a drawn walk: photos of the stored size with their joints."""
-    return walk("market", 6, 1.0, 60.0, 0)
+    return render_walk("market", 6, 1.0, 60.0, 0)
 
 
 def keypoints_of(people) -> np.ndarray:
