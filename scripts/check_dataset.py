@@ -57,7 +57,7 @@ class Report:
 
 
 class Split(NamedTuple):
-    """What is there of train or test; what cannot be read is empty."""
+    """The files of train or of test. The content of a file that cannot be read is empty."""
 
     phase: str
     folder: Path

@@ -307,4 +307,4 @@ def test_drawn_walk(tmp_path, call):
         assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes()
     again = call(walk_command, *flags, "--out", tmp_path / "a")
     assert again.returncode == 2
-    assert "there already" in again.stderr
+    assert "exists already" in again.stderr
