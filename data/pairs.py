@@ -21,8 +21,7 @@ import pandas as pd
 
 from data.keypoints import NUM_JOINTS, TORSO
 from util.errors import UserError, summarize
-from util.files import atomic_write
-from util.image import photo_names
+from util.files import atomic_write, file_names
 
 PHASES = ("train", "test")
 PAIR_COLUMNS = ("from", "to")
@@ -130,7 +129,7 @@ def check_pairs(
     """Raise UserError listing the pairs' photos that do not exist or have no keypoints."""
     if not photo_dir.is_dir():
         raise UserError(f"{photo_dir}: photo folder not found; --dataroot must hold it")
-    photos = photo_names(photo_dir)
+    photos = file_names(photo_dir)
     first_row: dict[str, int] = {}
     for row, pair in enumerate(pairs, start=2):
         for name in pair:

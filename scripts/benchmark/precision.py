@@ -41,7 +41,7 @@ def draw_and_score(transfer: PoseTransfer) -> tuple[Tensor, dict[str, float]]:
     dataset, data_set = create_test_dataset(transfer.opt), DATA_SETS[transfer.opt.dataset_mode]
     drawn, scores = [], []
     for batch in create_test_loader(transfer.opt, dataset, transfer.device):
-        drawn.append(transfer.draw(batch))
+        drawn.append(transfer.generate(batch))
         reals, _ = read_images([dataset.photo_dir / name for name in batch["target_name"]], data_set.size)
         scores.append(score_pixels(drawn[-1], reals, None, ["psnr", "ssim_256", "l1"], PROTOCOLS["standard"], data_set))
     return torch.cat(drawn), {name: torch.cat([score[name] for score in scores]).mean().item() for name in scores[0]}
