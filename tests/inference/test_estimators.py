@@ -102,6 +102,7 @@ def random_keypoint_rcnn_weights() -> dict[str, torch.Tensor]:
     return state
 
 
+@pytest.mark.slow
 def test_keypoint_rcnn_computes_what_torchvisions_own_loading_does(tmp_path, monkeypatch):
     """Random weights stand in for the published ones."""
     for name in ("kaiming_uniform_", "kaiming_normal_", "normal_"):  # slow, and overwritten by loading anyway

@@ -5,13 +5,13 @@ import math
 import numpy as np
 import pytest
 
-from data.synthetic.walk import walk
+from data.synthetic.walk import render_walk
 from inference.flicker import flicker, near_person
 
 
 @pytest.fixture(scope="module")
 def rendered_walk() -> tuple[np.ndarray, np.ndarray]:
-    photos = walk("market", frames=4, cycles=0.5, yaw=60, seed=1)
+    photos = render_walk("market", frames=4, cycles=0.5, yaw=60, seed=1)
     return np.stack([p.pixels.transpose(2, 0, 1) for p in photos]), np.stack([p.keypoints for p in photos])
 
 

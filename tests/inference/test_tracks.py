@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from data.keypoints import JOINTS
-from data.synthetic.body import pose
+from data.synthetic.body import pose_skeleton
 from data.synthetic.people import random_person
-from data.synthetic.walk import walking
+from data.synthetic.walk import walking_posture
 from inference.tracks import clean, fill_gaps, interpolate, repair, smooth
 
 ANKLES = [JOINTS.index("right ankle"), JOINTS.index("left ankle")]
@@ -17,7 +17,7 @@ ANKLES = [JOINTS.index("right ankle"), JOINTS.index("left ankle")]
 def walk_track(times: np.ndarray, yaw: float = 60) -> np.ndarray:
     """Exact joints of a synthetic walk, 130 pixels a metre, at `times` in cycles."""
     person = random_person(np.random.default_rng(0))
-    return np.stack([pose(person, walking(t, yaw)).joints[:, [1, 0]] * 130 + 150 for t in times])
+    return np.stack([pose_skeleton(person, walking_posture(t, yaw)).joints[:, [1, 0]] * 130 + 150 for t in times])
 
 
 def moving(frames: int, acceleration: float = 0.0) -> np.ndarray:

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data.synthetic.people import Photo
-from data.synthetic.walk import walk
+from data.synthetic.people import RenderedPhoto
+from data.synthetic.walk import render_walk
 from inference.pose_transfer import PoseTransfer
 from models import create_model
 from models.published_weights import save_network
@@ -34,12 +34,12 @@ def load_tiny(checkpoints: Path) -> PoseTransfer:
     return PoseTransfer.load("tiny", **flags, **TINY_FLAGS)
 
 
-def tiny_walk() -> list[Photo]:
+def tiny_walk() -> list[RenderedPhoto]:
     """Six moments of a rendered walk: photos of the stored size with their keypoints."""
-    return walk("market", 6, 1.0, 60.0, 0)
+    return render_walk("market", 6, 1.0, 60.0, 0)
 
 
-def keypoints_of(people: list[Photo]) -> np.ndarray:
+def keypoints_of(people: list[RenderedPhoto]) -> np.ndarray:
     return np.stack([photo.keypoints for photo in people])
 
 

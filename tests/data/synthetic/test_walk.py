@@ -26,4 +26,4 @@ def test_walk_writes_the_same_data_set_for_the_same_flags(tmp_path, call):
         assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes()
     again = call(walk_command, *flags, "--out", tmp_path / "a")
     assert again.returncode == 2
-    assert "there already" in again.stderr
+    assert "exists already" in again.stderr
