@@ -349,7 +349,7 @@ def main() -> None:
     settings = {"dataset_mode": args.dataset_mode, "identities": list(people), "poses": args.poses, "seed": args.seed,
                 "version": VERSION}  # fmt: skip
     if is_rendered(out, dataset, settings):
-        print(f"{out}: already there")
+        print(f"{out}: exists already")
     else:
         atomic_write(out / SETTINGS_FILE, lambda file: file.write(json.dumps(settings).encode()))
         render_people(out, args.dataset_mode, people, args.poses, args.seed, args.workers)

@@ -16,4 +16,3 @@ def loader_options(root: Path, **changes: object) -> Namespace:
         "cache_images": False,
     }
     return Namespace(**{**values, "dataset_mode": "market", "serial_batches": False, **changes})
-

@@ -17,7 +17,6 @@ from data.fashion_dataset import FashionDataset
 from data.generate_fashion_datasets import CROP, scale_down, stored_name
 from tests.conftest import REPOSITORY, smooth
 
-
 # raw photo -> name in PATN's lists (train.lst, the last two test.lst)
 NAMES = {
     "WOMEN/Tees_Tanks/id_00007838/05_7_additional.jpg": "fashionWOMENTees_Tanksid0000783805_7additional.jpg",
@@ -248,7 +247,7 @@ def test_failed_write_is_one_line(call, tmp_path):
     assert done.stderr.count("\n") == 1
 
 
-def test_interrupted_run_leaves_complete_photos_and_can_be_resumed(tmp_path):
+def test_interrupted_run_leaves_complete_photos_and_can_be_resumed(call, tmp_path):
     """Ctrl-C, with several processes at work."""
     root = make_raw(tmp_path / "fashion")
     noise = np.random.RandomState(0).randint(0, 256, (256, 256, 3), np.uint8)
@@ -277,7 +276,7 @@ def test_interrupted_run_leaves_complete_photos_and_can_be_resumed(tmp_path):
     assert len(sizes) == 1
 
     (root / "train.lst").write_text("\n".join(sorted(Path(name).name for name in written) + names[-40:]))
-    done = subprocess.run(script, capture_output=True, text=True, timeout=60)
+    done = call(generate_fashion_datasets, "--dataroot", root)
     assert done.returncode == 0, done.stderr
     assert re.search(rf"train +{len(written) + 40} +{len(written)} +40 +0 +0\n", done.stdout)
 

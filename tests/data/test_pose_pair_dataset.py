@@ -55,7 +55,9 @@ def test_fashion_sample_is_stretched_to_the_network_size(tmp_path):
     pixels = np.random.RandomState(0).randint(0, 256, (256, 176, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "train/a.jpg", quality=95)
     (tmp_path / "fasion-resize-pairs-train.csv").write_text("from,to\na.jpg,a.jpg\n")
-    write_keypoints(tmp_path / "fasion-resize-annotation-train.csv", {"a.jpg": np.stack([np.arange(18), np.arange(18) * 2], 1)})
+    write_keypoints(
+        tmp_path / "fasion-resize-annotation-train.csv", {"a.jpg": np.stack([np.arange(18), np.arange(18) * 2], 1)}
+    )
     sample = FashionDataset(options(tmp_path), "train")[0]
     wanted = Image.open(tmp_path / "train/a.jpg").resize((256, 256), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(sample["source_image"], np.array(wanted).transpose(2, 0, 1))

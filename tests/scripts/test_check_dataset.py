@@ -109,7 +109,11 @@ FAULTS = {  # name: exit status, damage, line
         lambda r: change_poses(r, c=NOBODY),
         "note .*1 poses without any joint, which no pair uses",
     ),
-    "joints outside": (1, lambda r: change_poses(r, a=OUTSIDE), "warning .*1 joints .1.85%. lie outside 64 x 128 pixels"),
+    "joints outside": (
+        1,
+        lambda r: change_poses(r, a=OUTSIDE),
+        "warning .*1 joints .1.85%. lie outside 64 x 128 pixels",
+    ),
     "equal pairs": (
         1,
         lambda r: append(r / PAIRS, "0002_a.jpg,0002_b.jpg\n"),
@@ -185,13 +189,13 @@ def test_faults_are_listed_with_the_worst_first(call, sound):
     assert "  1.jpg\n  ... and 2 more (3 in all)\n" in done.stdout
 
 
-def test_lists_without_photos_report_each_fault_once(command, tmp_path):
+def test_lists_without_photos_report_each_fault_once(call, tmp_path):
     """Genuine rows: each fault once, with its count; the train lists are absent."""
     make_poses(tmp_path / "fasion-resize-annotation-test.csv", dict.fromkeys(FASHION_NAMES, POSE))
     name = FASHION_NAMES[0]
     (tmp_path / "fasion-resize-pairs-test.csv").write_text(f"from,to\n{name},{name}\n")
     (tmp_path / "train.lst").write_text("fashionWOMENPantsid0000611102_3back.jpg\n")  # the item, in another color
-    done = command("scripts/check_dataset.py", "--dataset_mode=fashion", "--dataroot", tmp_path, PYTHONPATH="")
+    done = call(check_dataset, "--dataset_mode=fashion", "--dataroot", tmp_path)
     assert (done.returncode, done.stderr) == (2, "")
     assert done.stdout.count("listed photos are missing") == 2
     assert f"{tmp_path / 'test'}: 3 of 3 listed photos are missing; pairs need 1 of them" in done.stdout
