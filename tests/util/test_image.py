@@ -1,4 +1,4 @@
-"""Decoding, conversion, resizing, writing and listing of images."""
+"""Conversion, resizing, writing and listing of images."""
 
 import numpy as np
 import pytest
@@ -18,39 +18,6 @@ from util.image import (
     to_uint8,
     to_unit,
 )
-
-
-@pytest.mark.parametrize("mode", ["L", "1", "P", "I;16", "RGBA", "LA"])
-def test_decode_photo_gives_rgb_for_every_mode(mode, tmp_path):
-    """The content decides, not the ending."""
-    path = tmp_path / "a.jpg"
-    if mode == "I;16":
-        Image.fromarray(np.full((128, 64), 200 * 257, np.uint16)).save(path, format="PNG")
-    else:
-        Image.new("L", (64, 128), 200).convert(mode).save(path, format="PNG")
-    photo = decode_photo(path)
-    assert (photo.mode, photo.size) == ("RGB", (64, 128))
-    if mode != "1":  # which dithers
-        assert set(photo.getdata()) == {(200, 200, 200)}
-
-
-@pytest.mark.parametrize(
-    "content", [b"", b"\xff\xd8\xff", b"GIF89a", b"\x89PNG\r\n\x1a\n" + bytes(20), b"text, of some length, no photo"]
-)
-def test_decode_photo_rejects_other_and_truncated_files(content, tmp_path):
-    path = tmp_path / "a.jpg"
-    path.write_bytes(content)
-    with pytest.raises(UserError, match="a.jpg: photo cannot be decoded") as caught:
-        decode_photo(path)
-    assert "\n" not in str(caught.value)
-
-
-def test_decode_photo_rejects_a_decompression_bomb(tmp_path, monkeypatch):
-    """A few bytes may claim an image of any size."""
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    Image.new("RGB", (64, 128)).save(tmp_path / "a.jpg")
-    with pytest.raises(UserError, match="photo cannot be decoded"):
-        decode_photo(tmp_path / "a.jpg")
 
 
 def test_to_uint8_inverts_to_unit():
