@@ -70,7 +70,7 @@ class PairLoader:
             worker_init_fn=_start_worker,
             generator=torch.Generator().manual_seed(sampler.seed),  # instead of the global random state
         )
-        # The workers ignore signals, so they must be told to end, also if an error ends the program.
+        # The workers ignore signals, so they must be told to end, even if an error ends the program.
         weakref.finalize(self, _end_workers, self.loader)
 
     def __len__(self) -> int:

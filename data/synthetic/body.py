@@ -193,7 +193,7 @@ def tube(
 
     axis: (K,3) points of the center line; left: (K,3) direction of the person's left at these points; width, depth:
     half widths at equal steps along the line; ends: lengths of the two round ends. `texture` gives the colors (N,3) of
-    samples, `exists` (N,) whether they are part of the surface.
+    samples, `exists` (N,) whether they belong to the surface.
     """
     step = SPACING / scale
     lengths = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(axis, axis=0), axis=1))])

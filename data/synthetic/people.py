@@ -11,6 +11,7 @@ behind the body. The same flags give the same files, whatever the number of proc
 
 import argparse
 import json
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -45,14 +46,8 @@ JPEG_QUALITY = 95
 VERSION = 1  # of the rendering: raise it when the same seed gives other images
 SETTINGS_FILE = "synthetic.json"
 SKINS = ((0.98, 0.82, 0.72), (0.93, 0.74, 0.6), (0.82, 0.62, 0.47), (0.66, 0.46, 0.33), (0.46, 0.3, 0.21))
-HAIRS = (
-    (0.1, 0.08, 0.07),
-    (0.25, 0.16, 0.1),
-    (0.45, 0.3, 0.17),
-    (0.8, 0.64, 0.36),
-    (0.55, 0.24, 0.12),
-    (0.62, 0.6, 0.58),
-)
+HAIRS = ((0.1, 0.08, 0.07), (0.25, 0.16, 0.1), (0.45, 0.3, 0.17), (0.8, 0.64, 0.36), (0.55, 0.24, 0.12),
+         (0.62, 0.6, 0.58))  # fmt: skip
 
 
 class RenderedPhoto(NamedTuple):
@@ -137,13 +132,11 @@ def random_posture(random: np.random.Generator, view: int) -> Posture:
         spread = (2.0, 2.0)
         right, left = ((-s * 0.9, max(a[1], 4), a[2], a[3]) if a[1] < 30 else a for s, a in zip(swing, (right, left)))
     else:
-        step = random.uniform(2, 13)
-        hip, knee, spread = (
-            random.normal(3, 3, 2),
-            np.abs(random.normal(3, 4, 2)),
-            (step, random.uniform(2, step + 0.1)),
-        )
-        if random.random() < 0.4:  # one relaxed leg
+        right_spread = random.uniform(2, 13)
+        hip = random.normal(3, 3, 2)
+        knee = np.abs(random.normal(3, 4, 2))
+        spread = (right_spread, random.uniform(2, right_spread + 0.1))
+        if random.random() < 0.4:  # stands on one leg, the other is bent
             bent = int(random.integers(2))
             hip[bent] += random.uniform(8, 20)
             knee[bent] += random.uniform(12, 30)
@@ -215,14 +208,16 @@ LOOKS = {
     "market": Look(street_background, 3, 0.0, "{identity:04d}_c{camera}s1_{number:06d}_00.jpg"),
     "fashion": Look(studio_background, 1.5, 0.3, "fashion{gender}{clothes}id{identity:08d}01_{number}{view}.jpg"),
 }
+# The names of the views at 0, 45, 90, ... degrees, as DeepFashion has them.
 VIEWS = ("front", "additional", "side", "additional", "back", "additional", "side", "additional")
 
 
 def photo_name(mode: str, person: SyntheticPerson, identity: int, number: int, view: int) -> str:
     """A file name as in the real set, so that the set's rule for identities finds the person."""
-    gender, clothes = (
-        ("WOMEN", "Dresses" if person.bottom is person.top else "Skirts") if person.skirt else ("MEN", "Pants")
-    )
+    if person.skirt:
+        gender, clothes = "WOMEN", "Dresses" if person.bottom is person.top else "Skirts"
+    else:
+        gender, clothes = "MEN", "Pants"
     return LOOKS[mode].name.format(
         identity=identity, number=number, camera=view % 6 + 1, view=VIEWS[view], gender=gender, clothes=clothes
     )
@@ -267,7 +262,8 @@ def render_identity(identity: int, mode: str, photos: int, seed: int) -> list[Re
     look, size = LOOKS[mode], find_dataset(mode).stored_size
     person = random_person(random)
     background = look.background(random, tuple(int(length * look.supersampling) for length in size))
-    views = [view for _ in range(-(-photos // 8)) for view in random.permutation(8)][:photos]
+    rounds = math.ceil(photos / len(VIEWS))  # every view once, in random order, then again
+    views = [view for _ in range(rounds) for view in random.permutation(len(VIEWS))][:photos]
     rendered = []
     for photo_number, view in enumerate(views, start=1):
         posture = random_posture(random, int(view))

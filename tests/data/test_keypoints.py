@@ -21,7 +21,7 @@ def slow_heat_maps(keypoints: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("size", [(32, 48), (128, 64)])
-def test_heat_maps_against_double_precision(size):
+def test_draw_heat_maps_equals_a_double_precision_loop(size):
     random = np.random.RandomState(1)
     keypoints = random.randint(-40, 160, (2, 18, 2)).astype(np.float32)  # inside, outside, far outside
     keypoints[random.rand(2, 18) < 0.2] = np.nan
@@ -31,7 +31,7 @@ def test_heat_maps_against_double_precision(size):
         np.testing.assert_array_equal(ours, slow_heat_maps(joints, size).astype(np.float32))
 
 
-def test_every_heat_map_value_is_correctly_rounded():
+def test_draw_heat_maps_rounds_every_value_correctly():
     """All pairs of distances up to where nothing is left, each way: the product of both factors, in float32, is the
     exponential of the sum in float64, rounded once; none is denormal."""
     distances = torch.arange(-100, 101).double()
@@ -43,7 +43,7 @@ def test_every_heat_map_value_is_correctly_rounded():
     assert all(torch.equal(one, exact.float()) for one in maps)
 
 
-def test_heat_map_factors():
+def test_heat_map_factors_multiply_to_the_maps():
     keypoints = torch.tensor([[3.0, 5.0], [-2.0, 70.0], [torch.nan, torch.nan]]).repeat(1, 6, 1)
     rows, columns = heat_map_factors(keypoints, (8, 12))
     assert rows.shape == (1, 8, 18)
@@ -58,7 +58,7 @@ def test_heat_map_factors():
     assert maps.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_heat_maps_for_bfloat16():
+def test_float32_factors_suffice_for_bfloat16_maps():
     """From float32 factors, whose products are never denormal, bfloat16 maps are those of float64, but for one in a
     thousand values that lies between two of bfloat16."""
     keypoints = torch.randint(-40, 300, (4, 18, 2), generator=torch.Generator().manual_seed(0)).float()
@@ -74,7 +74,7 @@ def test_heat_maps_for_bfloat16():
     assert different.float().mean() < 1e-3
 
 
-def test_very_far_and_missing_joints_leave_nothing():
+def test_very_far_or_missing_joint_has_an_empty_map():
     keypoints = torch.tensor([[[1e9, -1e9], [torch.nan, torch.nan], [torch.nan, 5], [3, 4]]])
     sums = draw_heat_maps(keypoints, (64, 64)).sum((2, 3))[0]
     assert sums[:2].tolist() == [0, 0]
@@ -82,20 +82,20 @@ def test_very_far_and_missing_joints_leave_nothing():
     assert sums[3] > 1
 
 
-def test_scaling_truncates_towards_zero():
+def test_scale_keypoints_truncates_towards_zero():
     keypoints = torch.tensor([[100.0, 101.0], [-1.0, -3.0], [torch.nan, torch.nan], [255.0, 175.0]])
     scaled = scale_keypoints(keypoints, (256, 176), (256, 256))
     wanted = [[100, int(101 * 256 / 176)], [-1, int(-3 * 256 / 176)], [np.nan, np.nan], [255, int(175 * 256 / 176)]]
     np.testing.assert_array_equal(scaled, np.array(wanted, np.float32))
 
 
-def test_a_scaled_coordinate_of_minus_one_is_not_missing():
+def test_scale_keypoints_to_minus_one_is_not_missing():
     scaled = scale_keypoints(torch.tensor([[10.0, -3.0]]), (128, 64), (64, 32))
     assert scaled.tolist() == [[5.0, -1.0]]
     assert draw_heat_maps(scaled.expand(1, 18, 2), (64, 32)).max() > 0.9
 
 
-def test_joint_table():
+def test_joints_are_coco_18_and_limbs_join_all():
     assert len(JOINTS) == 18
     assert JOINTS[14:] == ("right eye", "left eye", "right ear", "left ear")
     assert {joint for limb in LIMBS for joint in limb} == set(range(18))
