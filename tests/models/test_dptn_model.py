@@ -8,7 +8,7 @@ from torch import nn
 from models import create_model
 from models.losses import GAN_MODES, VGG19Features, gradient_penalty, gram_matrix, load_vgg19
 from models.networks import INIT_GAIN, linear_decay
-from tests.conftest import CPU, TINY, TINY_G, compiles, formula_model, random_batch, test_options, train_options
+from tests.conftest import CPU, NO_VGG, TINY, TINY_G, compiles, formula_model, random_batch, test_options, train_options
 from util.device import fast_bf16
 from util.errors import UserError
 
@@ -33,14 +33,14 @@ def learn(*flags: str, steps: int = 20) -> tuple[dict[str, float], dict[str, flo
 @pytest.mark.parametrize(
     "flags",
     [
-        *([f"--gan_mode={mode}"] for mode in GAN_MODES),
-        ["--norm=batch"],
+        *([f"--gan_mode={mode}", *NO_VGG] for mode in GAN_MODES),
+        ["--norm=batch", *NO_VGG],
         ["--precision=bf16"],
         ["--channels_last"],
-        ["--precision=bf16", "--channels_last", "--gan_mode=wgangp", "--norm=batch"],
-        *([f"--init_type={name}"] for name in ("normal", "xavier", "kaiming")),
+        ["--precision=bf16", "--channels_last", "--gan_mode=wgangp", "--norm=batch", *NO_VGG],
+        *([f"--init_type={name}", *NO_VGG] for name in ("normal", "xavier", "kaiming")),
     ],
-    ids=" ".join,
+    ids=lambda flags: flags[0],
 )
 def test_learns(flags):
     first, last = learn(*flags)
