@@ -30,7 +30,7 @@ SETTINGS = {
     "market": (64, 32, ["--dis_layers=3", "--lambda_g=5", "--lambda_rec=2", "--t_s_ratio=0.8"]),
 }
 SIZES = [(2, 64, 64), (1, 128, 64)]
-FACTOR = 8  # processors differ by up to 4: matrix kernels sum in other orders
+FACTOR = 10  # up to 4.4 was seen: matrix kernels of other processors sum in other orders
 
 
 def differences(ours: torch.Tensor, golden: np.ndarray) -> np.ndarray:
@@ -279,7 +279,8 @@ def test_training_steps_equal_the_second_implementation(setting):
     model = formula_model(*flags)
     for module in (*model.nets.values(), model.vgg):
         module.to(torch.float64)
-    batch, opt = set_formula_input(model, 2, h, w, torch.float64), model.opt
+    # no golden is compared, so images of half the size do, in a quarter of the time
+    batch, opt = set_formula_input(model, 2, h // 2, w // 2, torch.float64), model.opt
     g, d = ({k: v.detach().clone() for k, v in to_published(model.nets[n].state_dict()).items()} for n in "GD")
     for alias, first in OFFICIAL_KEYS["generator_aliases"].items():
         g[alias] = g[first]
