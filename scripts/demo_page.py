@@ -10,9 +10,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import pandas as pd
 from dominate import tags
+from dominate.util import raw
 
-from metrics.report import as_table, compared_rows, read_records
+from metrics.report import comparison_table, format_table, html_table, read_records
 from util.errors import UserError, run_main
 from util.files import atomic_write
 from util.html import new_page
@@ -37,17 +39,16 @@ def main() -> None:
     parser.add_argument("--metrics", type=Path, required=True, metavar="JSONL", help="evaluations to show side by side")
     parser.add_argument("--training", type=Path, required=True, metavar="DIR", help="folder of the training run")
     args = parser.parse_args()
-    records = read_records(args.metrics)
-    rows = compared_rows(records, [record["name"] for record in records])
+    table = comparison_table(read_records(args.metrics).set_index("name"))
     strips = sorted((args.results / "strips").glob("*.jpg"))
     if not strips:
         raise UserError(f"{args.results}/strips: empty; run test.py first")
     page = args.results / "demo.html"
-    atomic_write(page, lambda file: file.write(render(rows, strips[:: -(-len(strips) // SHOWN)], args).encode()))
-    print(f"\n{as_table(rows)}\n\npage: {page}")
+    atomic_write(page, lambda file: file.write(render(table, strips[:: -(-len(strips) // SHOWN)], args).encode()))
+    print(f"\n{format_table(table)}\n\npage: {page}")
 
 
-def render(rows: list[list[str]], strips: list[Path], args: argparse.Namespace) -> str:
+def render(table: pd.DataFrame, strips: list[Path], args: argparse.Namespace) -> str:
     page = new_page("DPTN: demo")
     with page.head:
         tags.style(STYLE + TABLE)
@@ -58,10 +59,8 @@ def render(rows: list[list[str]], strips: list[Path], args: argparse.Namespace) 
             "handing back the source photo (copy_source), and the mean of all training photos (mean_image). "
             "Up arrows: more is better."
         )
-        with tags.div(cls="scroll"), tags.table():
-            tags.tr(*map(tags.th, rows[0]))
-            for row in rows[1:]:
-                tags.tr(*map(tags.td, row))
+        with tags.div(cls="scroll"):
+            raw(html_table(table))
         with tags.p():
             tags.a("All results", href="index.html")
             tags.span(" · ")

@@ -12,13 +12,14 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import AlexNet, Inception3
 
+from data import find_dataset
 from metrics.inception import Inception
 from metrics.lpips import LPIPS
 from metrics.pairing import Sample
-from metrics.protocols import DATA_SETS, PROTOCOLS, DataSet
-from metrics.stream import PairBatches, make_loader
+from metrics.protocols import PROTOCOLS
+from metrics.stream import PairDataset, make_loader
 from tests.formula import formula_images
-from tests.reference_metrics import reference_scores
+from tests.metrics.reference_metrics import reference_scores
 from util.device import PRECISIONS
 from util.image import save_image
 
@@ -33,12 +34,12 @@ def report_pixels(repeats: int) -> None:
         "| data set | scikit-image loop, 1 process | here, 2 processes | times as fast | ms of processor: loop | here |"
     )
     print("|---|---|---|---|---|---|", flush=True)
-    for name, data_set in DATA_SETS.items():
+    for name in PAIRS:
         with tempfile.TemporaryDirectory() as folder:
-            samples = write_pairs(Path(folder), data_set, PAIRS[name])
-            loops = [timed(scikit_image_loop, samples[:FILES], Path(folder), data_set) for _ in range(repeats)]
+            samples = write_pairs(Path(folder), name, PAIRS[name])
+            loops = [timed(scikit_image_loop, samples[:FILES], Path(folder), name) for _ in range(repeats)]
             loop, loop_processor = sorted(loops)[repeats // 2]
-            here, here_processor = timed(stream, samples, Path(folder), data_set)
+            here, here_processor = timed(stream, samples, Path(folder), name)
         print(
             f"| {name} | {loop:.2f} | {here:.2f} | {loop / here:.1f} | {loop_processor:.2f} | {here_processor:.2f} |",
             flush=True,
@@ -46,7 +47,7 @@ def report_pixels(repeats: int) -> None:
 
 
 def timed(
-    call: Callable[[list[Sample], Path, DataSet], None], samples: list[Sample], folder: Path, data_set: DataSet
+    call: Callable[[list[Sample], Path, str], None], samples: list[Sample], folder: Path, data_set: str
 ) -> tuple[float, float]:
     """Milliseconds a pair: by the clock, and of processor time over all processes."""
     start, before = time.perf_counter(), sum(os.times()[:4])
@@ -54,24 +55,24 @@ def timed(
     return (time.perf_counter() - start) / len(samples) * 1e3, (sum(os.times()[:4]) - before) / len(samples) * 1e3
 
 
-def write_pairs(folder: Path, data_set: DataSet, count: int) -> list[Sample]:
+def write_pairs(folder: Path, data_set: str, count: int) -> list[Sample]:
     """`count` pairs of a few files, in the place of generated image and target."""
-    pixels = ((formula_images("metrics", (FILES, 3, *data_set.size)) + 1) * 127.5).astype(np.uint8)
+    pixels = ((formula_images("metrics", (FILES, 3, *find_dataset(data_set).stored_size)) + 1) * 127.5).astype(np.uint8)
     names = [f"{number}.jpg" for number in range(FILES)]
     for name, image in zip(names, pixels):
         save_image(Image.fromarray(image.transpose(1, 2, 0)), folder / name)
     return [Sample(None, names[number % FILES], folder / names[(number + 1) % FILES]) for number in range(count)]
 
 
-def scikit_image_loop(samples: list[Sample], folder: Path, data_set: DataSet) -> None:
+def scikit_image_loop(samples: list[Sample], folder: Path, data_set: str) -> None:
     for sample in samples:
         fake, real = (np.asarray(Image.open(path)) for path in (sample.generated, folder / sample.target))
-        reference_scores(fake, real, data_set.size[1] + 2 * data_set.margin, full_range=False)
+        reference_scores(fake, real, fake.shape[1] + 2 * PROTOCOLS["dptn"].margin(data_set), full_range=False)
 
 
-def stream(samples: list[Sample], folder: Path, data_set: DataSet) -> None:
-    batches = PairBatches(samples, folder, data_set, 8, [PROTOCOLS["dptn"]], PIXELS, None, keep_images=False)
-    for _ in make_loader(batches, WORKERS):
+def stream(samples: list[Sample], folder: Path, data_set: str) -> None:
+    pairs = PairDataset(samples, folder, data_set, [PROTOCOLS["dptn"]], PIXELS, None, keep_images=False)
+    for _ in make_loader(pairs, 8, WORKERS):
         pass
 
 
@@ -83,7 +84,7 @@ def report_networks(
     print("| network | batch | precision | s/image | GFLOP/image | GFLOP/s | of matmul |")
     print("|---|---|---|---|---|---|---|", flush=True)
     batch = batch or (8 if device.type == "cpu" else 64)
-    images = torch.randint(0, 256, (batch, 3, *DATA_SETS["fashion"].size), dtype=torch.uint8, device=device)
+    images = torch.randint(0, 256, (batch, 3, *find_dataset("fashion").stored_size), dtype=torch.uint8, device=device)
     for name, call in networks(device, images).items():
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             call()

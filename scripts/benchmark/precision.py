@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 
+import pandas as pd
 import torch
 from torch import Tensor
 
 from data.loaders import create_test_dataset, create_test_loader
 from inference.pose_transfer import PoseTransfer
 from metrics.pixel import score_pixels
-from metrics.protocols import DATA_SETS, PROTOCOLS
+from metrics.protocols import PROTOCOLS
 from metrics.stream import read_images
 from options.test_options import TestOptions
 from util.device import select_device
@@ -38,13 +39,14 @@ def report(flags: Sequence[str], variants: Sequence[Sequence[str]]) -> None:
 
 def draw_and_score(transfer: PoseTransfer) -> tuple[Tensor, dict[str, float]]:
     """All test pairs: uint8 (N,3,H,W) at the stored size, and metrics against the target photos (`standard`)."""
-    dataset, data_set = create_test_dataset(transfer.opt), DATA_SETS[transfer.opt.dataset_mode]
+    dataset = create_test_dataset(transfer.opt)
     drawn, scores = [], []
     for batch in create_test_loader(transfer.opt, dataset, transfer.device):
         drawn.append(transfer.draw(batch))
-        reals, _ = read_images([dataset.photo_dir / name for name in batch["target_name"]], data_set.size)
-        scores.append(score_pixels(drawn[-1], reals, None, ["psnr", "ssim_256", "l1"], PROTOCOLS["standard"], data_set))
-    return torch.cat(drawn), {name: torch.cat([score[name] for score in scores]).mean().item() for name in scores[0]}
+        reals, _ = read_images([dataset.photo_dir / name for name in batch["target_name"]], dataset.stored_size)
+        settings = (None, ["psnr", "ssim_256", "l1"], PROTOCOLS["standard"], transfer.opt.dataset_mode)
+        scores += [score_pixels(fake, real, *settings) for fake, real in zip(drawn[-1], reals)]
+    return torch.cat(drawn), pd.DataFrame(scores).mean().to_dict()
 
 
 def difference(images: Tensor, others: Tensor) -> tuple[float, int]:
