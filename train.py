@@ -3,146 +3,94 @@
     python train.py --name=DPTN_fashion --model=DPTN --dataset_mode=fashion --dataroot=./dataset/fashion --batchSize 32
     python train.py --name=DPTN_market --model=DPTN --dataset_mode=market --dataroot=./dataset/market --dis_layers=3 \\
         --lambda_g=5 --lambda_rec 2 --t_s_ratio=0.8 --save_latest_freq=10400 --batchSize 32
-    python train.py --name=DPTN_fashion --continue_train                  # goes on exactly where the run was saved
+    python train.py --name=DPTN_fashion --continue_train                  # resume from the last checkpoint (bit-exact)
     torchrun --nproc_per_node=4 train.py --name=DPTN_fashion ...          # four GPUs; --batchSize is their total
 
 Add --gpu_id=-1 for the CPU. All flags: python train.py --help
 """
 
-import sys
-from pathlib import Path
-
-from data.loaders import create_train_loaders
-from data.pairs import write_pairs
+from data.loaders import PairLoader, create_train_loaders, fingerprints
 from metrics.validation import validate
 from models import create_model
+from models.base_model import BaseModel
 from options.train_options import TrainOptions
 from util import distributed
-from util.checkpoint import Progress, check_data, load_state, restore_random, save_state
+from util.checkpoint import Checkpoints, Progress
 from util.device import describe_device
-from util.errors import UserError, run_main
+from util.errors import run_main
 from util.reproducibility import seed_everything
-from util.training import TIME_UP, NonFiniteCheck, Steps, StopSignal
+from util.training import NonFiniteCheck, ProgressBar, StopSignal
 from util.visualizer import Visualizer
 
 
-def main() -> None:
+def main() -> int | None:
     options = TrainOptions()
-    opt = options.parse()
-    run_dir = Path(opt.checkpoints_dir) / opt.name
-    state_file = run_dir / "latest_state.pt"
-    state = None
-    if opt.continue_train:
-        state = load_state(state_file)
-        opt = options.resume(state["options"], opt)
-    elif state_file.exists():
-        raise UserError(f"{state_file} exists: go on with that run by --continue_train, or give another --name")
-    elif (run_dir / "latest_net_G.pth").exists():
-        raise UserError(
-            f"{run_dir}/latest_net_G.pth exists and would be overwritten: give another --name; to start from these "
-            f"weights, add --load_pretrain {run_dir}"
-        )
-    device = distributed.start(opt.gpu_ids)
-    progress = Progress(**state["progress"]) if state else Progress()
+    opt = options.parse()  # with --continue_train: the checkpoint's options, already merged
+    with distributed.process_group(opt.gpu_ids) as device, StopSignal(opt.max_minutes) as stop:
+        seed_everything(opt.seed)
+        train_loader, val_loader = create_train_loaders(opt, device)
+        model = create_model(opt, device, is_train=True)
+        data = fingerprints(train_loader, val_loader)
+        checkpoints = Checkpoints(model, opt, data)
+        origin = checkpoints.resume(options.state) if opt.continue_train else checkpoints.start()
+        progress, last_epoch = checkpoints.progress, opt.niter + opt.niter_decay
+        nan_check = NonFiniteCheck()
 
-    seed_everything(opt.seed)
-    loader, val_loader = create_train_loaders(opt, device)
-    model = create_model(opt, device, is_train=True)
-    visualizer = Visualizer(opt, model.run_dir, model.visual_names, continue_from=progress.total)
-    visualizer.say(f"{options.text}\ndevice: {describe_device(device)}\n{model.parameter_table()}")
-    data = {"train": loader.dataset.fingerprint(), "validation": val_loader and val_loader.dataset.fingerprint()}
-    visualizer.write_run_files(options, opt, device=describe_device(device), data=data, model=model)
-    if val_loader and distributed.is_main():
-        write_pairs(model.run_dir / "val_pairs.csv", val_loader.dataset.pairs)
-    if state:
-        check_data(state, data)
-        model.load_state_dict(state["model"])
-        restore_random(state)
-        visualizer.say(f"continuing in epoch {progress.epoch}, after {progress.total} samples")
-    else:
-        if opt.load_pretrain:
-            names = ", ".join(model.load_pretrained(opt.load_pretrain))
-            visualizer.say(f"started from {opt.load_pretrain}: networks {names}")
-        seed_everything(opt.seed + distributed.rank())
+        visualizer = Visualizer(opt, model.run_dir, model.visual_names, progress.total)
+        visualizer.write_run_files(options, opt, device=describe_device(device), data=data, model=model)
+        visualizer.print(f"{options.text}\ndevice: {describe_device(device)}\n{model.parameter_table()}")
+        visualizer.print(f"{origin}; {len(train_loader.dataset)} pairs, {len(train_loader)} batches an epoch")
 
-    def save(*labels: str | int) -> None:
-        """'latest', the generator under `labels`, and the state last: it never promises files that are not there."""
-        nonlocal fresh
-        watch.check()
-        distributed.check_weights(model.nets)
+        for epoch in progress.epochs(last_epoch):
+            train_loader.set_position(epoch, progress.batches_done)
+            batches = ProgressBar(train_loader, f"epoch {epoch}/{last_epoch}", progress.batches_done, opt.batchSize)
+            for batch in batches:
+                model.set_input(batch)
+                model.optimize_parameters()
+                progress.step(opt.batchSize)
+                nan_check.record(progress.total, batch["source_name"] + batch["target_name"], model.losses)
 
-        def networks() -> None:
-            model.save_networks("latest")
-            for label in labels:
-                model.save_networks(label, names=("G",))
+                if progress.crossed(opt.print_freq):
+                    nan_check.check()
+                    iters, seconds = progress.batches_done * opt.batchSize, batches.seconds_per_sample()
+                    visualizer.print_current_losses(epoch, iters, progress.total, seconds, model.get_current_losses())
 
-        def whole_state() -> None:
-            save_state(state_file, progress, model.state_dict(), vars(opt), data)
+                if progress.crossed(opt.display_freq) and distributed.is_main():
+                    visualizer.display_current_results(epoch, progress.total, model.get_current_visuals())
 
-        if fresh:  # weights without a state would look like somebody else's
-            whole_state()
-            fresh = False
-        distributed.run_on_main(networks)
-        whole_state()
+                save_is_due, stop_reason = progress.crossed(opt.save_latest_freq), stop.reason()
+                if save_is_due or stop_reason:
+                    nan_check.check()
+                    checkpoints.save(*([progress.total] if save_is_due and opt.save_by_iter else []))
 
-    def validate_epoch() -> None:
-        """Once after each epoch: score the held-out pairs and keep the best generator."""
-        values, better = {}, False
-        if distributed.is_main():
-            values = validate(model, val_loader)
-            better = values["ssim"] > progress.best_ssim
-            progress.best_ssim = max(progress.best_ssim, values["ssim"])
-        progress.validated = progress.epoch - 1
-        visualizer.log_validation(progress.validated, progress.total, values, better)
-        save(*(["best"] if distributed.maximum(better) else []))
+                if stop_reason:
+                    visualizer.print(f"stopped {stop_reason}; resume with: {options.resume_command(opt)}")
+                    visualizer.close()
+                    return stop_reason.exit_status
 
-    fresh = state is None
-    watch, stop = NonFiniteCheck(), StopSignal(opt.max_minutes)
-    last_epoch = opt.niter + opt.niter_decay
-    visualizer.say(
-        f"{len(loader.dataset)} pairs, {len(loader)} batches an epoch, epochs {progress.epoch} to {last_epoch}"
-    )
-    while True:
-        if val_loader and progress.validated < progress.epoch - 1:
-            validate_epoch()
-        if progress.epoch > last_epoch:
-            break
-        loader.set_position(progress.epoch, progress.batches_done)
-        steps = Steps(loader, f"epoch {progress.epoch}/{last_epoch}", progress.batches_done, opt.batchSize)
-        for batch in steps:
-            model.set_input(batch)
-            model.optimize_parameters()
-            progress.batches_done += 1
-            progress.total += opt.batchSize
-            watch.record(progress.total, batch["source_name"] + batch["target_name"], model.losses)
+            model.update_learning_rate()
+            nan_check.check()
+            labels = [epoch] if epoch % opt.save_epoch_freq == 0 else []
+            if val_loader and is_best_epoch(model, val_loader, progress, visualizer):
+                labels.append("best")
+            progress.next_epoch()
+            checkpoints.save(*labels)
+            visualizer.update_page()
 
-            def due(frequency: int) -> bool:
-                return progress.total // frequency > (progress.total - opt.batchSize) // frequency
+        visualizer.print(f"done: {progress.total} samples; weights in {model.run_dir}")
+        visualizer.close()
+    return None
 
-            if due(opt.print_freq):
-                watch.check()
-                losses = model.get_current_losses()
-                samples = progress.batches_done * opt.batchSize
-                visualizer.log_losses(progress.epoch, samples, progress.total, steps.seconds_per_sample(), losses)
-            if due(opt.display_freq) and distributed.is_main():
-                visualizer.show(progress.epoch, progress.total, model.get_current_visuals())
-            stopping = distributed.maximum(stop.wanted())
-            if stopping or due(opt.save_latest_freq):
-                save(*([progress.total] if opt.save_by_iter and due(opt.save_latest_freq) else []))
-            if stopping:
-                reason = "after --max_minutes" if stopping == TIME_UP else f"by signal {stopping}"
-                visualizer.say(f"stopped {reason}; go on with: {options.resume_command(opt)}")
-                visualizer.close()
-                distributed.finish()
-                sys.exit(0 if stopping == TIME_UP else 128 + stopping)
-        model.update_learning_rate()
-        progress.next_epoch()
-        save(*([progress.epoch - 1] if (progress.epoch - 1) % opt.save_epoch_freq == 0 else []))
-        visualizer.update_page()
-    stop.restore()
-    visualizer.close()
-    distributed.finish()
-    visualizer.say(f"done: {progress.total} samples; weights in {model.run_dir}")
+
+def is_best_epoch(model: BaseModel, val_loader: PairLoader, progress: Progress, visualizer: Visualizer) -> bool:
+    """Score the held-out pairs on process 0; returns whether the SSIM is the best so far."""
+    is_best = False
+    if distributed.is_main():
+        scores = validate(model, val_loader)
+        is_best = scores["ssim"] > progress.best_ssim
+        progress.best_ssim = max(progress.best_ssim, scores["ssim"])
+        visualizer.print_validation(progress.epoch, progress.total, scores, is_best)
+    return bool(distributed.maximum(is_best))
 
 
 if __name__ == "__main__":

@@ -141,3 +141,8 @@ def create_train_loaders(opt: Namespace, device: torch.device) -> tuple[PairLoad
         processes=distributed.processes(),
     )
     return PairLoader(dataset, sampler, opt.nThreads, device), validation
+
+
+def fingerprints(train_loader: PairLoader, val_loader: PairLoader | None) -> dict[str, Any]:
+    """What identifies the data of a training run; it must not change when the run is resumed."""
+    return {"train": train_loader.dataset.fingerprint(), "validation": val_loader and val_loader.dataset.fingerprint()}

@@ -20,8 +20,7 @@ import numpy as np
 
 from data.keypoints import NUM_JOINTS, TORSO
 from util.errors import UserError, summarize
-from util.files import atomic_write
-from util.image import photo_names
+from util.files import atomic_write, file_names
 
 PHASES = ("train", "test")
 LARGEST = 1e6  # pixels; float32 and whole numbers hold what is below
@@ -139,7 +138,7 @@ def check_pairs(
     """Raise UserError, listing them, for pairs whose photo or keypoint row does not exist."""
     if not photo_dir.is_dir():
         raise UserError(f"{photo_dir}: photo folder not found; --dataroot must hold it")
-    photos = photo_names(photo_dir)
+    photos = file_names(photo_dir)
     first_row: dict[str, int] = {}
     for row, pair in enumerate(pairs, start=2):
         for name in pair:

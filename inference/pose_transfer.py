@@ -104,13 +104,13 @@ class PoseTransfer:
         source, target = (scale_keypoints(points, self.stored_size, self.network_size) for points in (source, target))
         for start in range(0, count, self.opt.batchSize):
             rows = range(start, min(start + self.opt.batchSize, count))
-            yield self.draw({
+            yield self.generate({
                 "source_image": torch.stack([stretched[row % len(stretched)] for row in rows]),
                 "source_keypoints": torch.stack([source[row % len(source)] for row in rows]),
                 "target_keypoints": torch.stack([target[row % len(target)] for row in rows]),
             })  # fmt: skip
 
-    def draw(self, batch: dict[str, Any]) -> Tensor:
+    def generate(self, batch: dict[str, Any]) -> Tensor:
         """A loader's batch (at network resolution) -> uint8 (B,3,H,W) at the stored size, on the CPU.
 
         Compiled networks see full batches only: a smaller one is filled up, because each new size would be compiled.

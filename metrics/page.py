@@ -6,29 +6,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from dominate import svg, tags
-from dominate.util import raw
 from PIL import Image
 
 from metrics.evaluation import METRICS, Evaluation
 from metrics.pairing import Sample
-from metrics.report import html_table, remarks, results_table, title
-from util.files import atomic_write
-from util.html import HEIGHT, WIDTH, new_page
+from metrics.report import remarks, results_table, table_rows, title
+from util.html import HEIGHT, WIDTH, add_table, new_page, write_page
 from util.image import contact_sheet, decode_photo, save_image
 
 BINS = 40
 PAIRS = 3  # worst, median and best ones each
 STYLE = """
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-td, th { padding: 0.2rem 0.7rem; text-align: right; border-bottom: 1px solid #ddd; }
-td:first-child, th:first-child { text-align: left; }
-.scroll { overflow-x: auto; }
 .metric { display: grid; grid-template-columns: minmax(12rem, 1fr) 3fr; gap: 1.5rem; align-items: start; }
-.metric svg { width: 100%; background: #f6f6f6; }
 .ranks { display: grid; grid-template-columns: repeat(3, 1fr); gap: 1rem; }
 .ranks h3 { font-size: 0.9rem; margin: 0 0 0.3rem; }
-.ranks figure { margin: 0 0 0.7rem; } .ranks img { width: 100%; }
-.ranks figcaption { overflow-wrap: anywhere; font-size: 0.7rem; }
+.ranks figure { margin: 0 0 0.7rem; } .ranks img { width: 100%; } .ranks figcaption { font-size: 0.7rem; }
 @media (max-width: 50rem) { .metric { grid-template-columns: 1fr; } }
 """
 
@@ -46,8 +38,7 @@ def write_evaluation_page(
         tags.h1(f"{name}: evaluation")
         for fact in facts:
             tags.div(fact)
-        with tags.div(cls="scroll"):
-            raw(html_table(results_table(evaluation.results)))
+        add_table(table_rows(results_table(evaluation.results)))
         for remark in remarks(evaluation.results):
             tags.p(remark)
         tags.p("Images: source, target, generated.")
@@ -60,7 +51,7 @@ def write_evaluation_page(
             shown.update(*(rank.index for rank in ranks.values()))
     for index in shown:
         save_image(_sheet(samples[index], source_dir, target_dir), folder / _sheet_name(index))
-    atomic_write(folder / "index.html", lambda file: file.write(page.render().encode()))
+    write_page(folder / "index.html", page)
 
 
 def histogram(values: np.ndarray) -> svg.svg:
@@ -68,12 +59,12 @@ def histogram(values: np.ndarray) -> svg.svg:
     low, high = values.min(), values.max()
     slack = 1e-9 * max(abs(low), abs(high), 1e-9)  # values that differ by rounding alone cannot fill 40 bins
     counts, _ = np.histogram(values, bins=BINS, range=(low - slack, high + slack))
-    image = svg.svg(viewBox=f"0 0 {WIDTH} {HEIGHT}", preserveAspectRatio="none")
+    chart = svg.svg(viewBox=f"0 0 {WIDTH} {HEIGHT}", preserveAspectRatio="none")
     for number, count in enumerate(counts):
         height = count / counts.max() * (HEIGHT - 4)
         bar = {"x": f"{number * WIDTH / BINS:.1f}", "y": f"{HEIGHT - height:.1f}", "height": f"{height:.1f}"}
-        image.add(svg.rect(**bar, width=f"{WIDTH / BINS - 0.5:.1f}", fill="#1660a8"))
-    return image
+        chart.add(svg.rect(**bar, width=f"{WIDTH / BINS - 0.5:.1f}", fill="#1660a8"))
+    return chart
 
 
 def ranked(values: pd.Series, higher_is_better: bool) -> dict[str, pd.Series]:

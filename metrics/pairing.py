@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from data.pairs import Pair, photo_stem, result_name
 from util.errors import UserError, summarize
-from util.image import IMAGE_FORMATS, is_photo, photo_names
+from util.image import IMAGE_FORMATS, photo_names
 
 
 class Sample(NamedTuple):
@@ -55,7 +55,7 @@ def photos_below(folder: Path, flag: str) -> list[str]:
     """Sorted names of the photos below `folder`; UserError where there is no such folder or no photo in it."""
     if not folder.is_dir():
         raise UserError(f"{flag} {folder}: no such folder")
-    names = sorted(name for name in photo_names(folder) if is_photo(Path(name)))
+    names = photo_names(folder)
     if not names:
         raise UserError(f"{flag} {folder}: no photos (jpg, png) in it")
     return names

@@ -42,8 +42,9 @@ def format_table(table: pd.DataFrame) -> str:
     return "\n".join(line.rstrip() for line in text.splitlines())
 
 
-def html_table(table: pd.DataFrame) -> str:
-    return table.rename_axis(columns="metric").to_html(border=0)
+def table_rows(table: pd.DataFrame) -> list[Sequence[str]]:
+    """The header and the rows, for a web page."""
+    return [("metric", *table), *table.itertuples(name=None)]
 
 
 def title(metric: str) -> str:

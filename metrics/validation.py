@@ -1,4 +1,4 @@
-"""How good is a generator on held-out pairs: L1, PSNR and SSIM of images in [0, 1]."""
+"""Scores of a generator on held-out pairs: L1, PSNR and SSIM of images in [0, 1]."""
 
 from collections.abc import Iterable
 from typing import Any, Protocol
@@ -10,14 +10,16 @@ from torch import Tensor
 from util.image import to_uint8
 
 
-class Draws(Protocol):
+class TestableModel(Protocol):
+    """The part of BaseModel that validation needs."""
+
     def set_input(self, batch: dict[str, Any]) -> None: ...
 
     def test(self) -> Tensor: ...
 
 
-def validate(model: Draws, batches: Iterable[dict[str, Any]]) -> dict[str, float]:
-    """Means over all pairs of the loader, at network resolution, of 8-bit images.
+def validate(model: TestableModel, batches: Iterable[dict[str, Any]]) -> dict[str, float]:
+    """Average over all pairs of the loader, at network resolution, of 8-bit images.
 
     ssim: Gaussian window of sigma 1.5, population covariance, data range 1 (scikit-image).
     """

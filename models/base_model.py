@@ -1,7 +1,5 @@
 """What every model shares: device, precision, compilation, learning rates, saving and loading."""
 
-import contextlib
-import os
 import warnings
 from abc import ABC, abstractmethod
 from argparse import ArgumentParser, Namespace
@@ -16,14 +14,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from models.cpu_compile import AheadOfTime, can_compile_ahead, check_compiler
+from models import cpu_compile
 from models.published_weights import load_network, save_network
 from util.device import PRECISIONS
 from util.errors import UserError
 
-# How products of float32 matrices are computed. CUDA: TF32, as in the published training. In bf16 on a CPU only Gram
-# matrices are such products: their features come in bfloat16, so nothing is lost.
-FLOAT32_PRODUCTS = {("cuda", "fp32"): "high", ("cuda", "bf16"): "high", ("cpu", "bf16"): "medium"}
+# Precision of float32 matrix products. CUDA: TF32, as in the published training. In bf16 on a CPU only Gram matrices
+# are such products: their features come in bfloat16, so nothing is lost.
+FLOAT32_MATMUL_PRECISION = {("cuda", "fp32"): "high", ("cuda", "bf16"): "high", ("cpu", "bf16"): "medium"}
 
 
 class BaseModel(ABC):
@@ -32,7 +30,7 @@ class BaseModel(ABC):
     A training step leaves its scalar `losses` on the device, by name.
     """
 
-    visual_names: ClassVar[tuple[str, ...]]  # titles of what `get_current_visuals` gives
+    visual_names: ClassVar[tuple[str, ...]]  # titles of the columns of `get_current_visuals`
     losses: dict[str, Tensor]
 
     def __init__(self, opt: Namespace, device: torch.device, is_train: bool) -> None:
@@ -40,12 +38,12 @@ class BaseModel(ABC):
         self.nets: dict[str, nn.Module] = {}
         self.optimizers: dict[str, Optimizer] = {}
         self.schedulers: dict[str, LambdaLR] = {}
-        self.ahead: list[AheadOfTime] = []
+        self.compiled_functions: list[cpu_compile.CachedInference] = []
         self.run_dir = Path(opt.checkpoints_dir) / opt.name
         self.channels_last = device.type != "mps" if opt.channels_last is None else opt.channels_last
         if device.type == "mps" and opt.precision != "fp32":
             raise UserError(f"--precision {opt.precision} needs CUDA or the CPU; Apple's MPS computes in fp32 here")
-        torch.set_float32_matmul_precision(FLOAT32_PRODUCTS.get((device.type, opt.precision), "highest"))
+        torch.set_float32_matmul_precision(FLOAT32_MATMUL_PRECISION.get((device.type, opt.precision), "highest"))
         if device.type == "cuda":
             torch.backends.cudnn.allow_tf32 = True
             torch.backends.cudnn.benchmark = True
@@ -66,67 +64,48 @@ class BaseModel(ABC):
 
     @abstractmethod
     def test(self) -> Tensor:
-        """Images (B,3,H,W) in [-1, 1], float32, without gradients, for the batch of `set_input`."""
+        """Generate images (B,3,H,W) in [-1, 1], float32, without gradients, for the batch of `set_input`."""
 
     @abstractmethod
     def optimize_parameters(self) -> None:
-        """One training step on the batch of `set_input`."""
+        """Make one training step on the batch of `set_input`."""
 
     @abstractmethod
     def get_current_losses(self) -> dict[str, float]:
-        """The losses of the last step, meaned over all processes, in the log's order. Waits for the device."""
+        """Losses of the last step by name, averaged over all processes, in the log's order. Waits for the device."""
 
     @abstractmethod
     def get_current_visuals(self) -> list[list[Image.Image]]:
-        """Pictures of the last step, a row a sample, in the order of `visual_names`."""
+        """Images of the last step: a row for each of the first samples, with the columns of `visual_names`."""
 
     def prepare(self, net: nn.Module) -> nn.Module:
-        """On the device, in the chosen memory order, in the right mode."""
+        """Move a network to the device, in the chosen memory format and mode."""
         net = net.to(self.device).train(self.is_train)
         return net.to(memory_format=torch.channels_last) if self.channels_last else net
 
-    def compiled(self, function: Callable) -> Callable:
-        """What to call instead of `function`: it is compiled on first use if asked to be.
+    def compile(self, function: Callable) -> Callable:
+        """Wrap `function` in torch.compile if --compile is set. UserError where a CPU has no C++ compiler.
 
-        Weights become constants of the compiled code, cast and laid out once, if there is no training; on a CPU that
-        code is kept for the next start where torch can. UserError where there is no compiler.
+        In inference the weights become constants of the compiled code; on a CPU that code is cached on disk.
         """
         if not self.opt.compile:
             return function
-        drawing = not self.is_train
-        ahead = drawing and self.device.type == "cpu" and can_compile_ahead()
-        if self.device.type == "cpu" and not ahead:
-            check_compiler()
-        cache = Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")) / "dptn_compiled"
-        with contextlib.suppress(OSError):  # else torch's own folder, which a restart of the machine empties
-            cache.mkdir(parents=True, exist_ok=True)
-            os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
-        from torch._inductor import config
-
-        compiled = torch.compile(function)
-        # cpp_wrapper: hundreds of calls from C++ instead of Python, 5 % of an image
-        settings = {"freezing": drawing, "cpp_wrapper": drawing and self.device.type == "cpu"}
-
-        def call(*inputs: Any) -> Any:
-            with config.patch(settings):  # they are the process's, and other models have theirs
-                return compiled(*inputs)
-
-        if not ahead:
-            return call
-        self.ahead.append(AheadOfTime(function, nn.ModuleDict(self.nets), cache / "drawing", otherwise=call))
-        return self.ahead[-1]
+        compiled = cpu_compile.compile_function(function, nn.ModuleDict(self.nets), self.device, self.is_train)
+        if isinstance(compiled, cpu_compile.CachedInference):
+            self.compiled_functions.append(compiled)
+        return compiled
 
     def autocast(self) -> AbstractContextManager:
         dtype = PRECISIONS[self.opt.precision]
         return nullcontext() if dtype is torch.float32 else torch.autocast(self.device.type, dtype=dtype)
 
     def images_to_device(self, images: Tensor) -> Tensor:
-        """uint8 (B,3,H,W) on the host -> the same on the device, in the chosen memory order."""
-        order = torch.channels_last if self.channels_last else torch.contiguous_format
-        return self.to_device(images).contiguous(memory_format=order)
+        """uint8 (B,3,H,W) on the host -> the same on the device, in the chosen memory format."""
+        memory_format = torch.channels_last if self.channels_last else torch.contiguous_format
+        return self.to_device(images).contiguous(memory_format=memory_format)
 
     def to_device(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self.device, non_blocking=self.device.type == "cuda")  # pinned memory, on CUDA only
+        return tensor.to(self.device, non_blocking=self.device.type == "cuda")  # the loader pins memory for CUDA
 
     def save_networks(self, label: str | int, names: Iterable[str] | None = None) -> None:
         """Write `{label}_net_{name}.pth`, by default for every network, in the published format."""
@@ -136,19 +115,22 @@ class BaseModel(ABC):
     def load_networks(self, directory: str | Path, label: str, names: Iterable[str] | None = None) -> None:
         """Strictly load `{label}_net_{name}.pth`; UserError if a file is missing or does not fit."""
         if self.opt.compile:
-            torch.compiler.reset()  # compiled code may hold the weights of before
-            for compiled in self.ahead:
-                compiled.forget()
+            torch.compiler.reset()  # compiled code may hold the previous weights
+            for compiled in self.compiled_functions:
+                compiled.clear()
         for name in names or self.nets:
             load_network(self.nets[name], Path(directory) / f"{label}_net_{name}.pth", f"network {name}")
 
     def load_pretrained(self, directory: str | Path) -> list[str]:
-        """Start from published weights: 'latest' of the generator, and of every other network that is there."""
+        """Start from weights in `directory`: 'latest' of the generator, and of the discriminator if its file exists.
+
+        Returns the names of the networks that were loaded.
+        """
         if not Path(directory).is_dir():
             raise UserError(f"--load_pretrain {directory}: no such folder")
-        there = [n for n in self.nets if n == "G" or (Path(directory) / f"latest_net_{n}.pth").exists()]
-        self.load_networks(directory, "latest", there)
-        return there
+        found = [n for n in self.nets if n == "G" or (Path(directory) / f"latest_net_{n}.pth").exists()]
+        self.load_networks(directory, "latest", found)
+        return found
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a training step reads or changes: tensors and plain Python only."""
@@ -159,11 +141,11 @@ class BaseModel(ABC):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Undo everything since `state_dict`."""
+        """Restore what `state_dict` returned."""
         for kind, owners in (("nets", self.nets), ("optimizers", self.optimizers), ("schedulers", self.schedulers)):
             for name, owner in owners.items():
                 owner.load_state_dict(state[kind][name])
-        for scheduler in self.schedulers.values():  # the schedule may have been prolonged since
+        for scheduler in self.schedulers.values():  # --niter or --niter_decay may have been raised
             rates = [
                 base * factor(scheduler.last_epoch) for base, factor in zip(scheduler.base_lrs, scheduler.lr_lambdas)
             ]
@@ -171,17 +153,17 @@ class BaseModel(ABC):
                 group["lr"] = rate
 
     def parameter_table(self) -> str:
-        """Parameters of each part of each network, for people."""
+        """The number of parameters of each child of each network, one a line."""
         rows = []
         for name, net in self.nets.items():
-            parts = {part: sum(p.numel() for p in module.parameters()) for part, module in net.named_children()}
-            rows += [f"{name}.{part:<16} {number:>12,}" for part, number in parts.items()]
-            rows.append(f"{name:<18} {sum(parts.values()):>12,}")
+            counts = {child: sum(p.numel() for p in module.parameters()) for child, module in net.named_children()}
+            rows += [f"{name}.{child:<16} {number:>12,}" for child, number in counts.items()]
+            rows.append(f"{name:<18} {sum(counts.values()):>12,}")
         return "\n".join(rows)
 
     def update_learning_rate(self) -> None:
-        """Call at the end of each epoch."""
-        with warnings.catch_warnings():  # a run that goes on at an epoch's end makes no step before this one
+        """Move the schedules on by one epoch; call it at the end of each."""
+        with warnings.catch_warnings():  # a run resumed at an epoch's end has made no step yet
             warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step", category=UserWarning)
             for scheduler in self.schedulers.values():
                 scheduler.step()

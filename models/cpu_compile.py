@@ -1,10 +1,11 @@
-"""Compiled drawing on a CPU that outlives the process: made once for a network and the shapes of its inputs, kept on
-disk, and loaded in a fraction of a second at the next start.
+"""`--compile`: torch.compile for training, and for inference on a CPU an on-disk cache of compiled libraries.
 
-`torch.compile` alone starts anew each time, which takes some 20 s: it keeps no graph whose weights are constants. Here
-AOTInductor, a part of torch, makes a shared library.
+`torch.compile` keeps no graph whose weights are constants, so each start would compile anew for some 20 s. AOTInductor,
+a part of torch, builds a shared library instead: once for a network and the shapes of its inputs. It is cached in
+~/.cache/dptn_compiled and loaded in a fraction of a second at the next start.
 """
 
+import ast
 import os
 import platform
 import shlex
@@ -24,86 +25,113 @@ from torch.utils._pytree import tree_flatten, tree_map_only
 
 from util.errors import UserError
 
-KEPT = 20  # libraries, of 22 MB (bf16) to 42 MB (fp32); those used last stay
+MAX_LIBRARIES = 20  # of 22 MB (bf16) to 42 MB (fp32) each; the least recently used are removed
 
 
-def can_compile_ahead() -> bool:
-    """Whether this torch can also take the weights of a library in memory of our own (see `load_library`)."""
-    runner = getattr(getattr(torch._C, "_aoti", None), "AOTIModelContainerRunnerCpu", None)
-    update = getattr(runner, "update_constant_buffer", None)
-    return sys.platform == "linux" and "user_managed" in (getattr(update, "__doc__", None) or "")
+def compile_function(function: Callable, nets: nn.Module, device: torch.device, is_train: bool) -> Callable:
+    """Compile `function`, which runs `nets`, on its first call. UserError where a CPU has no C++ compiler.
+
+    Shapes are static on purpose: torch's dynamic shapes fail on some processors. Each new shape is compiled anew.
+    """
+    inference_on_cpu = not is_train and device.type == "cpu"
+    cached = inference_on_cpu and can_cache_inference()
+    if device.type == "cpu" and not cached:
+        check_compiler()
+    cache_dir = Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")) / "dptn_compiled"
+    with suppress(OSError):  # fallback: torch's own folder, which a restart of the machine empties
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_dir))
+    from torch._inductor import config
+
+    compiled = torch.compile(function, dynamic=False)
+    # freezing: weights become constants, cast and laid out once. cpp_wrapper: hundreds of calls from C++ instead of
+    # Python, 5 % of an image. Both belong to the process, so other models' settings are restored after each call.
+    settings = {"freezing": not is_train, "cpp_wrapper": inference_on_cpu}
+
+    def call_with_settings(*inputs: Any) -> Any:
+        with config.patch(settings):
+            return compiled(*inputs)
+
+    if not cached:
+        return call_with_settings
+    return CachedInference(function, nets, cache_dir / "inference", fallback=call_with_settings)
+
+
+def can_cache_inference() -> bool:
+    """Whether this torch can also take a library's weights from memory of our own (see `load_library`)."""
+    return sys.platform == "linux" and torch.__version__ >= (2, 9)
 
 
 def check_compiler() -> None:
-    """UserError where torch will not find its C++ compiler."""
+    """Raise UserError where torch will not find its C++ compiler."""
     command = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
     if sys.platform != "win32" and not shutil.which(shlex.split(command)[0]):
         raise UserError(f"--compile needs a C++ compiler on the CPU: install {command}, or leave --compile out")
 
 
-class AheadOfTime:
-    """To be called instead of `function`, which takes tensors, in any nesting, and gives a tuple of tensors.
+class CachedInference:
+    """Call this in place of `function`, which takes tensors, in any nesting, and returns a tuple of tensors.
 
-    The weights of `net`, which `function` runs, become constants of the library: after a change call `forget`. Where
-    no library can be made or kept, one line says so, and `otherwise` is called; UserError without a compiler.
+    The weights of `net`, which `function` runs, become constants of the library: call `clear` after they change. Where
+    no library can be built or cached, one line says so, and `fallback` is called. UserError without a compiler.
     """
 
-    def __init__(self, function: Callable, net: nn.Module, folder: Path, otherwise: Callable) -> None:
-        self.function, self.net, self.folder, self.otherwise = function, net, folder, otherwise
-        self.libraries: dict[str, Callable] = {}  # by kind of inputs
-        self.possible = True
+    def __init__(self, function: Callable, net: nn.Module, folder: Path, fallback: Callable) -> None:
+        self.function, self.net, self.folder, self.fallback = function, net, folder, fallback
+        self.libraries: dict[str, Callable] = {}  # by signature of the inputs
+        self.works = True
 
-    def forget(self) -> None:
-        """Take the weights as they are at the next call."""
+    def clear(self) -> None:
+        """Read the weights again at the next call."""
         self.libraries.clear()
 
     def __call__(self, *inputs: Any) -> Any:
-        inputs = tree_map_only(Tensor, _without_gaps, inputs)
+        inputs = tree_map_only(Tensor, _dense, inputs)
         leaves, nesting = tree_flatten(inputs)
-        kind = [(x.dtype, x.shape, x.stride()) if isinstance(x, Tensor) else x for x in leaves]
+        shapes = [(x.dtype, x.shape, x.stride()) if isinstance(x, Tensor) else x for x in leaves]
         autocast = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
-        kind = repr((kind, nesting, torch.get_num_threads(), autocast))
-        if self.possible and kind not in self.libraries:
+        signature = repr((shapes, nesting, torch.get_num_threads(), autocast))
+        if self.works and signature not in self.libraries:
             try:
-                self.libraries[kind] = self._library(kind, inputs)
+                self.libraries[signature] = self._library(signature, inputs)
             except UserError:
                 raise
-            except Exception as error:  # whatever a compiler can meet: drawing goes on without it
+            except Exception as error:  # a compiler can fail in any way: inference works without it
                 first_line = str(error).strip().splitlines()[:1] or [type(error).__name__]
-                print(f"compiled code cannot be kept for the next start: {first_line[0]}", file=sys.stderr)
-                self.possible = False
-        if not self.possible:
-            return self.otherwise(*inputs)
-        return tuple(self.libraries[kind]([x for x in leaves if isinstance(x, Tensor)]))
+                print(f"compiled code cannot be cached for the next start: {first_line[0]}", file=sys.stderr)
+                self.works = False
+        if not self.works:
+            return self.fallback(*inputs)
+        return tuple(self.libraries[signature]([x for x in leaves if isinstance(x, Tensor)]))
 
-    def _library(self, kind: str, inputs: tuple) -> Callable:
-        path = self.folder / f"{self._fingerprint(kind)}.so"
-        if is_whole(path):
-            with suppress(OSError):  # of somebody else
+    def _library(self, signature: str, inputs: tuple) -> Callable:
+        path = self.folder / f"{self._cache_key(signature)}.so"
+        if is_intact(path):
+            with suppress(OSError):  # the file may belong to another user
                 os.utime(path)
-            with suppress(RuntimeError):  # made where other libraries are: made again
+            with suppress(RuntimeError):  # it needs libraries that are elsewhere by now: build it again
                 return load_library(path)
-        self._make(path, inputs)
-        with suppress(OSError):  # another process cleans up too
-            clean(self.folder)
+        self._build(path, inputs)
+        with suppress(OSError):  # another process may be cleaning up too
+            remove_old_libraries(self.folder)
         return load_library(path)
 
-    def _fingerprint(self, kind: str) -> str:
-        """Of all that the library depends on: torch, processor, our sources, architecture, weights, inputs."""
-        here = Path(__file__).parent
-        parts = [torch.__version__, platform.machine(), torch.backends.cpu.get_cpu_capability(), _processor_flags()]
-        parts += [source.read_text() for source in (*sorted(here.glob("*.py")), here.parent / "data" / "keypoints.py")]
-        parts += [torch.get_float32_matmul_precision(), repr(self.net), kind]
-        for module in self.net.modules():  # such as the number of heads
+    def _cache_key(self, signature: str) -> str:
+        """A hash of all that the library depends on: torch, processor, our code, architecture, weights, inputs."""
+        models = Path(__file__).parent
+        facts = [torch.__version__, platform.machine(), torch.backends.cpu.get_cpu_capability(), _processor_flags()]
+        facts += [_code_of(file) for file in (*sorted(models.glob("*.py")), models.parent / "data" / "keypoints.py")]
+        facts += [torch.get_float32_matmul_precision(), repr(self.net), signature]
+        for module in self.net.modules():  # settings that its repr does not show, such as the number of heads
             settings = {name: x for name, x in vars(module).items() if isinstance(x, bool | int | float | str | tuple)}
-            parts.append(f"{type(module)} {sorted(settings.items())}")
-        digest = sha256("\0".join(parts).encode())
+            facts.append(f"{type(module)} {sorted(settings.items())}")
+        digest = sha256("\0".join(facts).encode())
         for name, tensor in self.net.state_dict().items():
             digest.update(f"\0{name} {tensor.dtype} {tensor.shape} {tensor.stride()}\0".encode())
             digest.update(tensor.detach().contiguous().flatten().view(torch.uint8).numpy())
         return digest.hexdigest()
 
-    def _make(self, path: Path, inputs: tuple) -> None:
+    def _build(self, path: Path, inputs: tuple) -> None:
         check_compiler()
         self.folder.mkdir(parents=True, exist_ok=True)
         with (
@@ -111,34 +139,18 @@ class AheadOfTime:
             torch.inference_mode(False),
             torch.no_grad(),
         ):
-            inputs = tree_map_only(Tensor, torch.clone, inputs)  # they came in inference mode
+            inputs = tree_map_only(Tensor, torch.clone, inputs)  # export does not take tensors of inference mode
             program = torch.export.export(_Exported(self.function, self.net), inputs)
-            options = {"freezing": True, "aot_inductor.output_path": str(Path(scratch) / "drawing.so")}
-            made = Path(torch._inductor.aot_compile(program.module(), inputs, options=options))
-            content = made.read_bytes()
-            whole = made.with_suffix(".whole")
-            whole.write_bytes(content + sha256(content).digest())
-            os.replace(whole, path)
-
-
-def clean(folder: Path) -> None:
-    """Remove all but the libraries used last, and what a killed process left a day ago."""
-    by_age = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime)
-    for old in [path for path in by_age if path.suffix == ".so"][:-KEPT]:
-        old.unlink(missing_ok=True)
-    for scratch in by_age:
-        if scratch.is_dir() and time.time() - scratch.stat().st_mtime > 24 * 3600:
-            shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _without_gaps(x: Tensor) -> Tensor:
-    """`x`, its elements side by side in memory, in order or channels last."""
-    last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
-    return x if last else x.contiguous()
+            options = {"freezing": True, "aot_inductor.output_path": str(Path(scratch) / "inference.so")}
+            library = Path(torch._inductor.aot_compile(program.module(), inputs, options=options))
+            content = library.read_bytes()
+            with_checksum = library.with_suffix(".checked")
+            with_checksum.write_bytes(content + sha256(content).digest())
+            os.replace(with_checksum, path)
 
 
 class _Exported(nn.Module):
-    """`function` as the module that torch.export takes, with the weights below it."""
+    """`function` as the module that torch.export takes, with the weights as its children."""
 
     def __init__(self, function: Callable, net: nn.Module) -> None:
         super().__init__()
@@ -148,7 +160,24 @@ class _Exported(nn.Module):
         return self.function(*inputs)
 
 
-def is_whole(path: Path) -> bool:
+def load_library(path: Path) -> Callable[[list[Tensor]], list[Tensor]]:
+    """Load a library as a function from all tensors of the inputs to all tensors of the outputs.
+
+    AOTInductor puts weights at multiples of 16 bytes. Matrix units read them at half the rate of multiples of 64, where
+    torch puts copies.
+    """
+    runner = torch._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1)
+    packed = {name: x.clone() for name, x in runner.extract_constants_map(False).items() if x.is_mkldnn}
+    runner.update_constant_buffer(packed, False, False, True)
+    library = runner.run
+
+    def run(tensors: list[Tensor], _keep_alive: Any = packed) -> list[Tensor]:
+        return library(tensors)
+
+    return run
+
+
+def is_intact(path: Path) -> bool:
     """Whether the file ends with the checksum of the rest: half a library would end the process."""
     if not path.exists():
         return False
@@ -156,25 +185,33 @@ def is_whole(path: Path) -> bool:
     return content[-32:] == sha256(content[:-32]).digest()
 
 
-def load_library(path: Path) -> Callable[[list[Tensor]], list[Tensor]]:
-    """What runs the library: all tensors of the inputs -> all of the outputs.
+def remove_old_libraries(folder: Path) -> None:
+    """Remove all but the most recently used libraries, and scratch folders that a killed process left a day ago."""
+    by_age = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime)
+    for library in [path for path in by_age if path.suffix == ".so"][:-MAX_LIBRARIES]:
+        library.unlink(missing_ok=True)
+    for scratch in by_age:
+        if scratch.is_dir() and time.time() - scratch.stat().st_mtime > 24 * 3600:
+            shutil.rmtree(scratch, ignore_errors=True)
 
-    AOTInductor puts weights at multiples of 16 bytes. Matrix units read them at half the rate of multiples of 64, which
-    copies made by torch are.
-    """
-    runner = torch._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1)
-    packed = {name: x.clone() for name, x in runner.extract_constants_map(False).items() if x.is_mkldnn}
-    runner.update_constant_buffer(packed, False, False, True)
-    library = runner.run
 
-    def run(tensors: list[Tensor], _keeps: Any = packed) -> list[Tensor]:
-        return library(tensors)
+def _dense(x: Tensor) -> Tensor:
+    """`x` without gaps between its elements in memory, contiguous or channels_last."""
+    channels_last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    return x if channels_last else x.contiguous()
 
-    return run
+
+def _code_of(file: Path) -> str:
+    """The code of a Python file without its comments, docstrings and layout."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False):
+            node.body[0].value.value = ""
+    return ast.dump(tree)
 
 
 def _processor_flags() -> str:
-    """What the kernel says the processor can do; where it does not say, torch's word has to do."""
+    """The instruction sets that the kernel reports, empty where it reports none."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.lower().startswith(("flags", "features")):

@@ -1,20 +1,21 @@
 """DPTN discriminator: a residual patch discriminator with spectral normalization on every convolution.
 
 It sees images only, no pose. It has no feature normalization, and 4 layers for DeepFashion, 3 for Market-1501.
+Letters: B batch, H x W image.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.blocks import at_least_float32, full_precision, leaky_relu
+from models.ops import at_least_float32, full_precision, leaky_relu
 
 
 class SpectralNormConv2d(nn.Module):
     """Convolution whose weight is divided by its largest singular value (Miyato et al., ICLR 2018).
 
-    One power iteration a forward in training mode, in float32 also under autocast (which torch's own
-    version is not). Parameters and buffers carry the names of published checkpoints.
+    In training mode each forward makes one power iteration, in float32 also under autocast (torch's own version follows
+    autocast). Parameters and buffers carry the names of published checkpoints.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> None:
@@ -26,21 +27,21 @@ class SpectralNormConv2d(nn.Module):
         self.register_buffer("weight_u", F.normalize(torch.randn(rows), dim=0))
         self.register_buffer("weight_v", F.normalize(torch.randn(columns), dim=0))
 
-    def normalized_weight(self, iterate: bool) -> Tensor:
+    def normalized_weight(self) -> Tensor:
         matrix = self.weight_orig.flatten(1)
         with full_precision(matrix):
-            if self.training and iterate:
+            if self.training:
                 with torch.no_grad():
                     v = F.normalize(matrix.t().mv(self.weight_u), dim=0, eps=1e-12)
                     u = F.normalize(matrix.mv(v), dim=0, eps=1e-12)
                     self.weight_u.copy_(u)
                     self.weight_v.copy_(v)
             else:
-                u, v = self.weight_u.clone(), self.weight_v.clone()
+                u, v = self.weight_u, self.weight_v
             return self.weight_orig / u.dot(matrix.mv(v))
 
-    def forward(self, x: Tensor, iterate: bool = True) -> Tensor:
-        return F.conv2d(x, self.normalized_weight(iterate), self.bias, self.stride, self.padding)
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.normalized_weight(), self.bias, self.stride, self.padding)
 
 
 class DiscriminatorBlock(nn.Module):
@@ -54,9 +55,9 @@ class DiscriminatorBlock(nn.Module):
         self.conv2 = SpectralNormConv2d(inner, out_channels, 4, stride=2)
         self.shortcut = SpectralNormConv2d(in_channels, out_channels, 1)
 
-    def forward(self, x: Tensor, iterate: bool) -> Tensor:
-        y = self.conv1(x if self.first else leaky_relu(x, overwrite=False), iterate)
-        return self.conv2(leaky_relu(y), iterate) + self.shortcut(F.avg_pool2d(x, 2), iterate)
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv1(x if self.first else leaky_relu(x, inplace=False))
+        return self.conv2(leaky_relu(y)) + self.shortcut(F.avg_pool2d(x, 2))
 
 
 class Discriminator(nn.Module):
@@ -69,9 +70,8 @@ class Discriminator(nn.Module):
         self.blocks = nn.ModuleList(DiscriminatorBlock(a, b, first=False) for a, b in zip(widths[1:], widths[2:]))
         self.head = SpectralNormConv2d(widths[-1], 1, 1)
 
-    def forward(self, image: Tensor, iterate: bool = True) -> Tensor:
-        """In training mode each forward makes one power iteration, unless `iterate` is False."""
-        x = self.first(image, iterate)
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.first(image)
         for block in self.blocks:
-            x = block(x, iterate)
-        return at_least_float32(self.head(leaky_relu(x), iterate))
+            x = block(x)
+        return at_least_float32(self.head(leaky_relu(x)))

@@ -1,7 +1,7 @@
 """DPTN generator (section 3.1 of the paper): two branches that share their weights.
 
-The *source-to-source* branch redraws the source photo in its own pose; the *source-to-target* branch draws
-it in the target pose and borrows texture from the first through the Pose Transformer Module. Letters: B batch,
+The *source-to-source* branch reconstructs the source image in its own pose; the *source-to-target* branch generates it
+in the target pose and borrows texture from the first through the Pose Transformer Module. Letters: B batch,
 H x W image, h x w = H/8 x W/8 (three down blocks), d = 256 channels there.
 """
 
@@ -25,9 +25,9 @@ class Encoder(nn.Module):
         self.down = nn.ModuleList(DownBlock(a, b, norm) for a, b in zip(widths, widths[1:]))
         self.residual = nn.ModuleList(ResidualBlock(widths[-1], norm) for _ in range(num_residual))
 
-    def forward(self, x: Tensor, shared: Tensor | None = None) -> Tensor:
-        """With `shared` (B/k,C,H,W), the first channels of each of k branches, `x` is (B,in-C,H,W)."""
-        x = self.first(x, shared)
+    def forward(self, x: Tensor, branches: Tensor | None = None) -> Tensor:
+        """With `branches`, k inputs stacked along the batch, each is encoded together with `x`: -> (k*B,d,h,w)."""
+        x = self.first(x, branches)
         for block in (*self.down, *self.residual):
             x = block(x)
         return x
@@ -54,7 +54,7 @@ class Generator(nn.Module):
         self, ngf: int, layers: int, num_blocks: int, heads: int, num_cabs: int, num_ttbs: int,
         norm: Norm, token_norm: Norm, separate_branches: bool,
     ) -> None:  # fmt: skip
-        """`separate_branches` keeps batch statistics apart: batch norm sees one branch at a time, as published."""
+        """`separate_branches`: batch norm sees one branch at a time in training, as published."""
         super().__init__()
         widths = [ngf * 2**i for i in range(layers)]
         self.separate_branches = separate_branches
@@ -71,16 +71,19 @@ class Generator(nn.Module):
         Both outputs are (B,3,H,W) float32 in [-1, 1]; fake_source is None unless `reconstruct_source`
         (it is needed for training only).
         """
-        encode = partial(self.encoder, shared=torch.cat((source_image, source_pose), dim=1))
-        f_ss, f_st = self._both(encode, source_pose, target_pose)
-        f_st = self.ptm(f_ss, f_st, self.source_encoder(source_image))
+        encode = partial(self.encoder, torch.cat((source_image, source_pose), dim=1))
+        f_ss, f_st = self._run_both_branches(encode, source_pose, target_pose)
+        f_s = self.source_encoder(source_image)
+        f_st = self.ptm(f_ss, f_st, f_s)
         if not reconstruct_source:
             return self.decoder(f_st), None
-        fake_source, fake_target = self._both(self.decoder, f_ss, f_st)
+        fake_source, fake_target = self._run_both_branches(self.decoder, f_ss, f_st)
         return fake_target, fake_source
 
-    def _both(self, part: Callable[[Tensor], Tensor], a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        """`part` on both branches, as one batch where that gives equal numbers."""
+    def _run_both_branches(
+        self, module: Callable[[Tensor], Tensor], source: Tensor, target: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """`module` on both branches' (B,...) inputs; as a single batch where that gives the same numbers."""
         if self.separate_branches and self.training:
-            return part(a), part(b)
-        return part(torch.cat((a, b))).chunk(2)
+            return module(source), module(target)
+        return module(torch.cat((source, target))).chunk(2)

@@ -8,9 +8,8 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx
 
-from models.blocks import at_least_float32, full_precision, leaky_relu
+from models.ops import at_least_float32, full_precision, max_pool2, relu
 from util.pretrained import PretrainedWeights, load_pretrained
 
 Loss = Callable[[Tensor], Tensor]
@@ -55,60 +54,28 @@ def gradient_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor, fa
 # torchvision's vgg19().features: the ReLU after each named convolution
 CONTENT_LAYERS = {1: "relu1_1", 6: "relu2_1", 11: "relu3_1", 20: "relu4_1", 29: "relu5_1"}
 STYLE_LAYERS = {8: "relu2_2", 17: "relu3_4", 26: "relu4_4", 31: "relu5_2"}
-
-
-class ReLU(nn.Module):
-    """torch's, which keeps its result only; compiled code gets the like of it."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return leaky_relu(x, slope=0.0) if torch.compiler.is_compiling() else F.relu(x)
-
-
-class MaxPool2(nn.Module):
-    """torch's 2 x 2 max pooling, ties included (the first gets the whole gradient); compiled code has no indices."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not torch.compiler.is_compiling():
-            return F.max_pool2d(x, 2)
-        x = x[..., : x.shape[-2] // 2 * 2, : x.shape[-1] // 2 * 2]
-        x = _Maximum.apply(x[..., ::2], x[..., 1::2])
-        return _Maximum.apply(x[..., ::2, :], x[..., 1::2, :])
-
-
-class _Maximum(torch.autograd.Function):
-    """Of two tensors; where they are equal the first gets the gradient."""
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, a: Tensor, b: Tensor) -> Tensor:
-        ctx.save_for_backward(a, b)
-        return torch.maximum(a, b)
-
-    @staticmethod
-    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        a, b = ctx.saved_tensors
-        second = gradient * (b - a).sign().clamp(min=0)
-        return gradient - second, second
+FAST_FORMS = {nn.ReLU: relu, nn.MaxPool2d: max_pool2}  # called in place of the layers: same numbers, see models/ops.py
 
 
 class VGG19Features(nn.Module):
-    """Frozen VGG19 up to relu5_2, fed [-1, 1] images **without** ImageNet normalization, as published."""
+    """Frozen VGG19 up to relu5_2 (Simonyan and Zisserman, 2015).
+
+    It is fed [-1, 1] images **without** ImageNet normalization, as published.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        from torchvision.models.vgg import cfgs, make_layers  # slow to import, and testing does without
+        from torchvision.models.vgg import cfgs, make_layers  # slow to import, and inference does not need it
 
         self.features = make_layers(cfgs["E"], batch_norm=False)[: max(STYLE_LAYERS) + 1]
-        for index, module in enumerate(self.features):
-            if not isinstance(module, nn.Conv2d):
-                self.features[index] = ReLU() if isinstance(module, nn.ReLU) else MaxPool2()
         self.requires_grad_(False).eval()
 
     def forward(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """(N,3,H,W) -> content features (5) and style features (4), each (N,C,h,w)."""
         content, style = [], []
         x = images
-        for index, module in enumerate(self.features):
-            x = module(x)
+        for index, layer in enumerate(self.features):
+            x = FAST_FORMS.get(type(layer), layer)(x)
             if index in CONTENT_LAYERS:
                 content.append(x)
             elif index in STYLE_LAYERS:

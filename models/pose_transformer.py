@@ -1,17 +1,18 @@
 """Pose Transformer Module, PTM (section 3.2 of the paper).
 
-Context Augment Blocks (CAB) refine the source-to-source features into a memory; Texture Transfer Blocks
-(TTB) let the source-to-target features look their texture up in it. Every normalization is **instance norm
-over the tokens** (per channel), not layer norm, and every TTB takes its values from the source encoder.
+Context Augment Blocks (CAB) refine the source-to-source features into a memory; in Texture Transfer Blocks (TTB) the
+source-to-target features attend to it to fetch source texture. The blocks are those of DETR's encoder and decoder
+(Carion et al., ECCV 2020) with two differences: every normalization is **instance norm over the tokens** (per channel),
+not layer norm, and every TTB takes its values from the source encoder.
 
 Letters: B batch, N = h*w tokens in row-major order, d channels.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.blocks import Norm, leaky_relu
+from models.blocks import Norm
+from models.ops import attention, leaky_relu
 
 
 class MultiHeadAttention(nn.Module):
@@ -35,18 +36,6 @@ class MultiHeadAttention(nn.Module):
         q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in projected)  # (B,heads,N,d/heads)
         attended = attention(q, k, v)
         return self.out_proj(attended.transpose(1, 2).flatten(2))
-
-
-def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(d)) v of (B,heads,N,d) each.
-
-    torch's fused form, but for bfloat16 training on a CPU, where its backward pass takes 1.5 times (N = 1024) to 10
-    times (N = 128) as long as matrix products do.
-    """
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and torch.is_grad_enabled():
-        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-        return scores.softmax(-1, dtype=torch.float32).to(q.dtype) @ v
-    return F.scaled_dot_product_attention(q, k, v)
 
 
 class TokenNorm(nn.Module):

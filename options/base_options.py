@@ -24,15 +24,15 @@ class BaseOptions:
     def add_flags(self, parser: argparse.ArgumentParser) -> None:
         run, data = self.add_network_flags(parser)
         run.add_argument("--seed", type=number(int, 0, 2**32), default=0, help="seed of all random numbers")
-        data.add_argument("--nThreads", type=count, default=2, metavar="N", help="processes that decode photos")
+        data.add_argument("--nThreads", type=count, default=2, metavar="N", help="worker processes that decode photos")
         data.add_argument(
             "--cache_images", action=argparse.BooleanOptionalAction, default=False,
-            help="keep decoded photos in memory that the processes share; says how much it takes",
+            help="cache decoded photos in memory that the workers share; prints how much it takes",
         )  # fmt: skip
         data.add_argument("--max_dataset_size", type=positive_int, metavar="N", help="use the first N pairs only")
 
     def add_network_flags(self, parser: argparse.ArgumentParser) -> tuple[_Group, _Group]:
-        """Which network runs, where and how; returns the groups for what else concerns the run, and the data."""
+        """Add what selects and runs a network; returns the groups 'run' and 'data' for more flags."""
         run = parser.add_argument_group("run")
         run.add_argument("--name", help="name of the run: its folder below --checkpoints_dir")
         run.add_argument("--model", default="DPTN", choices=model_names(), help="which model")
@@ -40,7 +40,7 @@ class BaseOptions:
             "--checkpoints_dir",
             default="./checkpoints",
             metavar="DIR",
-            help="runs and their weights live here",
+            help="folder of all runs and their weights",
         )
         run.add_argument(
             "--gpu_ids", "--gpu_id", metavar="ID",
@@ -61,11 +61,11 @@ class BaseOptions:
         )
         speed.add_argument(
             "--channels_last", action=argparse.BooleanOptionalAction, default=None,
-            help="memory order N,H,W,C, which is faster; without the flag it is used everywhere but on MPS",
+            help="memory format N,H,W,C, which is faster; default: everywhere but on MPS",
         )  # fmt: skip
         speed.add_argument(
             "--compile", action=argparse.BooleanOptionalAction, default=False,
-            help="slow first step, then faster; a CPU needs a C++ compiler, and keeps code in ~/.cache/dptn_compiled",
+            help="torch.compile; the first step is slow. A CPU needs a C++ compiler. Cached in ~/.cache/dptn_compiled",
         )  # fmt: skip
         return run, data
 
@@ -97,21 +97,21 @@ class BaseOptions:
         return opt
 
     def validate(self, opt: argparse.Namespace) -> None:
-        """What no single flag can check alone; ValueError."""
+        """Raise ValueError for flags that are each valid but do not fit together."""
         if not opt.name or opt.name in (".", "..") or "/" in opt.name or "\\" in opt.name:
             raise ValueError(f"--name '{opt.name}': must be the name of one folder")
         find_model(opt.model).validate_options(opt, find_dataset(opt.dataset_mode).network_size)
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Defaults in the help, but not where there is none to show; the description's own lines."""
+    """Shows defaults, but not those that are None, and keeps the line breaks of the description."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         return action.help if action.default is None else super()._get_help_string(action)
 
 
 def describe(opt: argparse.Namespace, parser: argparse.ArgumentParser) -> tuple[str, list[str]]:
-    """One line an option, sorted, with a mark on those that differ from their default; and the names of those."""
+    """One line for each option, with a mark where it differs from its default; and the names of those that do."""
     lines, changed = [], []
     for name, value in sorted(vars(opt).items()):
         default = parser.get_default(name)

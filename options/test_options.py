@@ -17,16 +17,16 @@ def add_which_epoch(group: argparse._ArgumentGroup) -> None:
 
 
 class TestOptions(BaseOptions):
-    __test__ = False  # not a test case, whatever pytest thinks of the name
+    __test__ = False  # pytest would collect it by its name
     is_train = False
     command = "test.py"
-    description = "Draw every pair of the test split with a trained generator."
+    description = "Generate an image for every pair of the test split with a trained generator."
 
     def add_flags(self, parser: argparse.ArgumentParser) -> None:
         super().add_flags(parser)
         test = parser.add_argument_group("testing")
         add_which_epoch(test)
-        test.add_argument("--results_dir", default="./results", metavar="DIR", help="images go here")
+        test.add_argument("--results_dir", default="./results", metavar="DIR", help="folder for the images")
         test.add_argument(
             "--image_format", choices=list(IMAGE_FORMATS), default="jpg",
             help="jpg (quality 75) is the paper's protocol; png is lossless",
@@ -34,7 +34,7 @@ class TestOptions(BaseOptions):
 
         test.add_argument(
             "--continue_test", action="store_true",
-            help="go on with a run that was stopped: keep the results it finished with the same weights",
+            help="resume a stopped run: keep the results that it finished with the same weights",
         )  # fmt: skip
 
     def validate(self, opt: argparse.Namespace) -> None:

@@ -1,20 +1,22 @@
-"""Flags of train.py, and which of them a continued run may change."""
+"""Flags of train.py, and which of them a resumed run may change."""
 
 import argparse
 import os
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from options.base_options import BaseOptions
 from util import distributed
 from util.arguments import count, number, positive_int
+from util.checkpoint import STATE_FILE, load_state, refuse_existing_run
 from util.errors import UserError
 
-# Where a run is and runs, and for how long: never taken from its checkpoint.
+# Where a run is stored and runs, and for how long: never taken from its checkpoint.
 PER_LAUNCH_OPTIONS = ("name", "checkpoints_dir", "gpu_ids", "max_minutes")
-# What does not shape the model, its data or its training. Everything else comes from the checkpoint.
+# Options that do not affect what is trained. All others come from the checkpoint and cannot be changed.
 RESUME_MAY_CHANGE = {
     *PER_LAUNCH_OPTIONS, "accumulate", "cache_images", "compile", "continue_train", "dataroot", "display_env",
     "display_freq", "display_id", "display_port", "display_server", "nThreads", "niter", "niter_decay", "print_freq",
@@ -41,33 +43,33 @@ class TrainOptions(BaseOptions):
         )
         train.add_argument(
             "--max_minutes", type=number(float, 0), metavar="M",
-            help="stop after so much time, saved as by Ctrl-C; counts for this start only",
+            help="stop after M minutes and save, as on Ctrl-C; not stored in the checkpoint",
         )  # fmt: skip
         train.add_argument("--lr", type=number(float, 0), default=2e-4, help="learning rate of the generator (Adam)")
         train.add_argument("--beta1", type=number(float, 0, 0.9999), default=0.5, help="Adam's first momentum")
         train.add_argument(
             "--load_pretrain", metavar="DIR",
-            help="start from latest_net_G.pth and, if there, latest_net_D.pth in DIR, with fresh optimizers",
+            help="start from latest_net_G.pth and, if there, latest_net_D.pth in DIR, with new optimizers",
         )  # fmt: skip
 
         train.add_argument(
             "--continue_train",
             action="store_true",
-            help="go on exactly where the run --name was saved; its options, but not the device, come from there",
+            help="resume the run --name from its last checkpoint (bit-exact), with all its options but --gpu_ids",
         )
         train.add_argument(
             "--accumulate",
             type=positive_int,
             default=1,
             metavar="K",
-            help="compute each process's share of a batch in K parts, for small GPUs; same gradients",
+            help="gradient accumulation over K micro-batches, for small GPUs; same gradients",
         )
         train.add_argument(
             "--val_pairs",
             type=count,
             default=0,
             metavar="N",
-            help="hold out whole identities of the training split worth about N pairs, to pick best_net_G.pth",
+            help="hold out training identities until N validation pairs are reached; selects best_net_G.pth",
         )
 
         log = parser.add_argument_group("logs and saving")
@@ -77,7 +79,7 @@ class TrainOptions(BaseOptions):
             type=positive_int,
             default=3200,
             metavar="N",
-            help="samples between picture sheets",
+            help="samples between sheets of example images",
         )
         log.add_argument(
             "--save_latest_freq",
@@ -108,12 +110,25 @@ class TrainOptions(BaseOptions):
         log.add_argument("--display_port", type=positive_int, default=8097, metavar="N", help="visdom: port")
         log.add_argument("--display_env", default="main", metavar="NAME", help="visdom: environment")
 
+    def parse(self, argv: Sequence[str] | None = None) -> argparse.Namespace:
+        """Options of a new run, or with --continue_train those of the checkpoint, whose content is then `state`.
+
+        Raises UserError where a new run would overwrite an old one, or where there is none to resume.
+        """
+        opt = super().parse(argv)
+        run_dir = Path(opt.checkpoints_dir) / opt.name
+        if not opt.continue_train:
+            refuse_existing_run(run_dir)
+            return opt
+        self.state = load_state(run_dir / STATE_FILE)
+        return self.resume(self.state["options"], opt, argv)
+
     def resume(
         self, stored: dict[str, Any], opt: argparse.Namespace, argv: Sequence[str] | None = None
     ) -> argparse.Namespace:
-        """Options of a continued run: those `stored` in its checkpoint, changed only where that is harmless.
+        """Options of a resumed run: those `stored` in its checkpoint, changed only where RESUME_MAY_CHANGE allows it.
 
-        `opt` is the command line read without the checkpoint: it knows where the run is now.
+        `opt` is the command line parsed without the checkpoint: it knows where the run is stored now.
 
         Raises UserError naming both values where the command line wants something else.
         """
@@ -131,8 +146,8 @@ class TrainOptions(BaseOptions):
         if conflicts:
             listed = "\n  ".join(conflicts)
             raise UserError(
-                "--continue_train goes on with the options of the checkpoint. Leave these flags out, or start another "
-                f"run with another --name:\n  {listed}"
+                "--continue_train resumes with the checkpoint's options. Leave these flags out, or start a new run "
+                f"with another --name:\n  {listed}"
             )
         parser.set_defaults(**{**stored, **{name: getattr(opt, name) for name in PER_LAUNCH_OPTIONS}})
         self.resuming = True
@@ -140,32 +155,32 @@ class TrainOptions(BaseOptions):
 
     @staticmethod
     def resume_command(opt: argparse.Namespace) -> str:
-        """What to type to go on with a run, on each of its machines."""
+        """The command that resumes a run, to be typed on each of its machines."""
         flags = [sys.argv[0], f"--name={opt.name}", f"--checkpoints_dir={opt.checkpoints_dir}", "--continue_train"]
         if opt.gpu_ids is not None:
             flags.append(f"--gpu_ids={opt.gpu_ids}")
         local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
         machines = distributed.processes() // local
-        start = "python" if distributed.processes() == 1 else f"torchrun --nproc_per_node={local}"
+        launcher = "python" if distributed.processes() == 1 else f"torchrun --nproc_per_node={local}"
         if machines > 1:
-            start += f" --nnodes={machines} (and the --rdzv flags of before)"
-        return f"{start} {shlex.join(flags)}"
+            launcher += f" --nnodes={machines} (and the --rdzv flags as before)"
+        return f"{launcher} {shlex.join(flags)}"
 
     def validate(self, opt: argparse.Namespace) -> None:
         if opt.continue_train and not self.resuming:
-            return  # the sizes are in the checkpoint
+            return  # network sizes come from the checkpoint
         super().validate(opt)
         if opt.niter + opt.niter_decay == 0:
             raise ValueError("--niter 0 --niter_decay 0: no epoch to train")
 
 
 def explicitly_given(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> dict[str, Any]:
-    """The options that a command line sets itself, defaults left out."""
+    """The options that a command line sets itself, without defaults."""
     unset = object()
     blank = argparse.Namespace(**{action.dest: unset for action in parser._actions})
     return {name: value for name, value in vars(parser.parse_args(argv, blank)).items() if value is not unset}
 
 
 def moved_file(name: str, value: Any, stored: dict[str, Any]) -> bool:
-    """Whether an option names the same kind of file at another path."""
+    """Whether an option names the same kind of file, moved to another path."""
     return name == "vgg_weights" and not {value, stored[name]} & {"imagenet", "random"}

@@ -31,7 +31,8 @@ from data.pairs import PHASES, Pair, read_columns, read_keypoints, read_pairs
 from data.pose_pair_dataset import PosePairDataset
 from util.arguments import positive_int
 from util.errors import UserError, run_main, summarize
-from util.image import is_photo, photo_names, photo_problem, read_list
+from util.files import file_names
+from util.image import is_photo, photo_problem, read_list
 from util.parallel import available_cores, map_in_processes
 
 SEVERITIES = ("note", "warning", "error")  # by exit status
@@ -92,7 +93,7 @@ def read_split(dataset: type[PosePairDataset], root: Path, phase: str, report: R
     return Split(
         phase,
         root / phase,
-        {name for name in photo_names(root / phase) if name in named or is_photo(Path(name))},
+        {name for name in file_names(root / phase) if name in named or is_photo(Path(name))},
         keypoints,
         pairs,
         used,

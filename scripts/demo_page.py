@@ -6,27 +6,19 @@ python scripts/demo_page.py --results results/demo --metrics results/demo/metric
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import pandas as pd
-from dominate import tags
-from dominate.util import raw
+from dominate import document, tags
 
-from metrics.report import comparison_table, format_table, html_table, read_records
+from metrics.report import comparison_table, format_table, read_records, table_rows
 from util.errors import UserError, run_main
-from util.files import atomic_write
-from util.html import new_page
-from util.results import COLUMNS, STYLE
+from util.html import add_column_titles, add_table, new_page, write_page
+from util.results import STRIP_COLUMNS
 
-SHOWN = 12  # results, evenly spread over all
-TABLE = """
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-td, th { padding: 0.2rem 0.7rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
-td:first-child, th:first-child { text-align: left; }
-.scroll { overflow-x: auto; } .strip { width: 100%; display: block; }
-"""
+MAX_STRIPS = 12  # evenly spread over all results
 
 
 def main() -> None:
@@ -34,43 +26,40 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument(
-        "--results", type=Path, required=True, metavar="DIR", help="what test.py drew; the page goes here"
+        "--results", type=Path, required=True, metavar="DIR", help="results of test.py; the page is written here"
     )
     parser.add_argument("--metrics", type=Path, required=True, metavar="JSONL", help="evaluations to show side by side")
     parser.add_argument("--training", type=Path, required=True, metavar="DIR", help="folder of the training run")
     args = parser.parse_args()
-    table = comparison_table(read_records(args.metrics).set_index("name"))
+    scores = comparison_table(read_records(args.metrics).set_index("name"))
     strips = sorted((args.results / "strips").glob("*.jpg"))
     if not strips:
         raise UserError(f"{args.results}/strips: empty; run test.py first")
-    page = args.results / "demo.html"
-    atomic_write(page, lambda file: file.write(render(table, strips[:: -(-len(strips) // SHOWN)], args).encode()))
-    print(f"\n{format_table(table)}\n\npage: {page}")
+    shown = strips[:: -(-len(strips) // MAX_STRIPS)]
+    training_page = os.path.relpath(args.training / "web/index.html", args.results)
+    write_page(args.results / "demo.html", make_page(table_rows(scores), shown, training_page))
+    print(f"\n{format_table(scores)}\n\npage: {args.results / 'demo.html'}")
 
 
-def render(table: pd.DataFrame, strips: list[Path], args: argparse.Namespace) -> str:
-    page = new_page("DPTN: demo")
-    with page.head:
-        tags.style(STYLE + TABLE)
+def make_page(scores: Sequence[Sequence[str]], strips: Sequence[Path], training_page: str) -> document:
+    """`scores`: rows of a table, the header first. `training_page`: address relative to the page."""
+    page = new_page("DPTN: demo", narrow=True)
     with page:
-        tags.h1("DPTN: drawn people in new poses")
+        tags.h1("DPTN: rendered people in new poses")
         tags.p(
-            "People whom the network never saw in training, and their scores beside two ways to do without a network: "
-            "handing back the source photo (copy_source), and the mean of all training photos (mean_image). "
-            "Up arrows: more is better."
+            "The network never saw these people in training. The table compares its scores with two baselines that "
+            "need no network: the source photo itself (copy_source) and the mean of all training photos (mean_image). "
+            "An arrow upwards means that more is better."
         )
-        with tags.div(cls="scroll"):
-            raw(html_table(table))
+        add_table(scores)
         with tags.p():
             tags.a("All results", href="index.html")
             tags.span(" · ")
-            tags.a("How the training went", href=os.path.relpath(args.training / "web/index.html", args.results))
-        with tags.div(cls="columns sticky"):
-            for column in COLUMNS:
-                tags.span(column)
+            tags.a("The training run", href=training_page)
+        add_column_titles(STRIP_COLUMNS, sticky=True)
         for strip in strips:
             tags.img(src=f"strips/{strip.name}", cls="strip", alt=strip.stem)
-    return page.render()
+    return page
 
 
 if __name__ == "__main__":

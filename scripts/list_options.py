@@ -1,7 +1,7 @@
-"""docs/options.md from the parsers themselves: every flag with its default, in groups.
+"""Writes docs/options.md from the argument parsers: every flag with its help and default, in groups.
 
-python scripts/list_options.py           # write it
-python scripts/list_options.py --check   # exit status 2 if it is stale
+python scripts/list_options.py           # write the page
+python scripts/list_options.py --check   # only compare; exit status 2 if the page is stale
 """
 
 import argparse
@@ -26,6 +26,7 @@ Written by `scripts/list_options.py`; a test compares.
 
 
 def describe(action: argparse.Action, default: object) -> str:
+    """A flag as an item of a Markdown list."""
     names = ", ".join(f"`{name}`" for name in action.option_strings)
     value = action.metavar or ("{" + ",".join(map(str, action.choices)) + "}" if action.choices else None)
     if value is None and action.nargs != 0 and not isinstance(action, argparse.BooleanOptionalAction):
@@ -39,6 +40,7 @@ def describe(action: argparse.Action, default: object) -> str:
 
 
 def section(command: str, parser: argparse.ArgumentParser) -> str:
+    """A command's flags under headings."""
     lines = [f"## {command}", ""]
     for group in parser._action_groups:
         actions = [action for action in group._group_actions if action.dest != "help"]
@@ -47,7 +49,8 @@ def section(command: str, parser: argparse.ArgumentParser) -> str:
     return "\n".join(lines)
 
 
-def text() -> str:
+def options_page() -> str:
+    """The content of docs/options.md."""
     parsers = {
         "train.py": TrainOptions().parser([]),
         "test.py": TestOptions().parser([]),
@@ -61,12 +64,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--check", action="store_true", help="write nothing, only compare")
+    parser.add_argument("--check", action="store_true", help="only compare; write nothing")
     if parser.parse_args().check:
-        if not PAGE.exists() or PAGE.read_text(encoding="utf-8") != text():
-            raise UserError(f"{PAGE}: stale; run scripts/list_options.py")
+        if not PAGE.exists() or PAGE.read_text(encoding="utf-8") != options_page():
+            raise UserError(f"{PAGE} is stale; run scripts/list_options.py")
     else:
-        atomic_write(PAGE, lambda file: file.write(text().encode()))
+        atomic_write(PAGE, lambda file: file.write(options_page().encode()))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import test as test_command
 import train as train_command
 from models import create_model
 from models.base_model import BaseModel
-from models.dptn_model import Part
+from models.dptn_model import Batch
 from models.published_weights import to_published
 from options.test_options import TestOptions
 from options.train_options import TrainOptions
@@ -41,6 +41,11 @@ TINY_G = ["--ngf=8", "--layers_g=2", "--num_blocks=1", "--num_CABs=1", "--num_TT
 NO_VGG = ["--lambda_content=0", "--lambda_style=0"]  # VGG19 takes most of a tiny network's step
 CXX = os.environ.get("CXX") or "g++"
 compiles = pytest.mark.skipif(not shutil.which(CXX.split()[0]), reason="needs a C++ compiler")
+# the published order of the log
+LOSS_NAMES = (
+    "app_gen_s", "content_gen_s", "style_gen_s",
+    "app_gen_t", "ad_gen_t", "dis_img_gen_t", "content_gen_t", "style_gen_t",
+)  # fmt: skip
 TINY = [*TINY_G, "--ndf=8", "--dis_layers=2", "--vgg_weights=random"]
 
 
@@ -79,7 +84,7 @@ def formula_model(*flags: str) -> BaseModel:
     return model
 
 
-def set_formula_input(model: BaseModel, n: int, h: int, w: int, dtype: torch.dtype = torch.float32) -> Part:
+def set_formula_input(model: BaseModel, n: int, h: int, w: int, dtype: torch.dtype = torch.float32) -> Batch:
     """The goldens' inputs, past the loader's uint8."""
     images, keypoints = {}, {}
     for role in ("source", "target"):
@@ -87,8 +92,8 @@ def set_formula_input(model: BaseModel, n: int, h: int, w: int, dtype: torch.dty
         joints = torch.from_numpy(formula_keypoints(f"{role}_pose", n, h, w)).float()
         joints[(joints == -1).any(-1)] = torch.nan
         keypoints[role] = joints
-    model.parts = [Part(images["source"], keypoints["source"], keypoints["target"], images["target"])]
-    return model.parts[0]
+    model.batch = Batch(images["source"], keypoints["source"], keypoints["target"], images["target"])
+    return model.batch
 
 
 def random_batch(n: int = 2, h: int = 64, w: int = 32, seed: int = 0) -> dict:
@@ -183,13 +188,21 @@ def run(monkeypatch, tmp_path):
 
     def call(command: str, *flags: object) -> None:
         monkeypatch.setattr(sys, "argv", [f"{command}.py", *map(str, flags)])
-        {"train": train_command, "test": test_command}[command].main()
+        status = {"train": train_command, "test": test_command}[command].main()
+        if status is not None:
+            raise SystemExit(status)
 
     return call
 
 
 def train_flags(market: Path, *flags: str) -> list[str]:
     return [*COMMON, *TINY, *NO_VGG, f"--dataroot={market}", "--batchSize=3", "--niter=1", "--niter_decay=1", *flags]
+
+
+def save_random_generator(name: str = "a", seed: int = 0) -> None:
+    """checkpoints/NAME/latest_net_G.pth of a tiny network with random weights, for tests that need no training."""
+    torch.manual_seed(seed)
+    create_model(test_options(*TINY_G, f"--name={name}"), CPU, is_train=False).save_networks("latest")
 
 
 def losses_logged(name: str) -> list[tuple]:

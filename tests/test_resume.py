@@ -1,4 +1,4 @@
-"""A stopped run goes on bit for bit: in the middle of an epoch, with workers, after SIGTERM and after SIGKILL."""
+"""A resumed run is bit-exact: in the middle of an epoch, with workers, after SIGTERM and after SIGKILL."""
 
 import os
 import random
@@ -101,7 +101,7 @@ def test_max_minutes(run, market, monkeypatch, capsys):
             run("train", *start, *(["--continue_train"] if steps > 1 else flags))
         assert stopped.value.code == 0
         assert len(losses_logged("parts")) == steps
-        assert "stopped after --max_minutes; go on with: python train.py --name=parts" in capsys.readouterr().out
+        assert "stopped after --max_minutes; resume with: python train.py --name=parts" in capsys.readouterr().out
     run("train", "--name=parts", "--continue_train")  # the limit was that start's, not the run's
     assert_same_runs("whole", "parts")
 
@@ -199,6 +199,8 @@ class TestOptions:
     def test_sizes_of_the_checkpoint_may_be_repeated(self, run, market):
         run("train", *train_flags(market, "--ngf=9", "--nhead=3", "--niter_decay=0"), "--name=b")
         run("train", "--name=b", "--continue_train", "--nhead=3", "--niter=2")
+        assert state_of("b")["options"]["nhead"] == 3
+        assert state_of("b")["progress"]["total"] == 12
 
     def test_published_weights_are_not_overwritten(self, command, market):
         Path("checkpoints/a/latest_state.pt").unlink()
@@ -213,7 +215,7 @@ class TestOptions:
     def test_new_run_does_not_overwrite(self, command, market):
         done = command("train.py", *train_flags(market), "--name=a")
         assert done.returncode == 2
-        assert "latest_state.pt exists: go on with that run by --continue_train" in done.stderr
+        assert "latest_state.pt exists: resume that run with --continue_train" in done.stderr
 
     def test_nothing_to_continue(self, command):
         done = command("train.py", "--name=b", "--gpu_id=-1", "--continue_train")
@@ -225,14 +227,14 @@ class TestOptions:
         Path("checkpoints/a/latest_state.pt").write_bytes(content)
         done = command("train.py", "--name=a", "--continue_train")
         assert done.returncode == 2
-        assert "latest_state.pt: the state of the run cannot be read" in done.stderr
+        assert "latest_state.pt: the training state cannot be read" in done.stderr
         assert "Traceback" not in done.stderr
 
     def test_other_file_for_a_state(self, command):
         Path("checkpoints/a/latest_net_G.pth").replace("checkpoints/a/latest_state.pt")
         done = command("train.py", "--name=a", "--continue_train")
         assert done.returncode == 2
-        assert "not a state of format 1" in done.stderr
+        assert "not a training state of format 1" in done.stderr
 
     def test_changed_data(self, command, market):
         with (market / "market-pairs-train.csv").open("a") as file:
@@ -281,7 +283,7 @@ def test_signals_to_the_whole_process_group(run, market, number):
         time.sleep(0.05)
     rest = process.stdout.read()
     assert process.wait(60) == 128 + number
-    assert f"stopped by signal {int(number)}; go on with: python {REPOSITORY}/train.py --name=a" in rest
+    assert f"stopped by signal {int(number)}; resume with: python {REPOSITORY}/train.py --name=a" in rest
     assert "Traceback" not in rest
     epoch = load_state(Path("checkpoints/a/latest_state.pt"))["progress"]["epoch"]
     run("train", "--name=a", "--continue_train", f"--niter={epoch}", "--niter_decay=0")

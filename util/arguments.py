@@ -1,4 +1,4 @@
-"""Types of command-line values: a bad one is argparse's clear error and exit status 2."""
+"""argparse types of numbers: a bad value becomes argparse's one-line error and exit status 2."""
 
 import argparse
 import math
@@ -8,7 +8,7 @@ _KINDS = {int: "a whole number", float: "a number"}
 
 
 def number(kind: Callable[[str], float], low: float = -math.inf, high: float = math.inf) -> Callable[[str], float]:
-    """An argparse type: a finite int or float within [low, high]."""
+    """An argparse type: a finite number of `kind` (int or float) within [low, high]."""
 
     def parse(text: str) -> float:
         try:

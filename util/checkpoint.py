@@ -1,11 +1,13 @@
 """Tensor files, read safely (no code is ever run) and written atomically; the training state for exact resume."""
 
-from dataclasses import asdict, dataclass
+from argparse import Namespace
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from util import distributed
 from util.errors import UserError
@@ -14,7 +16,7 @@ from util.reproducibility import git_revision, random_state, seed_everything, se
 
 
 def load_file(path: str | Path, what: str) -> Any:
-    """What `torch.save` wrote, on the CPU; a UserError says which file is missing or damaged and what it is."""
+    """Read what `torch.save` wrote, onto the CPU. UserError if the file, which is `what`, is missing or damaged."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: {what} not found. Check the path and the name of the run.")
@@ -28,7 +30,7 @@ def load_file(path: str | Path, what: str) -> Any:
 
 
 def load_tensors(path: str | Path, what: str) -> dict[str, Tensor]:
-    """A plain state dict: names to tensors."""
+    """Read a plain state dict, names to tensors. UserError if the file holds anything else."""
     state = load_file(path, what)
     if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
         raise UserError(f"{path}: expected a state dict (names to tensors) as {what}, got {type(state).__name__}")
@@ -36,70 +38,146 @@ def load_tensors(path: str | Path, what: str) -> dict[str, Tensor]:
 
 
 def save_file(content: Any, path: str | Path) -> None:
-    """`torch.save`, whole or not at all, flushed to disk; a failed write is a UserError."""
+    """`torch.save` as an atomic write, flushed to disk. UserError if the write fails."""
     atomic_write(path, lambda file: torch.save(content, file), flush=True)
 
 
+STATE_FILE = "latest_state.pt"
 FORMAT = 1
 KEYS = {"format", "progress", "model", "random", "options", "data", "git", "versions"}
 
 
+class TrainableModel(Protocol):
+    """The part of BaseModel that a checkpoint needs."""
+
+    run_dir: Path
+    nets: dict[str, nn.Module]
+
+    def save_networks(self, label: str | int, names: Iterable[str] | None = None) -> None: ...
+
+    def load_pretrained(self, directory: str | Path) -> list[str]: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
 @dataclass
 class Progress:
-    """Where a run stands: `batches_done` of `epoch` (from 1), `total` samples since the start."""
+    """Where a run stands: `batches_done` of `epoch` (from 1), `total` samples since the start, best validation SSIM."""
 
     epoch: int = 1
     batches_done: int = 0
     total: int = 0
-    validated: int = 0  # the last epoch whose validation is done
     best_ssim: float = -1.0
+
+    def __post_init__(self) -> None:
+        self._last_step = 0  # samples
+
+    def epochs(self, last: int) -> Iterator[int]:
+        """The epochs that are left, up to `last`. The loop ends each by `next_epoch`."""
+        while self.epoch <= last:
+            yield self.epoch
+
+    def step(self, samples: int) -> None:
+        """Count a training step on a batch of `samples`."""
+        self.batches_done, self.total, self._last_step = self.batches_done + 1, self.total + samples, samples
+
+    def crossed(self, frequency: int) -> bool:
+        """Whether the last step reached or passed a multiple of `frequency` samples."""
+        return self.total // frequency > (self.total - self._last_step) // frequency
 
     def next_epoch(self) -> None:
         self.epoch, self.batches_done = self.epoch + 1, 0
 
 
-def save_state(
-    path: Path, progress: Progress, model: dict[str, Any], options: dict[str, Any], data: dict[str, Any]
-) -> None:
-    """`data`: the data set's fingerprint. Every process takes part (each has its random numbers); process 0 writes."""
-    content = {
-        "format": FORMAT,
-        "progress": asdict(progress),
-        "model": model,
-        "random": distributed.gather(random_state()),
-        "options": options,
-        "data": data,
-        "git": git_revision(),
-        "versions": versions(),
-    }
-    distributed.run_on_main(lambda: save_file(content, path))
+class Checkpoints:
+    """Weights and training state of a run, in `run_dir` of its model.
+
+    `latest_state.pt` holds everything that an exact resume needs: networks, optimizers, schedules, position, random
+    states of every process, options, fingerprint of the data, versions. Weights for use are written beside it in the
+    published format.
+    """
+
+    def __init__(self, model: TrainableModel, opt: Namespace, data: dict[str, Any]) -> None:
+        """`data`: fingerprints of the data sets, which must be the same when the run is resumed."""
+        self.model, self.opt, self.data = model, opt, data
+        self.progress = Progress()
+
+    def start(self) -> str:
+        """Begin a new run, from the weights of --load_pretrain if given; returns a line that says so."""
+        names = self.model.load_pretrained(self.opt.load_pretrain) if self.opt.load_pretrain else []
+        seed_everything(self.opt.seed + distributed.rank())
+        self._save_state()  # a start refuses a folder that has weights but no state, so the state comes first
+        origin = f"{self.opt.load_pretrain}: networks {', '.join(names)}" if names else "initial weights"
+        return f"starting from {origin}"
+
+    def resume(self, state: dict[str, Any]) -> str:
+        """Restore what `load_state` returned; UserError if the data changed. Returns a line that says where it is."""
+        if state["data"] != self.data:
+            raise UserError(
+                "--continue_train: the csv files of the data set changed since the run was saved: "
+                f"{state['data']} then, {self.data} now. Put the old files back, or start another run with "
+                "--load_pretrain"
+            )
+        self.model.load_state_dict(state["model"])
+        known = {field.name for field in fields(Progress)}  # states of older versions have more
+        self.progress = Progress(**{name: value for name, value in state["progress"].items() if name in known})
+        if len(state["random"]) == distributed.processes():
+            set_random_state(state["random"][distributed.rank()])
+        else:  # another number of processes
+            seed_everything(state["options"]["seed"] + self.progress.total + distributed.rank())
+        return f"resuming in epoch {self.progress.epoch}, after {self.progress.total} samples"
+
+    def save(self, *labels: str | int) -> None:
+        """Save all networks as 'latest', the generator under `labels` too, and the training state.
+
+        The state is written last, so it never refers to missing weight files. Raises UserError, and saves nothing, if
+        the weights are not finite or differ between processes.
+        """
+        distributed.check_weights(self.model.nets)
+        distributed.run_on_main(lambda: self._save_networks(labels))
+        self._save_state()
+
+    def _save_networks(self, labels: Iterable[str | int]) -> None:
+        self.model.save_networks("latest")
+        for label in labels:
+            self.model.save_networks(label, names=("G",))
+
+    def _save_state(self) -> None:
+        state = {
+            "format": FORMAT,
+            "progress": asdict(self.progress),
+            "model": self.model.state_dict(),
+            "random": distributed.gather(random_state()),
+            "options": vars(self.opt),
+            "data": self.data,
+            "git": git_revision(),
+            "versions": versions(),
+        }
+        distributed.run_on_main(lambda: save_file(state, self.model.run_dir / STATE_FILE))
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """What `save_state` wrote; UserError if it is missing, damaged or of another format."""
+    """Read a training state; UserError if it is missing, damaged or of another format."""
     if not path.is_file():
         raise UserError(
-            f"--continue_train: {path} not found, so there is no run to go on with. Check --name and "
-            "--checkpoints_dir; to start from weights alone, use --load_pretrain DIR."
+            f"--continue_train: {path} not found, so there is no run to resume. Check --name and --checkpoints_dir; "
+            "to start from weights alone, use --load_pretrain DIR."
         )
-    state = load_file(path, "the state of the run")
+    state = load_file(path, "the training state")
     if not isinstance(state, dict) or set(state) != KEYS or state["format"] != FORMAT:
-        raise UserError(f"{path}: not a state of format {FORMAT} that train.py wrote")
+        raise UserError(f"{path}: not a training state of format {FORMAT} that train.py wrote")
     return state
 
 
-def check_data(state: dict[str, Any], data: dict[str, Any]) -> None:
-    """UserError if the run was trained on other csv files: its next batches could not be found again."""
-    if state["data"] != data:
+def refuse_existing_run(run_dir: Path) -> None:
+    """Raise UserError if a new run in `run_dir` would overwrite an old one that made at least one step."""
+    state, weights = run_dir / STATE_FILE, run_dir / "latest_net_G.pth"
+    if weights.exists() and not state.exists():
         raise UserError(
-            f"--continue_train: the csv files of the data set changed since the run was saved: {state['data']} then, "
-            f"{data} now. Put the old files back, or start another run with --load_pretrain"
+            f"{weights} exists and would be overwritten: give another --name; to start from these weights, add "
+            f"--load_pretrain {run_dir}"
         )
-
-
-def restore_random(state: dict[str, Any]) -> None:
-    """The random numbers of this process, if the run had as many processes as now; else fresh ones."""
-    if len(state["random"]) == distributed.processes():
-        set_random_state(state["random"][distributed.rank()])
-    else:
-        seed_everything(state["options"]["seed"] + state["progress"]["total"] + distributed.rank())
+    if state.exists() and (weights.exists() or load_state(state)["progress"]["total"] > 0):
+        raise UserError(f"{state} exists: resume that run with --continue_train, or give another --name")

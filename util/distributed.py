@@ -5,7 +5,8 @@ writes. All functions also work, and do nothing, in a single process.
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from util.device import select_device
 from util.errors import UserError
 
-_control: dist.ProcessGroup | None = None  # a group on the CPU, so that small messages never wait for a GPU
+_cpu_group: dist.ProcessGroup | None = None  # a group on the CPU, so that small messages never wait for a GPU
 
 
 def rank() -> int:
@@ -36,24 +37,22 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def start(gpu_ids: str | None) -> torch.device:
-    """Join the other processes, if torchrun started several, and return this one's device.
+@contextmanager
+def process_group(gpu_ids: str | None) -> Iterator[torch.device]:
+    """Join the other processes, if torchrun started several; gives this one's device.
 
-    Raises UserError if the GPU asked for is not there, or if one process is asked to use several.
+    The group is left at the end, where all processes arrive. After an error a process just ends, and torchrun ends the
+    others. Raises UserError if the GPU asked for is not there, or if one process is asked to use several.
     """
-    global _control
+    global _cpu_group
     device = select_device(gpu_ids, int(os.environ.get("LOCAL_RANK", 0)), local_processes())
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if processes() > 1 and not dist.is_initialized():
-        patience = timedelta(hours=2)  # process 0 may validate or compile for long
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
-        _control = dist.new_group(backend="gloo", timeout=patience)
-    return device
-
-
-def finish() -> None:
-    """Leave the group. Only where all processes arrive: a failed one just ends, and torchrun ends the others."""
+        timeout = timedelta(hours=2)  # process 0 may validate or compile for long
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout)
+        _cpu_group = dist.new_group(backend="gloo", timeout=timeout)
+    yield device
     if dist.is_initialized():
         dist.destroy_process_group()
 
@@ -101,7 +100,7 @@ def maximum(value: int) -> int:
     if not dist.is_initialized():
         return value
     largest = torch.tensor(value)
-    dist.all_reduce(largest, dist.ReduceOp.MAX, group=_control)
+    dist.all_reduce(largest, dist.ReduceOp.MAX, group=_cpu_group)
     return int(largest)
 
 
@@ -110,7 +109,7 @@ def gather(value: object) -> list:
     if not dist.is_initialized():
         return [value]
     values: list = [None] * processes()
-    dist.all_gather_object(values, value, group=_control)
+    dist.all_gather_object(values, value, group=_cpu_group)
     return values
 
 

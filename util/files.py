@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files: atomic writes, hashes, listing, natural order."""
 
 import contextlib
 import hashlib
@@ -12,13 +12,13 @@ from util.errors import UserError
 
 
 def atomic_write(path: str | Path, write: Callable[[BinaryIO], object], flush: bool = False) -> None:
-    """`write` to a temporary file beside `path`, then put it in its place in one step.
+    """Call `write` on a temporary file beside `path`, then rename it to `path`. Missing folders are made.
 
-    Whatever happens, `path` holds either the old content or the new; with `flush` also after a power cut. A failed
-    write is a UserError.
+    A reader sees either the old content or the new, never a mixture, whenever the process is killed; with `flush` also
+    after a power failure. Raises UserError if the write fails; the old content stays.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.part")  # one name, so that a killed process leaves no more than one
+    temporary = path.with_name(f".{path.name}.part")  # always the same name, so killed processes leave at most one
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
@@ -37,10 +37,17 @@ def atomic_write(path: str | Path, write: Callable[[BinaryIO], object], flush: b
 
 
 def sha256(path: str | Path) -> str:
-    """Of a file's bytes, in hexadecimal."""
+    """The SHA-256 of a file's content, in hexadecimal."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
+def file_names(folder: Path) -> set[str]:
+    """All files in `folder` and the folders below it, relative to it, with '/' between folders."""
+    prefix = len(os.path.join(folder, ""))  # os.walk and slicing, because pathlib takes seconds for a whole data set
+    paths = (os.path.join(parent, name) for parent, _, names in os.walk(folder) for name in names)
+    return {path[prefix:].replace(os.sep, "/") for path in paths}
+
+
 def natural_sort_key(name: str) -> list[tuple[str, int]]:
-    """A key that sorts frame2 before frame10."""
+    """A sort key that puts frame2 before frame10."""
     return [(text.lower(), int(digits or -1)) for text, digits in re.findall(r"(\D+|^)(\d*)", name)]

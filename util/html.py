@@ -1,73 +1,114 @@
-"""The page of a training run: curves of the losses and what the network drew, newest first."""
+"""Web pages: the style that all of them share, and the pages of a training run and of its test results."""
 
-import re
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from math import ceil
 from pathlib import Path
 
 import dominate
+import numpy as np
+import pandas as pd
 from dominate import svg, tags
+from dominate.util import raw
 
 from util.files import atomic_write
 
-STYLE = """
-body { font-family: system-ui, sans-serif; margin: 1rem auto; max-width: 75rem; padding: 0 1rem; color: #222; }
-h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin: 1.5rem 0 0.5rem; }
-.plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr)); gap: 1rem; }
-figure { margin: 0 0 1.5rem; } figcaption { font-size: 0.85rem; color: #555; }
-.plots svg { width: 100%; background: #f6f6f6; }
-.columns { display: grid; grid-auto-flow: column; grid-auto-columns: 1fr; font-size: 0.75rem; text-align: center; }
-.columns span { min-width: 0; overflow-wrap: anywhere; }
-.sheet { max-width: 48rem; }
-.sheet img { width: 100%; display: block; }
-"""
-WIDTH, HEIGHT = 300, 120
+STYLE_FILE = Path(__file__).with_name("page.css")
+RESULTS_SCRIPT_FILE = Path(__file__).with_name("results_page.js")
+ROWS_PER_PAGE = 100
+WIDTH, HEIGHT = 300, 120  # of a chart, in its own units
 
 
-def new_page(title: str) -> dominate.document:
-    """An empty page in the house style."""
+def new_page(title: str, narrow: bool = False) -> dominate.document:
+    """An empty page in the style of page.css, which it contains."""
     page = dominate.document(title=title)
     with page.head:
         tags.meta(charset="utf-8")
         tags.meta(name="viewport", content="width=device-width, initial-scale=1")
-        tags.style(STYLE)
+        tags.style(raw(STYLE_FILE.read_text(encoding="utf-8")))
+    if narrow:
+        page.body["class"] = "narrow"
     return page
 
 
-def curve(points: list[tuple[float, float]], most: int = 500) -> svg.svg:
-    """A line through (x, y) points, thinned to at most `most` of them; values that are not finite are left out."""
-    points = [(x, y) for x, y in points if abs(y) < float("inf")]
-    points = points[:: max(1, -(-len(points) // most))]
-    picture = svg.svg(viewBox=f"0 0 {WIDTH} {HEIGHT}", preserveAspectRatio="none")
-    if points:
-        xs, ys = zip(*points)
-        x_span, y_span = (max(max(v) - min(v), 1e-12) for v in (xs, ys))
-        scaled = " ".join(
-            f"{(x - min(xs)) / x_span * WIDTH:.1f},{HEIGHT - 4 - (y - min(ys)) / y_span * (HEIGHT - 8):.1f}"
-            for x, y in points
-        )
-        picture.add(svg.polyline(points=scaled, fill="none", stroke="#1660a8", stroke_width="1.5"))
-    return picture
+def write_page(path: Path, page: dominate.document) -> None:
+    """Write `page` atomically, in UTF-8."""
+    atomic_write(path, lambda file: file.write(page.render().encode()))
+
+
+def add_column_titles(titles: Sequence[str], sticky: bool = False) -> None:
+    """Add the titles over the columns of a sheet or strip to the open tag."""
+    with tags.div(cls="columns sticky" if sticky else "columns"):
+        for title in titles:
+            tags.span(title)
+
+
+def add_table(rows: Sequence[Sequence[str]]) -> None:
+    """Add a table to the open tag; the first of `rows` is its header."""
+    with tags.div(cls="scroll"), tags.table():
+        tags.tr(*map(tags.th, rows[0]))
+        for row in rows[1:]:
+            tags.tr(*map(tags.td, row))
+
+
+def line_chart(values: pd.Series, max_points: int = 500) -> svg.svg:
+    """A line through `values` over their index, thinned to `max_points`. Values that are not finite are left out."""
+    values = values[np.isfinite(values)]
+    values = values.iloc[:: max(1, ceil(len(values) / max_points))]
+    chart = svg.svg(viewBox=f"0 0 {WIDTH} {HEIGHT}", preserveAspectRatio="none")
+    if len(values):
+        x, y = (axis - axis.min() for axis in (values.index.to_numpy(float), values.to_numpy(float)))
+        x = x / max(x.max(), 1e-12) * WIDTH
+        y = HEIGHT - 4 - y / max(y.max(), 1e-12) * (HEIGHT - 8)
+        points = " ".join(f"{right:.1f},{down:.1f}" for right, down in zip(x, y))
+        chart.add(svg.polyline(points=points, fill="none", stroke="#1660a8", stroke_width="1.5"))
+    return chart
 
 
 def write_training_page(
-    path: Path, name: str, losses: dict[str, list[tuple[float, float]]], columns: Sequence[str], sheets: list[Path]
+    path: Path, name: str, losses: pd.DataFrame, visual_names: Sequence[str], sheets: Mapping[str, str]
 ) -> None:
-    """`losses`: (samples, value) by name. `sheets`: epochE_itersN.jpg, newest first, below the folder of `path`."""
+    """Write the page of a training run.
+
+    losses: a column for each loss, indexed by samples since the start.
+    visual_names: titles of the columns of a sheet.
+    sheets: title by address (relative to the page), in the order of the page.
+    """
     page = new_page(f"{name}: training")
     with page:
         tags.h1(name)
         with tags.div(cls="plots"):
-            for loss, points in losses.items():
+            for loss, values in losses.items():
                 with tags.figure():
-                    curve(points)
-                    last = f"{points[-1][1]:.4g}, lowest {min(y for _, y in points):.4g}" if points else "none yet"
-                    tags.figcaption(f"{loss}: {last}")
-        for sheet in sheets:
-            epoch, total = map(int, re.findall(r"\d+", sheet.stem))
-            tags.h2(f"epoch {epoch}, {total:,} samples")
+                    line_chart(values)
+                    tags.figcaption(f"{loss}: {values.iloc[-1]:.4g}, lowest {values.min():.4g}")
+        for address, title in sheets.items():
+            tags.h2(title)
             with tags.figure(cls="sheet"):
-                with tags.div(cls="columns"):
-                    for column in columns:
-                        tags.span(column)
-                tags.img(src=sheet.relative_to(path.parent).as_posix(), alt=sheet.stem, loading="lazy")
-    atomic_write(path, lambda file: file.write(page.render().encode()))
+                add_column_titles(visual_names)
+                tags.img(src=address, alt=title, loading="lazy")
+    write_page(path, page)
+
+
+def write_results_page(
+    path: Path, title: str, column_titles: Sequence[str], rows: Sequence[tuple[str, str, str]]
+) -> None:
+    """Write the page of test results: a filter, and a strip of thumbnails (strips/STEM.jpg) for each row.
+
+    rows: names of (source, target, result), the result's relative to the page.
+    """
+    page = new_page(title, narrow=True)
+    with page:
+        tags.h1(title)
+        with tags.div(cls="bar"):
+            tags.input_(id="filter", type="search", placeholder="part of a name", aria_label="filter by name")
+            tags.button("‹", id="previous", aria_label="previous page")
+            tags.span(id="position")
+            tags.button("›", id="next", aria_label="next page")
+        add_column_titles(column_titles, sticky=True)
+        tags.div(id="rows")
+        # A "<" in a name must not end the script element; the script itself puts names into text nodes only.
+        data = json.dumps({"rows": rows, "rowsPerPage": ROWS_PER_PAGE}, ensure_ascii=False).replace("<", "\\u003c")
+        tags.script(raw(data), type="application/json", id="data")
+        tags.script(raw(RESULTS_SCRIPT_FILE.read_text(encoding="utf-8")))
+    write_page(path, page)

@@ -1,4 +1,4 @@
-"""Weights of other people's networks: downloaded once into TORCH_HOME, or a file."""
+"""Published weights of networks that this project only uses (VGG19, Inception, ...): downloaded once, or a file."""
 
 import hashlib
 from pathlib import Path
@@ -12,19 +12,22 @@ from util.errors import UserError
 
 
 class PretrainedWeights(NamedTuple):
-    """Weights that somebody publishes: `library` fetches them from `url` where a flag says `keyword`."""
+    """Weights that a library publishes and that a flag can name."""
 
-    what: str
-    library: str
-    keyword: str
-    url: str
+    what: str  # the network, for messages
+    library: str  # who publishes them, for messages
+    keyword: str  # the value of the flag that selects them
+    url: str  # the file name ends in a hash, which is checked after the download
 
 
-def load_pretrained(net: nn.Module, source: str, published: PretrainedWeights, flag: str, otherwise: str = "") -> None:
-    """Fill `net` by the value of `flag`: the keyword of `published`, or the path of a state dict with the same keys.
+def load_pretrained(net: nn.Module, source: str, published: PretrainedWeights, flag: str, advice: str = "") -> None:
+    """Load weights into `net`.
 
-    Keys that `net` does not have are left out. UserError where a download fails (naming the file and, with
-    `otherwise`, more ways out), where the file is damaged, or where a tensor is missing or mis-shaped.
+    source: the value of `flag`: `published.keyword` (downloaded into torch.hub's folder, below TORCH_HOME), or the path
+        of a state dict. Its keys that `net` does not have are ignored.
+    advice: what else the user can do if the download fails; the end of that message.
+
+    Raises UserError if the download fails, the file is damaged, or a tensor is missing or of another shape.
     """
     what, library, keyword, url = published
     if source == keyword:
@@ -35,29 +38,28 @@ def load_pretrained(net: nn.Module, source: str, published: PretrainedWeights, f
             raise UserError(
                 f"{flag} {keyword}: {library} could not fetch its {what} weights or read them ({reason}). Put a "
                 f"sound {Path(url).name} under {torch.hub.get_dir()}/checkpoints, or give {flag} PATH (a {library} "
-                f"{what.lower()} state dict)"
-                f"{otherwise}."
+                f"{what.lower()} state dict){advice}."
             ) from error
     else:
         state = load_tensors(source, what=f"{what} weights ({flag})")
-    wanted = _computing(net)
-    wrong = [key for key in wanted if key not in state or state[key].shape != wanted[key].shape]
+    expected = _without_bn_counters(net)
+    wrong = [key for key, tensor in expected.items() if key not in state or state[key].shape != tensor.shape]
     if wrong:
         raise UserError(
             f"{source}: not a {library} {what.lower()} state dict: missing or mis-shaped {', '.join(wrong[:10])}"
         )
-    net.load_state_dict({key: state[key] for key in wanted}, strict=False)
+    net.load_state_dict({key: state[key] for key in expected}, strict=False)
 
 
 def weights_hash(net: nn.Module) -> str:
-    """SHA-256 of the names and values of everything in `net` that computes, whatever file it came from."""
+    """The SHA-256 of the names and values of all weights in `net`; it does not depend on the file they came from."""
     digest = hashlib.sha256()
-    for key, tensor in sorted(_computing(net).items()):
+    for key, tensor in sorted(_without_bn_counters(net).items()):
         digest.update(key.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
-def _computing(net: nn.Module) -> dict[str, Tensor]:
-    """The state dict without batch norm's counters, which old files lack and evaluation never reads."""
+def _without_bn_counters(net: nn.Module) -> dict[str, Tensor]:
+    """The state dict without the counters of batch norm, which old files lack and inference never reads."""
     return {key: tensor for key, tensor in net.state_dict().items() if not key.endswith("num_batches_tracked")}

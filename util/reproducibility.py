@@ -1,4 +1,4 @@
-"""Seeds and random states, and what a run was made with."""
+"""Seeds, the states of random number generators, and the versions that a run used."""
 
 import platform
 import random
@@ -12,13 +12,14 @@ import torch
 
 
 def seed_everything(seed: int) -> None:
+    """Seed the generators of Python, NumPy and PyTorch (all devices)."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
 
 
 def random_state() -> dict[str, Any]:
-    """The state of every random number generator, as tensors and plain Python."""
+    """The states of all random number generators, as tensors and plain Python (so `weights_only=True` loads them)."""
     kind, keys, position, has_gauss, gauss = np.random.get_state()
     version, internal, gauss_next = random.getstate()
     return {
@@ -31,7 +32,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Undo everything since `random_state`."""
+    """Restore what `random_state` returned; the state of a device that this machine lacks is ignored."""
     torch.set_rng_state(state["torch"])
     if state["cuda"] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
@@ -44,11 +45,11 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 
 def git_revision() -> dict[str, Any]:
-    """Commit of this code and whether it was changed since; empty outside a git checkout."""
+    """The commit of this code and whether files differ from it; empty outside a git checkout."""
 
-    def git(*words: str) -> str:
-        here = Path(__file__).parent
-        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
         return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain", "-uno"))}
@@ -57,6 +58,6 @@ def git_revision() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of everything that computes."""
+    """The versions of Python, the platform and the packages that results depend on."""
     packages = {name: version(name) for name in ("torch", "torchvision", "numpy", "pillow", "scikit-image")}
     return {"python": platform.python_version(), "platform": platform.platform(), **packages}

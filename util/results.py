@@ -1,176 +1,149 @@
-"""The folder that test.py fills: images, a page to look through them, and what they were made with.
+"""The folder that test.py fills: images, a page to browse them, and a record of what they were made with.
 
-RESULTS_DIR/{source}_2_{target}_vis.jpg    the results, named as published
-RESULTS_DIR/index.html, strips/            the page and its rows of thumbnails
+RESULTS_DIR/{source}_2_{target}_vis.jpg    the generated images, named as published
+RESULTS_DIR/index.html, strips/            the page and its strips of thumbnails
 RESULTS_DIR/test_run.json                  options, weights and versions
 
-Writing happens in threads, so that it overlaps with the network; every file is written whole or not at all.
+Threads convert and write the images while the network works on the next ones. Every file is written atomically.
 """
 
 import json
+from argparse import Namespace
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dominate import tags
-from dominate.util import raw
 from PIL import Image
+from torch import Tensor
 
 from util.draw_pose import draw_skeleton
 from util.errors import UserError
-from util.files import atomic_write
-from util.html import new_page
-from util.image import contact_sheet, save_image
+from util.files import atomic_write, sha256
+from util.html import write_results_page
+from util.image import contact_sheet, save_image, to_pil
+from util.reproducibility import git_revision, versions
 
-COLUMNS = ("source photo", "source skeleton", "target skeleton", "generated", "target photo")
+STRIP_COLUMNS = ("source image", "source pose", "target pose", "generated", "target image")
 STRIP_HEIGHT = 128  # pixels
-ROWS_A_PAGE = 100
+PENDING_PER_THREAD = 16
 RUN_FILE = "test_run.json"
 
 
-class Results:
-    """Writes results as they come. Use as a context: leaving it waits for the last file."""
+def describe_run(opt: Namespace, weights: Path, photo_dir: Path, csv_sha256: Mapping[str, str]) -> dict[str, Any]:
+    """The content of test_run.json: under "made_with" what the images depend on, then what else helps to repeat them.
 
-    def __init__(self, folder: Path, run: dict[str, Any], carry_on: bool, threads: int = 2) -> None:
-        """`run`: what the results are made with. With `carry_on` the finished ones of an earlier run with the same
-        `run['made_with']` count; UserError if there are none of those, or the folder cannot be written."""
-        self.folder, self._threads = folder, threads
-        self._waiting: deque[Future] = deque()
+    `csv_sha256`: hashes of the data set's csv files by name.
+    """
+    made_with = {"weights": sha256(weights), "photos": str(photo_dir.resolve()), "csv files": dict(csv_sha256)}
+    made_with |= {name: getattr(opt, name) for name in ("model", "dataset_mode", "precision", "image_format")}
+    return {"made_with": made_with, "weights_file": str(weights), "options": vars(opt), "git": git_revision(),
+            "versions": versions()}  # fmt: skip
+
+
+class Results:
+    """Writes generated images in threads. Use it as a context manager: leaving it waits for the last file."""
+
+    def __init__(
+        self, folder: Path, names: Mapping[tuple[str, str], str], run: Mapping[str, Any], resume: bool, threads: int = 2
+    ) -> None:
+        """Start or resume a run.
+
+        names: the result's file name for each (source, target) pair, in the page's order.
+        run: `describe_run` of this run.
+        resume: keep the results of an earlier run with the same `run["made_with"]`.
+
+        Raises UserError where `resume` finds no such run, or the folder cannot be written.
+        """
+        self.folder, self.names, self._threads = folder, names, threads
+        self._pending: deque[Future] = deque()
         record = folder / RUN_FILE
-        if carry_on:
-            self._check_same(record, run)
+        if resume:
+            _check_same_run(record, run)
         else:
             atomic_write(record, lambda file: file.write(json.dumps(run, indent=1).encode()))
         self._started = record.stat().st_mtime_ns
 
-    @staticmethod
-    def _check_same(record: Path, run: dict[str, Any]) -> None:
-        try:
-            before = dict(json.loads(record.read_text())["made_with"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"--continue_test: {record} cannot be read ({error}); leave the flag out") from error
-        if changed := [name for name in run["made_with"] if before.get(name) != run["made_with"][name]]:
-            raise UserError(
-                f"--continue_test: {record.parent} was drawn with other {', '.join(changed)}; leave the flag out to "
-                "draw all again, or give another --results_dir"
-            )
-
     def has(self, name: str) -> bool:
-        """Whether result `name` was finished by this run."""
+        """Whether this run has finished the result `name`. Files older than the run belong to an earlier one."""
         return all(path.exists() and path.stat().st_mtime_ns >= self._started for path in self._paths(name))
 
-    def _paths(self, name: str) -> tuple[Path, Path]:
-        return self.folder / name, self.folder / "strips" / f"{Path(name).stem}.jpg"
+    def missing_pairs(self) -> list[Any]:
+        """The pairs, as in `names`, whose result this run has not finished."""
+        return [pair for pair, name in self.names.items() if not self.has(name)]
 
     def __enter__(self) -> "Results":
         self._pool = ThreadPoolExecutor(self._threads)
         return self
 
-    def __exit__(self, kind: type | None, *_: object) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=kind is not None)
-        if kind is None:
-            self._collect(0)
+    def __exit__(self, error: type | None, *_: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=error is not None)
+        if error is None:
+            self._wait_until_pending(0)
 
-    def add(
-        self, name: str, generated: Image.Image, photos: Sequence[Image.Image], keypoints: Sequence[np.ndarray]
-    ) -> None:
-        """Write one result; `photos` and `keypoints` (18,2) of source and target are at the network's resolution.
+    def add(self, batch: Mapping[str, Any], images: Tensor) -> None:
+        """Write the generated `images`, uint8 (B,3,H,W) on the CPU, of a loader's `batch`.
 
-        Waits while many are unfinished, so memory stays small. Raises UserError for one that could not be written.
+        Waits while many are unwritten, so that memory use is bounded. Raises UserError for one that could not be
+        written.
         """
-        self._waiting.append(self._pool.submit(self._write, name, generated, photos, keypoints))
-        self._collect(16 * self._threads)
+        for index, image in enumerate(images):
+            sample = {key: values[index] for key, values in batch.items()}
+            self._pending.append(self._pool.submit(self._write, sample, image))
+            self._wait_until_pending(PENDING_PER_THREAD * self._threads)
 
-    def _collect(self, most: int) -> None:
-        while len(self._waiting) > most or (self._waiting and self._waiting[0].done()):
-            self._waiting.popleft().result()
+    def _wait_until_pending(self, limit: int) -> None:
+        """Wait until at most `limit` images are unwritten, and raise the error of any that failed."""
+        while len(self._pending) > limit or (self._pending and self._pending[0].done()):
+            self._pending.popleft().result()
 
-    def _write(
-        self, name: str, generated: Image.Image, photos: Sequence[Image.Image], keypoints: Sequence[np.ndarray]
-    ) -> None:
-        result, strip = self._paths(name)
-        size = (round(STRIP_HEIGHT * generated.width / generated.height), STRIP_HEIGHT)
-        source, target, drawn = (_thumbnail(picture, size) for picture in (*photos, generated))
-        scale = np.array([size[1] / photos[0].height, size[0] / photos[0].width])
-        skeletons = [draw_skeleton(joints * scale, size[::-1]) for joints in keypoints]
-        save_image(contact_sheet([[source, *skeletons, drawn, target]]), strip)
-        save_image(generated, result)  # last: a result has its strip
+    def _write(self, sample: Mapping[str, Any], image: Tensor) -> None:
+        """Write the strip, then the image, so that an image always has its strip."""
+        path, strip = self._paths(self.names[sample["source_name"], sample["target_name"]])
+        generated = to_pil(image)
+        save_image(_make_strip(sample, generated), strip)
+        save_image(generated, path)
 
-    def write_page(self, title: str, names: Iterable[tuple[str, str, str]]) -> Path:
-        """index.html for (source, target, result) names; those whose result is not there are left out."""
+    def _paths(self, name: str) -> tuple[Path, Path]:
+        """The files of a result: the image and its strip."""
+        return self.folder / name, self.folder / "strips" / f"{Path(name).stem}.jpg"
+
+    def write_page(self, title: str) -> Path:
+        """Write index.html with all finished results."""
         page = self.folder / "index.html"
-        rows = [row for row in names if self.has(row[2])]
-        atomic_write(page, lambda file: file.write(_page(title, rows).encode()))
+        rows = [(*pair, name) for pair, name in self.names.items() if self.has(name)]
+        write_results_page(page, title, STRIP_COLUMNS, rows)
         return page
 
 
-def _thumbnail(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """At `size` (W, H). Whole pixels are averaged first: half the time, and these threads take it from the network."""
-    return picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=1.0)
+def _check_same_run(record: Path, run: Mapping[str, Any]) -> None:
+    try:
+        earlier = dict(json.loads(record.read_text())["made_with"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"--continue_test: {record} cannot be read ({error}); leave the flag out") from error
+    if changed := [name for name, value in run["made_with"].items() if earlier.get(name) != value]:
+        raise UserError(
+            f"--continue_test: {record.parent} was generated with other {', '.join(changed)}; leave the flag out to "
+            "generate all images again, or give another --results_dir"
+        )
 
 
-def _page(title: str, rows: Sequence[tuple[str, str, str]]) -> str:
-    document = new_page(title)
-    with document.head:
-        tags.style(STYLE)
-    with document:
-        tags.h1(title)
-        with tags.div(cls="bar"):
-            tags.input_(id="filter", type="search", placeholder="part of a name", aria_label="filter by name")
-            tags.button("‹", id="back", aria_label="previous page")
-            tags.span(id="place")
-            tags.button("›", id="on", aria_label="next page")
-        with tags.div(cls="columns sticky"):
-            for column in COLUMNS:
-                tags.span(column)
-        tags.div(id="rows")
-        # names are data here and text nodes there, so none of them is ever read as HTML
-        data = json.dumps({"rows": rows, "size": ROWS_A_PAGE}, ensure_ascii=False).replace("<", "\\u003c")
-        tags.script(raw(data), type="application/json", id="data")
-        tags.script(raw(SCRIPT))
-    return document.render()
+def _make_strip(sample: Mapping[str, Any], generated: Image.Image) -> Image.Image:
+    """STRIP_COLUMNS of one result, side by side, in the shape of the generated image.
 
-
-STYLE = """
-body { max-width: 40rem; }
-.bar { display: flex; gap: 0.5rem; align-items: center; margin-bottom: 0.5rem; }
-.bar input { flex: 1; min-width: 4rem; font-size: 1rem; padding: 0.3rem; }
-.bar button { font-size: 1rem; padding: 0.2rem 0.8rem; }
-.sticky { position: sticky; top: 0; background: white; padding: 0.3rem 0; }
-#rows img { width: 100%; display: block; background: #eee; }
-#rows figcaption { overflow-wrap: anywhere; }
-"""
-
-SCRIPT = """
-const { rows, size } = JSON.parse(document.getElementById("data").textContent);
-const field = document.getElementById("filter"), list = document.getElementById("rows");
-let page = 0;
-function show() {
-  const wanted = field.value.toLowerCase();
-  const found = rows.filter(([source, target]) => (source + " " + target).toLowerCase().includes(wanted));
-  const pages = Math.max(1, Math.ceil(found.length / size));
-  page = Math.min(Math.max(page, 0), pages - 1);
-  document.getElementById("place").textContent = `page ${page + 1} of ${pages}, ${found.length} results`;
-  document.getElementById("back").disabled = page === 0;
-  document.getElementById("on").disabled = page === pages - 1;
-  list.replaceChildren(...found.slice(page * size, (page + 1) * size).map(([source, target, result]) => {
-    const figure = document.createElement("figure"), link = document.createElement("a");
-    const image = document.createElement("img"), caption = document.createElement("figcaption");
-    image.src = "strips/" + encodeURIComponent(result.replace(/\\.[^.]*$/, ".jpg"));
-    image.loading = "lazy";
-    image.alt = `${source} in the pose of ${target}`;
-    link.href = encodeURIComponent(result);
-    link.append(image);
-    caption.textContent = `${source} \\u2192 ${target}`;
-    figure.append(link, caption);
-    return figure;
-  }));
-}
-field.oninput = () => { page = 0; show(); };
-document.getElementById("back").onclick = () => { page--; show(); scrollTo(0, 0); };
-document.getElementById("on").onclick = () => { page++; show(); scrollTo(0, 0); };
-show();
-"""
+    sample: images uint8 (3,H,W) and keypoints (18,2) at the network's resolution.
+    """
+    height, width = STRIP_HEIGHT, round(STRIP_HEIGHT * generated.width / generated.height)
+    source, target, generated = (
+        # averaging whole pixels first (reducing_gap) takes half the time; these threads compete with the network
+        image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=1.0)
+        for image in (to_pil(sample["source_image"]), to_pil(sample["target_image"]), generated)
+    )
+    scale = np.divide((height, width), sample["source_image"].shape[-2:])
+    skeletons = [
+        draw_skeleton(keypoints.numpy() * scale, (height, width))
+        for keypoints in (sample["source_keypoints"], sample["target_keypoints"])
+    ]
+    return contact_sheet([[source, *skeletons, generated, target]])

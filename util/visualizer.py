@@ -1,157 +1,219 @@
-"""What a run shows and keeps: console, loss_log.txt, web page, visdom, TensorBoard. Only process 0 does anything."""
+"""Shows and records a training run: console, logs, web page, visdom, TensorBoard (pix2pix's class of this name)."""
 
+import io
 import json
-import re
 import shlex
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
 from util import distributed
 from util.errors import UserError
+from util.files import atomic_write
 from util.html import write_training_page
 from util.image import contact_sheet, save_image
 from util.reproducibility import git_revision, versions
 
 SHEETS_ON_PAGE = 100
+POSITION = ("epoch", "iters", "total_iters", "time")  # what a row of a log has beside its values
+
+Row = dict[str, Any]
 
 
 class Visualizer:
-    """Writes into the run folder, which it makes if there is none.
+    """Shows and records a training run. Only process 0 does; in the others every method returns at once.
 
-    A continued run takes up the old log: lines and pictures after `continue_from` (made after the last save, and about
-    to be made again) are dropped.
+    Files below the run folder:
+
+        loss_log.txt, val_log.txt       a line for people each time losses or validation scores are printed
+        loss_log.jsonl, val_log.jsonl   the same as JSON objects, in full precision, for programs
+        web/index.html, web/images/     the curves of the losses, and sheets of example images
+        train_opt.txt, train_opt.json, parameters.txt, run_info.jsonl: see `write_run_files`
+
+    A resumed run takes over the logs and sheets of before. Those made after `resume_from_total` are dropped, because
+    the steps that they show are about to be repeated.
     """
 
-    def __init__(self, opt: Namespace, run_dir: Path, columns: Sequence[str], continue_from: int) -> None:
-        """`columns`: titles over the pictures. `continue_from`: samples done so far."""
-        self.run_dir, self.name, self.active = run_dir, opt.name, distributed.is_main()
+    def __init__(
+        self, opt: Namespace, model_run_dir: Path, visual_names: Sequence[str], resume_from_total: int
+    ) -> None:
+        """`visual_names`: titles of the columns of a sheet. `resume_from_total`: samples done so far, 0 in a new run.
+
+        Raises UserError where the run folder cannot be written, or a package that a flag needs is missing.
+        """
+        self.run_dir, self.name, self.visual_names = model_run_dir, opt.name, visual_names
+        self.active = distributed.is_main()
         if not self.active:
             return
-        self.log_file, self.val_file = run_dir / "loss_log.txt", run_dir / "val_log.txt"
-        self.image_dir = run_dir / "web" / "images"
+        self.image_dir = model_run_dir / "web" / "images"
         try:
             self.image_dir.mkdir(parents=True, exist_ok=True)
-            for file in (self.log_file, self.val_file):
-                lines = lines_of(file)
-                whole = [line for line in lines if line.endswith("\n")]  # the process may have died in a line
-                kept = [line for line in whole if total_of(line) <= continue_from]
-                if kept != lines:
-                    file.write_text("".join(kept))
             for sheet in self.image_dir.glob("epoch*.jpg"):
-                if int(sheet.stem.rpartition("iters")[2]) > continue_from:
+                if _sheet_position(sheet)[1] > resume_from_total:
                     sheet.unlink()
+            self.loss_log = _Log(model_run_dir / "loss_log", _loss_line, resume_from_total)
+            self.val_log = _Log(model_run_dir / "val_log", _validation_line, resume_from_total)
         except OSError as error:
-            raise UserError(f"{run_dir}: cannot make the run folder ({error})") from error
-        self.losses: dict[str, list[tuple[float, float]]] = {}
-        self.columns = columns
-        for line in lines_of(self.log_file):
-            self._remember(total_of(line), losses_of(line))
+            raise UserError(f"{model_run_dir}: cannot make the run folder ({error})") from error
         self.visdom = _Visdom(opt) if opt.display_id else None
-        self.tensorboard = _tensorboard(run_dir / "tf_log", continue_from) if opt.tf_log else None
+        self.tensorboard = _open_tensorboard(model_run_dir / "tf_log", resume_from_total) if opt.tf_log else None
 
     def write_run_files(self, options: Any, opt: Namespace, device: str, data: dict[str, Any], model: Any) -> None:
-        """train_opt.txt, train_opt.json, parameters.txt, and one more line in run_info.jsonl for each start."""
+        """Write train_opt.txt, train_opt.json and parameters.txt, and append a line for this start to run_info.jsonl.
+
+        `options`: the parsed TrainOptions. `device`: its description. `data`: fingerprints of the data sets.
+        """
         if not self.active:
             return
         (self.run_dir / "train_opt.txt").write_text(options.text + "\n")
         (self.run_dir / "parameters.txt").write_text(model.parameter_table() + "\n")
         listed = {"options": vars(opt), "changed_from_default": options.changed}
         (self.run_dir / "train_opt.json").write_text(json.dumps(listed, indent=2) + "\n")
-        facts = {
+        start = {
             "time": datetime.now(timezone.utc).isoformat(timespec="seconds"), "command": shlex.join(sys.argv),
             "git": git_revision(), "versions": versions(), "device": device, "data": data,
         }  # fmt: skip
         with (self.run_dir / "run_info.jsonl").open("a") as file:
-            file.write(json.dumps(facts) + "\n")
+            file.write(json.dumps(start) + "\n")
 
-    def say(self, text: str) -> None:
-        """A line on the console, above the progress bar if there is one."""
+    def print(self, text: str) -> None:
+        """Print on the console, above the progress bar if there is one."""
         if self.active:
-            tqdm.write(text)
-            sys.stdout.flush()
+            _print(text)
 
-    def log_losses(self, epoch: int, samples: int, total: int, seconds: float, losses: dict[str, float]) -> None:
-        """A line as pix2pix writes it (`seconds` a sample), on the console and in loss_log.txt; curves elsewhere."""
+    def print_current_losses(
+        self, epoch: int, iters: int, total: int, seconds: float, losses: Mapping[str, float]
+    ) -> None:
+        """Print and log the losses, and plot them.
+
+        `iters`: samples of this epoch. `total`: samples since the start. `seconds`: time of one sample.
+        """
+        if self.active:
+            row = {"epoch": epoch, "iters": iters, "total_iters": total, "time": seconds, **losses}
+            _print(self.loss_log.append(row))
+            self._plot(total, losses)
+
+    def print_validation(self, epoch: int, total: int, values: Mapping[str, float], is_best: bool) -> None:
+        """Print and log the scores of a validation, and plot them. A validation that was logged before is skipped: a
+        run that was killed between logging and saving validates again."""
+        if self.active and all(row["total_iters"] != total for row in self.val_log.rows):
+            _print(self.val_log.append({"epoch": epoch, "total_iters": total, **values, "is_best": is_best}))
+            self._plot(total, {f"val_{name}": value for name, value in values.items()})
+
+    def display_current_results(self, epoch: int, total: int, visuals: list[list[Image.Image]]) -> None:
+        """Save `visuals` (a row a sample, a column for each of `visual_names`) as one sheet and update the page."""
         if not self.active:
             return
-        line = f"(epoch: {epoch}, iters: {samples}, total iters: {total}, time: {seconds:.3f}) "
-        line += " ".join(f"{name}: {value:.6f}" for name, value in losses.items())
-        self._append(self.log_file, line)
-        self._remember(total, losses)
-        self._curves(total, losses)
-
-    def log_validation(self, epoch: int, total: int, values: dict[str, float], best: bool) -> None:
-        """A line in val_log.txt and on the console; curves elsewhere."""
-        if not self.active or any(total_of(line) == total for line in lines_of(self.val_file)):
-            return  # a run killed right after it wrote the line validates again
-        line = f"(epoch: {epoch}, total iters: {total}, validation) "
-        line += " ".join(f"{name}: {value:.6f}" for name, value in values.items())
-        self._append(self.val_file, line + (" best" if best else ""))
-        self._curves(total, {f"val_{name}": value for name, value in values.items()})
-
-    def show(self, epoch: int, total: int, rows: list[list[Image.Image]]) -> None:
-        """Keep a picture sheet (a row a sample) and bring the page up to date. For process 0 to call."""
-        sheet = contact_sheet(rows)
+        sheet = contact_sheet(visuals)
         save_image(sheet, self.image_dir / f"epoch{epoch:03d}_iters{total:09d}.jpg")
         if self.visdom:
-            self.visdom.picture(sheet, " | ".join(self.columns))
+            self.visdom.show_image(sheet, " | ".join(self.visual_names))
         self.update_page()
 
     def update_page(self) -> None:
-        """web/index.html: curves of everything logged, newest picture sheets first."""
+        """Write web/index.html: the curves of all losses, then the newest sheets."""
         if self.active:
-            sheets = sorted(self.image_dir.glob("epoch*.jpg"), reverse=True)[:SHEETS_ON_PAGE]
-            write_training_page(self.run_dir / "web/index.html", self.name, self.losses, self.columns, sheets)
+            rows = self.loss_log.rows
+            losses = pd.DataFrame(rows, index=[row["total_iters"] for row in rows])
+            losses = losses.drop(columns=[*POSITION], errors="ignore")
+            newest = sorted(self.image_dir.glob("epoch*.jpg"), reverse=True)[:SHEETS_ON_PAGE]
+            sheets = {f"images/{sheet.name}": _sheet_title(sheet) for sheet in newest}
+            write_training_page(self.run_dir / "web/index.html", self.name, losses, self.visual_names, sheets)
 
     def close(self) -> None:
+        """Update the page for the last time and close TensorBoard's file."""
         self.update_page()
         if self.active and self.tensorboard:
             self.tensorboard.close()
 
-    def _append(self, file: Path, line: str) -> None:
-        self.say(line)
-        with file.open("a") as log:
-            log.write(line + "\n")
-
-    def _remember(self, total: int, losses: dict[str, float]) -> None:
-        for name, value in losses.items():
-            self.losses.setdefault(name, []).append((total, value))
-
-    def _curves(self, total: int, values: dict[str, float]) -> None:
+    def _plot(self, total: int, values: Mapping[str, float]) -> None:
         if self.visdom:
-            self.visdom.curves(total, values)
+            self.visdom.plot(total, values)
         if self.tensorboard:
             for name, value in values.items():
                 self.tensorboard.add_scalar(name, value, total)
             self.tensorboard.flush()
 
 
-def lines_of(file: Path) -> list[str]:
-    """Lines with their ends; none if there is no file."""
-    return file.read_text().splitlines(keepends=True) if file.exists() else []
+def _print(text: str) -> None:
+    tqdm.write(text)
+    sys.stdout.flush()
 
 
-def total_of(line: str) -> int:
-    """The `total iters` of a log line; 0 if it has none."""
-    match = re.search(r"total iters: (\d+)", line)
-    return int(match[1]) if match else 0
+def _sheet_position(sheet: Path) -> tuple[int, int]:
+    """Epoch and total samples of .../epoch001_iters000000320.jpg."""
+    epoch, total = sheet.stem.removeprefix("epoch").split("_iters")
+    return int(epoch), int(total)
 
 
-def losses_of(line: str) -> dict[str, float]:
-    """The named numbers of a log line."""
-    return {name: float(value) for name, value in re.findall(r"(\w+): (-?\d+\.\d+)", line.partition(") ")[2])}
+def _sheet_title(sheet: Path) -> str:
+    epoch, total = _sheet_position(sheet)
+    return f"epoch {epoch}, {total:,} samples"
+
+
+class _Log:
+    """PATH.jsonl with the rows of a log, and PATH.txt with a line for each of them."""
+
+    def __init__(self, path: Path, to_line: Callable[[Row], str], resume_from_total: int) -> None:
+        """Take over the rows up to `resume_from_total` samples. A text without JSON rows is from an older version: its
+        rows are unknown, so it is renamed, not continued."""
+        self.text, self.jsonl, self.to_line = path.with_suffix(".txt"), path.with_suffix(".jsonl"), to_line
+        self.rows: list[Row] = []
+        if self.jsonl.exists():
+            self.rows = [row for row in read_rows(self.jsonl) if row["total_iters"] <= resume_from_total]
+            content = "".join(json.dumps(row) + "\n" for row in self.rows)
+            lines = "".join(to_line(row) + "\n" for row in self.rows)
+            atomic_write(self.jsonl, lambda file: file.write(content.encode()))
+            atomic_write(self.text, lambda file: file.write(lines.encode()))
+        elif self.text.exists():
+            old = self.text.rename(path.with_name(f"{path.name}_old.txt"))
+            _print(f"{self.text.name} was written by an older version: it is now {old.name}; a new log starts here")
+
+    def append(self, row: Row) -> str:
+        """Log a row; returns its line."""
+        self.rows.append(row)
+        line = self.to_line(row)
+        for file, content in ((self.jsonl, json.dumps(row)), (self.text, line)):
+            with file.open("a") as log:
+                log.write(content + "\n")
+        return line
+
+
+def read_rows(jsonl: Path) -> list[Row]:
+    """The rows of a .jsonl log. A last line without its end is left out: the process was killed while writing it."""
+    whole_lines = jsonl.read_text().rpartition("\n")[0]
+    try:
+        table = pd.read_json(io.StringIO(whole_lines), lines=True, precise_float=True)
+    except ValueError as error:
+        raise UserError(f"{jsonl}: not a log that train.py wrote ({error}); move it away to start a new one") from error
+    return [{name: value for name, value in row.items() if pd.notna(value)} for row in table.to_dict("records")]
+
+
+def _loss_line(row: Row) -> str:
+    """A row of loss_log.jsonl as pix2pix prints it."""
+    position = "(epoch: {epoch}, iters: {iters}, total iters: {total_iters}, time: {time:.3f})".format(**row)
+    return f"{position} {_format_values(row)}"
+
+
+def _validation_line(row: Row) -> str:
+    position = "(epoch: {epoch}, total iters: {total_iters}, validation)".format(**row)
+    return f"{position} {_format_values(row)}{' best' if row['is_best'] else ''}"
+
+
+def _format_values(row: Row) -> str:
+    return " ".join(f"{name}: {value:.6f}" for name, value in row.items() if name not in (*POSITION, "is_best"))
 
 
 class _Visdom:
-    """Curves and pictures in a browser. If the server is not there: one warning, and training goes on."""
+    """Curves and sheets in a browser. A server that does not answer causes one warning; training continues without."""
 
     def __init__(self, opt: Namespace) -> None:
         self.window, self.client = opt.display_id, None
@@ -168,38 +230,36 @@ class _Visdom:
         except Exception as error:
             self._give_up(error)
 
-    def curves(self, total: int, values: dict[str, float]) -> None:
+    def plot(self, total: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
-            if self.client:
-                self._try(
-                    self.client.line, np.array([value]), np.array([total]), win=f"{self.window}_{name}",
-                    update="append", opts={"title": name, "xlabel": "samples"},
-                )  # fmt: skip
-
-    def picture(self, sheet: Image.Image, caption: str) -> None:
-        if self.client:
-            self._try(
-                self.client.image, np.asarray(sheet).transpose(2, 0, 1), win=f"{self.window}_pictures",
-                opts={"title": caption, "caption": caption},
+            self._send(
+                "line", np.array([value]), np.array([total]), win=f"{self.window}_{name}", update="append",
+                opts={"title": name, "xlabel": "samples"},
             )  # fmt: skip
 
-    def _try(self, call: Any, *args: Any, **named: Any) -> None:
-        try:
-            call(*args, **named)
-        except Exception as error:
-            self._give_up(error)
+    def show_image(self, image: Image.Image, caption: str) -> None:
+        pixels = np.asarray(image).transpose(2, 0, 1)
+        self._send("image", pixels, win=f"{self.window}_visuals", opts={"title": caption, "caption": caption})
+
+    def _send(self, method: str, *args: Any, **kwargs: Any) -> None:
+        if self.client:
+            try:
+                getattr(self.client, method)(*args, **kwargs)
+            except Exception as error:  # visdom raises errors of several libraries
+                self._give_up(error)
 
     def _give_up(self, error: Exception) -> None:
         self.client = None
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         tqdm.write(
-            f"warning: visdom at {self.address} does not answer ({reason}); going on without it", file=sys.stderr
+            f"warning: visdom at {self.address} does not answer ({reason}); training continues without it",
+            file=sys.stderr,
         )
 
 
-def _tensorboard(folder: Path, continue_from: int) -> Any:
+def _open_tensorboard(folder: Path, resume_from_total: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise UserError("--tf_log needs the tensorboard package: pip install tensorboard") from error
-    return SummaryWriter(folder, purge_step=continue_from + 1)
+    return SummaryWriter(folder, purge_step=resume_from_total + 1)

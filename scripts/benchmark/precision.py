@@ -42,7 +42,7 @@ def draw_and_score(transfer: PoseTransfer) -> tuple[Tensor, dict[str, float]]:
     dataset = create_test_dataset(transfer.opt)
     drawn, scores = [], []
     for batch in create_test_loader(transfer.opt, dataset, transfer.device):
-        drawn.append(transfer.draw(batch))
+        drawn.append(transfer.generate(batch))
         reals, _ = read_images([dataset.photo_dir / name for name in batch["target_name"]], dataset.stored_size)
         settings = (None, ["psnr", "ssim_256", "l1"], PROTOCOLS["standard"], transfer.opt.dataset_mode)
         scores += [score_pixels(fake, real, *settings) for fake, real in zip(drawn[-1], reals)]

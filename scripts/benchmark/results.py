@@ -13,10 +13,9 @@ from data.synthetic.people import render_people
 from inference.pose_transfer import PoseTransfer
 from models import create_model
 from options.test_options import TestOptions
-from test import describe_run, draw_pairs
 from util.device import select_device
 from util.errors import UserError
-from util.results import Results
+from util.results import Results, describe_run
 
 PEOPLE, PHOTOS = 4, 24  # drawn identities and photos of each: some 2,000 pairs
 SECONDS = 20.0  # pairs enough for the network to work so long, so that starting the loader does not matter
@@ -72,7 +71,7 @@ def time_both(
     whole_batches = dataset.subset(dataset.pairs[: len(dataset) // size * size])
     loader = create_test_loader(transfer.opt, whole_batches, transfer.device)
     for batch in islice(loader, 2):  # compiles; as in test.py the loader's processes start before the network works
-        transfer.draw(batch)
+        transfer.generate(batch)
 
     def alone() -> None:
         transfer.model.set_input(batch)
@@ -93,8 +92,12 @@ def draw_seconds(transfer: PoseTransfer, loader: PairLoader) -> tuple[float, int
     start = time.perf_counter()
     opt, dataset = transfer.opt, loader.dataset
     names = result_names(dataset.pairs, opt.image_format)
-    results = Results(Path(opt.results_dir), describe_run(transfer, dataset), opt.continue_test)
-    with results:
-        pairs = sum(draw_pairs(transfer, loader, names, results))
-    results.write_page(opt.name, [(*pair, name) for pair, name in names.items()])
+    run = describe_run(opt, transfer.weights_file, dataset.photo_dir, dataset.fingerprint()["csv_sha256"])
+    pairs = 0
+    with Results(Path(opt.results_dir), names, run, resume=opt.continue_test) as results:
+        for batch in loader:
+            images = transfer.generate(batch)
+            results.add(batch, images)
+            pairs += len(images)
+    results.write_page(opt.name)
     return time.perf_counter() - start, pairs

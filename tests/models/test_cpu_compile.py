@@ -10,11 +10,14 @@ import torch
 from torch import nn
 
 from models import cpu_compile, create_model
-from models.cpu_compile import AheadOfTime, can_compile_ahead, check_compiler
+from models.cpu_compile import CachedInference, can_cache_inference, check_compiler
 from tests.conftest import CPU, NO_VGG, REPOSITORY, TINY, TINY_G, compiles, test_options, train_options
 from util.errors import UserError
 
-pytestmark = [compiles, pytest.mark.skipif(not can_compile_ahead(), reason="this torch cannot, or not on this system")]
+pytestmark = [
+    compiles,
+    pytest.mark.skipif(not can_cache_inference(), reason="needs Linux and torch 2.9"),
+]
 
 
 @pytest.fixture
@@ -33,8 +36,8 @@ def refuse(*_inputs: object) -> None:
     raise AssertionError("must not be called")
 
 
-def kept(net: nn.Module, folder: Path, otherwise=refuse) -> AheadOfTime:
-    return AheadOfTime(lambda image, flag: (net(image) if flag else -net(image),), net, folder, otherwise)
+def kept(net: nn.Module, folder: Path, fallback=refuse) -> CachedInference:
+    return CachedInference(lambda image, flag: (net(image) if flag else -net(image),), net, folder, fallback)
 
 
 def assert_near(drawn: tuple[torch.Tensor], wanted: torch.Tensor) -> None:
@@ -50,7 +53,7 @@ def test_the_library_is_made_once(net, image, tmp_path, monkeypatch):
     assert len(list(tmp_path.glob("*"))) == 1
 
     with monkeypatch.context() as patch:
-        patch.setattr(AheadOfTime, "_make", refuse)
+        patch.setattr(CachedInference, "_build", refuse)
         again = kept(net, tmp_path)
         assert_near(again(image, True), wanted)
         assert_near(again(image.neg(), True), net(image.neg()))
@@ -60,7 +63,7 @@ def test_the_library_is_made_once(net, image, tmp_path, monkeypatch):
     assert len(list(tmp_path.glob("*.so"))) == 3
     net[0].weight.mul_(2)
     assert_near(again(image, True), wanted)  # a constant until
-    again.forget()
+    again.clear()
     assert_near(again(image, True), net(image))
     assert len(list(tmp_path.glob("*.so"))) == 4
     threads = torch.get_num_threads()
@@ -82,12 +85,12 @@ def test_another_process_loads_it(net, image, tmp_path):
     assert_near(kept(net, tmp_path)(image, True), net(image))
     torch.save((net.state_dict(), image), tmp_path / "saved")
     program = (
-        "import sys, pathlib, torch; from torch import nn; from models.cpu_compile import AheadOfTime\n"
+        "import sys, pathlib, torch; from torch import nn; from models.cpu_compile import CachedInference\n"
         "folder = pathlib.Path(sys.argv[1]); weights, image = torch.load(folder / 'saved')\n"
         "net = nn.Sequential(nn.Conv2d(3, 32, 3), nn.LeakyReLU(0.1), nn.Conv2d(32, 4, 3)).eval()\n"
         "net.requires_grad_(False).to(memory_format=torch.channels_last).load_state_dict(weights)\n"
-        "torch.set_num_threads(int(sys.argv[2])); AheadOfTime._make = None\n"
-        "ours = AheadOfTime(lambda image, flag: (net(image) if flag else -net(image),), net, folder, None)\n"
+        "torch.set_num_threads(int(sys.argv[2])); CachedInference._build = None\n"
+        "ours = CachedInference(lambda image, flag: (net(image) if flag else -net(image),), net, folder, None)\n"
         "torch.testing.assert_close(ours(image, True)[0], net(image), rtol=1e-5, atol=1e-5)"
     )
     command = [sys.executable, "-c", program, str(tmp_path), str(torch.get_num_threads())]
@@ -121,7 +124,7 @@ def test_the_fingerprint_has_all_that_matters(tmp_path):
 
     def fingerprint(net: nn.Module, kind: str = "kind") -> str:
         net.linear.load_state_dict(state)
-        return AheadOfTime(None, net, tmp_path, refuse)._fingerprint(kind)
+        return CachedInference(None, net, tmp_path, refuse)._cache_key(kind)
 
     same = fingerprint(Attention(2))
     assert fingerprint(Attention(2)) == same
@@ -131,11 +134,11 @@ def test_the_fingerprint_has_all_that_matters(tmp_path):
     assert len({same, *others}) == 5
     models = [create_model(test_options(*TINY_G, f"--nhead={heads}"), CPU, is_train=False) for heads in (1, 2)]
     models[1].net_G.load_state_dict(models[0].net_G.state_dict())
-    assert len({AheadOfTime(None, m.net_G, tmp_path, refuse)._fingerprint("kind") for m in models}) == 2
+    assert len({CachedInference(None, m.net_G, tmp_path, refuse)._cache_key("kind") for m in models}) == 2
 
 
 def test_inputs_in_any_order_of_memory_and_nesting(net, tmp_path):
-    ours = AheadOfTime(lambda a, b: (a[0] - 2 * a[-1] + 4 * b[0],), net, tmp_path, refuse)
+    ours = CachedInference(lambda a, b: (a[0] - 2 * a[-1] + 4 * b[0],), net, tmp_path, refuse)
     x = torch.arange(24.0).view(2, 3, 4)
     for a, b in (([x, x + 1], [x]), ([x], [x + 1, x]), ([x[..., ::2]], [x[..., 1::2]])):
         assert_near(ours(a, b), a[0] - 2 * a[-1] + 4 * b[0])
@@ -147,7 +150,7 @@ def test_a_damaged_library_is_made_again(net, image, tmp_path, monkeypatch):
     kept(net, tmp_path)(image, True)
     (library,) = tmp_path.glob("*.so")
     content = library.read_bytes()
-    monkeypatch.setattr(AheadOfTime, "_make", lambda _self, path, _inputs: path.write_bytes(content))
+    monkeypatch.setattr(CachedInference, "_build", lambda _self, path, _inputs: path.write_bytes(content))
     for damaged in (content[:20_000], b"", content[:-1] + bytes([content[-1] ^ 1])):
         library.unlink()  # the process still has the old one
         library.write_bytes(damaged)
@@ -156,7 +159,7 @@ def test_a_damaged_library_is_made_again(net, image, tmp_path, monkeypatch):
 
 
 def test_only_the_last_used_stay(net, image, tmp_path, monkeypatch):
-    monkeypatch.setattr(cpu_compile, "KEPT", 2)
+    monkeypatch.setattr(cpu_compile, "MAX_LIBRARIES", 2)
     for age, name in ((1000, "older.so"), (10, "newer.so")):
         (tmp_path / name).touch()
         os.utime(tmp_path / name, (1e9 - age, 1e9 - age))
@@ -182,10 +185,10 @@ def test_drawing_goes_on_where_nothing_can_be_kept(net, image, tmp_path, capsys)
     for _ in range(2):
         assert_near(ours(image, True), net(image) + 1)
     assert_near(ours(image, False), net(image))
-    ours.forget()
+    ours.clear()
     assert_near(ours(image, False), net(image))
     said = capsys.readouterr().err
-    assert said.startswith("compiled code cannot be kept for the next start: ")
+    assert said.startswith("compiled code cannot be cached for the next start: ")
     assert len(said.splitlines()) == 1
     assert str(tmp_path / "file") in said
 

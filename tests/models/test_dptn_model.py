@@ -81,7 +81,7 @@ def test_batch_norm_keeps_branch_statistics_apart():
     torch.manual_seed(0)
     model = create_model(train_options(*TINY, "--norm=batch"), CPU, is_train=True)
     model.set_input(random_batch())
-    model.forward(model.parts[0], reconstruct_source=True)
+    model.forward()
     assert model.net_G.encoder.first.norm.num_batches_tracked == 2
     assert model.net_G.decoder.up[0].norm1.num_batches_tracked == 2
     assert model.net_G.source_encoder.first.norm.num_batches_tracked == 1
@@ -93,7 +93,7 @@ def test_inference_equals_the_training_branch():
     batch = random_batch(3)
     model.set_input(batch)
     together = model.test()
-    model.forward(model.parts[0], reconstruct_source=True)
+    model.forward()
     assert torch.allclose(together, model.fake_target, atol=1e-6)
     model.set_input({key: value[1:2] for key, value in batch.items()})
     assert torch.allclose(model.test(), together[1:2], atol=1e-5)
@@ -119,9 +119,9 @@ def test_generator_step_leaves_the_discriminator_alone():
     model.optimizers["G"].zero_grad()
     model.optimize_parameters()
     gradients = {name: p.grad.clone() for name, p in model.net_D.named_parameters()}
-    model.forward(model.parts[0], reconstruct_source=True)
+    model.forward()
     model.net_D.requires_grad_(False)
-    model.backward_G(model.parts[0], iterate=True)
+    model.backward_G()
     assert all(torch.equal(p.grad, gradients[name]) for name, p in model.net_D.named_parameters())
     assert all(p.grad is not None for p in model.net_G.parameters())
 

@@ -30,15 +30,15 @@ def differences(ours: torch.Tensor, golden: np.ndarray) -> np.ndarray:
 
 
 def generate(model, n: int, h: int, w: int, dtype: torch.dtype = torch.float32) -> None:
-    part = set_formula_input(model, n, h, w, dtype)
+    set_formula_input(model, n, h, w, dtype)
     with torch.no_grad():
-        model.forward(part, reconstruct_source=True)
+        model.forward()
 
 
-def poses(part) -> list[torch.Tensor]:
+def poses(batch) -> list[torch.Tensor]:
     """Source and target heat maps in the precision of the images."""
-    size = part.source_image.shape[-2:]
-    return [draw_heat_maps(k, size).to(part.source_image) for k in (part.source_keypoints, part.target_keypoints)]
+    size = batch.source_image.shape[-2:]
+    return [draw_heat_maps(k, size).to(batch.source_image) for k in (batch.source_keypoints, batch.target_keypoints)]
 
 
 def test_parameter_counts():
@@ -103,9 +103,9 @@ def test_generator_equals_the_second_implementation():
         weights[key] = weights[first]
     for tensor in weights.values():
         tensor.requires_grad_()
-    part = set_formula_input(model, 2, 64, 64, torch.float64)
-    model.forward(part, reconstruct_source=True)
-    wanted = reference.generator(weights, part.source_image, *poses(part))
+    batch = set_formula_input(model, 2, 64, 64, torch.float64)
+    model.forward()
+    wanted = reference.generator(weights, batch.source_image, *poses(batch))
     probe = torch.from_numpy(formula_images("probe", (2, 3, 64, 64))).double()
     for ours, theirs in zip((model.fake_target, model.fake_source), wanted):
         assert (ours - theirs).abs().max() < 1e-9
@@ -228,7 +228,7 @@ def test_training_steps_equal_the_second_implementation(setting):
     h, w, flags = SETTINGS[setting]
     model = formula_model(*flags)
     in_dtype(model, torch.float64)
-    part = set_formula_input(model, 2, h, w, torch.float64)
+    batch = set_formula_input(model, 2, h, w, torch.float64)
     opt = model.opt
     g, d = ({k: v.detach().clone() for k, v in to_published(model.nets[n].state_dict()).items()} for n in "GD")
     for alias, first in OFFICIAL_KEYS["generator_aliases"].items():
@@ -236,7 +236,7 @@ def test_training_steps_equal_the_second_implementation(setting):
     lambdas = {name: getattr(opt, f"lambda_{name}") for name in ("rec", "content", "style", "g")}
     trainer = reference.Trainer(g, d, model.vgg.state_dict(), opt.dis_layers, lambdas, opt.t_s_ratio)
     for _ in range(3):
-        theirs = trainer.step(part.source_image, part.target_image, *poses(part))
+        theirs = trainer.step(batch.source_image, batch.target_image, *poses(batch))
         model.optimize_parameters()
         ours = model.get_current_losses()
         assert set(ours) == set(theirs)

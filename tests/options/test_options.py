@@ -133,7 +133,7 @@ def test_non_defaults_are_marked():
     ],
 )
 def test_every_choice_constructs(flag):
-    create_model(train_options(*TINY, flag), CPU, is_train=True)
+    assert create_model(train_options(*TINY, flag), CPU, is_train=True).nets.keys() == {"G", "D"}
 
 
 def test_names_find_their_classes():

@@ -1,4 +1,4 @@
-"""The shell scripts: every flag they give is one that its program takes, and theirs reach it."""
+"""The shell scripts: their programs accept every flag that they give, and flags of the user reach the program."""
 
 import json
 import os
@@ -15,6 +15,7 @@ from metrics import options as metrics_options
 from metrics.protocols import PROTOCOLS
 from options.test_options import TestOptions
 from options.train_options import TrainOptions
+from scripts import demo_page
 from tests.conftest import REPOSITORY
 
 RECORDER = """#!/usr/bin/env python3
@@ -28,7 +29,7 @@ if sys.argv[1] == "-c":
 
 @pytest.fixture
 def repository(tmp_path):
-    """The scripts in a folder of their own, with a stand-in for .venv's Python that notes its arguments."""
+    """A copy of the scripts, with a .venv whose Python only records its arguments."""
     root = tmp_path / "repository"
     shutil.copytree(REPOSITORY / "scripts", root / "scripts", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
     (root / ".venv/bin").mkdir(parents=True)
@@ -41,7 +42,7 @@ def repository(tmp_path):
 
 
 def run(root: Path, script: str, *flags: str, **variables: str) -> tuple[subprocess.CompletedProcess, list[list[str]]]:
-    """Run a script of `repository`; the calls of Python that it made, but those for pip."""
+    """Run a script of `repository`; returns the process and the calls of Python that it made, except those of pip."""
     environment = {**os.environ, "CDPATH": "/", **variables}
     done = subprocess.run(["bash", root / "scripts" / script, *flags], capture_output=True, text=True, env=environment)
     log = root / "calls.jsonl"
@@ -50,7 +51,7 @@ def run(root: Path, script: str, *flags: str, **variables: str) -> tuple[subproc
 
 
 def parsed(call: list[str]) -> object:
-    """Options of a noted call, by the program's own parser; SystemExit where it would refuse them."""
+    """The options of a recorded call, from the program's own parser; SystemExit where it would reject them."""
     if call[0] == "train.py":
         return TrainOptions().parse(call[1:])
     if call[0] == "test.py":
@@ -61,18 +62,19 @@ def parsed(call: list[str]) -> object:
 
 @pytest.mark.parametrize("data", ["fashion", "market"])
 @pytest.mark.parametrize("work", ["train", "test", "eval"])
-def test_published_commands(repository, work, data):
-    """The scripts are the README's commands, and a later flag wins."""
+def test_published_commands_are_documented_and_accept_more_flags(repository, work, data):
+    """Each script is a command that README or docs give, and a later flag overrides."""
     more = {"train": "--batchSize=7", "test": "--batchSize=7", "eval": "--batch_size=7"}[work]
     _, (call,) = run(repository, f"{work}_{data}.sh", more)
     opt = parsed(call)
     assert (opt.batch_size if work == "eval" else opt.batchSize) == 7
-    assert f"python {' '.join(call[:-1])}\n" in (REPOSITORY / "README.md").read_text()
+    pages = [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")]
+    assert any(f"python {' '.join(call[:-1])}\n" in page.read_text(encoding="utf-8") for page in pages)
 
 
 @pytest.mark.parametrize(("flags", "name", "minutes"), [([], "demo", 10), (["--quick"], "demo_quick", 1)])
-def test_demo(repository, flags, name, minutes):
-    """Draws, trains, draws results, measures them beside both baselines, and makes a page of them."""
+def test_demo_runs_every_step_with_accepted_flags(repository, flags, name, minutes):
+    """Renders people, trains, generates, measures beside both baselines, and makes a page."""
     done, calls = run(repository, "demo.sh", *flags)
     assert done.returncode == 0, done.stderr
     assert re.findall(r"== (\d)/5", done.stdout) == list("12345")
@@ -91,7 +93,7 @@ def test_demo(repository, flags, name, minutes):
     assert f"--metrics={evaluations[0].out}" in page
 
 
-def test_demo_goes_on(repository):
+def test_demo_resumes_its_training(repository):
     (repository / "checkpoints/demo").mkdir(parents=True)
     (repository / "checkpoints/demo/latest_state.pt").touch()
     _, calls = run(repository, "demo.sh")
@@ -99,14 +101,14 @@ def test_demo_goes_on(repository):
 
 
 @pytest.mark.parametrize("flags", [["--fast"], ["--quick", "--fast"]])
-def test_demo_refuses_other_flags(repository, flags):
+def test_demo_rejects_other_flags(repository, flags):
     done, calls = run(repository, "demo.sh", *flags)
     assert (done.returncode, done.stderr) == (2, f"error: {' '.join(flags)}: the only flag is --quick\n")
     assert not calls
 
 
-def test_old_python_is_refused(repository, tmp_path):
-    """Before anything is made, naming the way out."""
+def test_demo_rejects_an_old_python(repository, tmp_path):
+    """It stops before it makes anything, and says what to do."""
     shutil.rmtree(repository / ".venv")
     old = tmp_path / "old_python"
     old.write_text("#!/bin/sh\nexit 1\n")
@@ -117,7 +119,7 @@ def test_old_python_is_refused(repository, tmp_path):
     assert not (repository / ".venv").exists()
 
 
-def test_broken_environment_is_made_again(repository, tmp_path):
+def test_demo_replaces_a_broken_environment(repository, tmp_path):
     """A .venv without pip, as an interrupted or incomplete installation leaves it."""
     python = repository / ".venv/bin/python"
     working = python.read_text()
@@ -133,8 +135,7 @@ def test_broken_environment_is_made_again(repository, tmp_path):
     assert calls[-1][0] == "scripts/demo_page.py"
 
 
-def test_demo_page(command, tmp_path):
-    """One table of all evaluations and some of the strips."""
+def test_demo_page_shows_scores_and_some_strips(call, tmp_path):
     results = tmp_path / "results"
     (results / "strips").mkdir(parents=True)
     for number in range(30):
@@ -147,7 +148,7 @@ def test_demo_page(command, tmp_path):
     ]
     (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, lines)))
     flags = ("--results", results, "--metrics", tmp_path / "m.jsonl", "--training", tmp_path / "run")
-    done = command("scripts/demo_page.py", *flags)
+    done = call(demo_page, *flags)
     assert done.returncode == 0, done.stderr
     assert "l1 ↓    0.0500 (n 560)  0.0700 (n 560)" in done.stdout
     html = (results / "demo.html").read_text()
@@ -155,4 +156,4 @@ def test_demo_page(command, tmp_path):
     assert 6 <= html.count("<img") <= 12
     assert "../run/web/index.html" in html
     shutil.rmtree(results / "strips")
-    assert "run test.py first" in command("scripts/demo_page.py", *flags).stderr
+    assert "run test.py first" in call(demo_page, *flags).stderr

@@ -1,13 +1,12 @@
-"""Files are replaced in one step: whoever reads sees the old content or the new, never a mixture."""
+"""Atomic writes, hashes, listing and natural order of files."""
 
 import pytest
 
-from util.checkpoint import load_file
 from util.errors import UserError
-from util.files import atomic_write
+from util.files import atomic_write, file_names, natural_sort_key, sha256
 
 
-def test_a_reader_keeps_the_old_content(tmp_path):
+def test_atomic_write_leaves_readers_the_old_content(tmp_path):
     path = tmp_path / "new folder" / "a.bin"
     atomic_write(path, lambda file: file.write(b"old"))
     with path.open("rb") as reader:
@@ -17,7 +16,7 @@ def test_a_reader_keeps_the_old_content(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["a.bin"]
 
 
-def test_a_failure_half_way_changes_nothing(tmp_path):
+def test_atomic_write_that_fails_keeps_the_old_content(tmp_path):
     path = tmp_path / "a.bin"
     atomic_write(path, lambda file: file.write(b"old"))
 
@@ -32,7 +31,7 @@ def test_a_failure_half_way_changes_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("error", [ValueError("encoder"), KeyboardInterrupt()])
-def test_another_error_passes_and_leaves_nothing_behind(tmp_path, error):
+def test_atomic_write_raises_other_errors_and_keeps_the_old_content(tmp_path, error):
     path = tmp_path / "a.bin"
     atomic_write(path, lambda file: file.write(b"old"))
 
@@ -46,9 +45,17 @@ def test_another_error_passes_and_leaves_nothing_behind(tmp_path, error):
     assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
 
 
-@pytest.mark.parametrize("content", [b"", b"text", b"text\n", b"\x80\x02.", b"PK\x03\x04", b"{}", b"\x93NUMPY"])
-def test_a_file_that_holds_no_tensors(tmp_path, content):
-    path = tmp_path / "latest_net_G.pth"
-    path.write_bytes(content)
-    with pytest.raises(UserError, match="latest_net_G.pth: weights cannot be read; .*damaged or not a tensor file"):
-        load_file(path, "weights")
+def test_sha256_of_known_content(tmp_path):
+    (tmp_path / "abc").write_bytes(b"abc")
+    assert sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_file_names_lists_all_files_below_a_folder(tmp_path):
+    for name in ("a.jpg", "b/c.txt", "b/d/.hidden"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert file_names(tmp_path) == {"a.jpg", "b/c.txt", "b/d/.hidden"}
+
+
+def test_natural_sort_key_orders_numbers_by_value():
+    assert sorted(["frame10", "Frame2", "b", "1"], key=natural_sort_key) == ["1", "b", "Frame2", "frame10"]

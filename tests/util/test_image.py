@@ -1,15 +1,24 @@
-"""Pixels in and out."""
+"""Conversion, resizing, writing and listing of images."""
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from util.draw_pose import draw_skeleton
-from util.image import contact_sheet, resize_uint8, save_image, to_pil, to_uint8, to_unit
+from util.image import (
+    contact_sheet,
+    photo_names,
+    resize_uint8,
+    save_image,
+    size_problem,
+    stretch,
+    to_pil,
+    to_uint8,
+    to_unit,
+)
 
 
-def test_every_level_comes_back():
+def test_to_uint8_inverts_to_unit():
     levels = torch.arange(256, dtype=torch.uint8)
     unit = to_unit(levels)
     assert unit.min() == -1
@@ -17,12 +26,12 @@ def test_every_level_comes_back():
     assert torch.equal(to_uint8(unit), levels)
 
 
-def test_rounding_and_clamping():
+def test_to_uint8_rounds_and_clamps():
     assert to_uint8(torch.tensor([-2.0, -1 + 0.4 / 127.5, -1 + 0.6 / 127.5, 3.0])).tolist() == [0, 0, 1, 255]
 
 
 @pytest.mark.parametrize("size", [(5, 7), (16, 9)])
-def test_resize_is_bilinear_with_half_pixel_centers(size):
+def test_resize_uint8_is_bilinear_with_half_pixel_centers(size):
     image = np.random.RandomState(0).randint(0, 256, (1, 3, 8, 10)).astype(np.uint8)
     wanted = np.zeros((3, *size))
     for row in range(size[0]):
@@ -39,15 +48,15 @@ def test_resize_is_bilinear_with_half_pixel_centers(size):
 
 
 @pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
-def test_to_pil(order):
+def test_to_pil_keeps_pixels_in_any_memory_order(order):
     images = torch.randint(0, 256, (2, 3, 16, 8), dtype=torch.uint8).contiguous(memory_format=order)
     for image in (images[1], images[0, :, ::2, 1:7], images[0].flip(-1)):
-        picture = to_pil(image)
-        assert (picture.mode, picture.size) == ("RGB", (image.shape[2], image.shape[1]))
-        np.testing.assert_array_equal(np.array(picture), image.permute(1, 2, 0))
+        converted = to_pil(image)
+        assert (converted.mode, converted.size) == ("RGB", (image.shape[2], image.shape[1]))
+        np.testing.assert_array_equal(np.array(converted), image.permute(1, 2, 0))
 
 
-def test_jpeg_quality_is_the_papers(tmp_path):
+def test_save_image_writes_jpeg_quality_75_and_lossless_png(tmp_path):
     image = to_pil(torch.randint(0, 256, (3, 16, 8), dtype=torch.uint8))
     save_image(image, tmp_path / "a.jpg")
     image.save(tmp_path / "b.jpg", quality=75)
@@ -57,19 +66,30 @@ def test_jpeg_quality_is_the_papers(tmp_path):
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_skeleton_draws_present_joints_only():
-    keypoints = [[float("nan")] * 2] * 18
-    assert draw_skeleton(keypoints, (64, 32)).getbbox() is None
-    keypoints[0], keypoints[1] = [10.0, 5.0], [50.0, 25.0]
-    left, top, right, bottom = draw_skeleton(keypoints, (64, 32)).getbbox()
-    assert 3 <= left <= 5 <= 25 <= right <= 28
-    assert 8 <= top <= 10 <= 50 <= bottom <= 53
-
-
-def test_contact_sheet():
+def test_contact_sheet_fills_short_rows_with_white():
     tiles = [[Image.new("RGB", (4, 6), color) for color in ("red", "blue")], [Image.new("RGB", (4, 6), "lime")]]
     sheet = contact_sheet(tiles)
     assert sheet.size == (8, 12)
     assert [sheet.getpixel(p) for p in ((0, 0), (7, 0), (0, 11), (7, 11))] == [
         (255, 0, 0), (0, 0, 255), (0, 255, 0), (255, 255, 255),
     ]  # fmt: skip
+
+
+def test_stretch_resizes_as_pil_and_swaps_axes():
+    image = Image.fromarray(np.random.RandomState(0).randint(0, 256, (6, 4, 3), np.uint8))
+    assert torch.equal(stretch(image, (6, 4)), torch.from_numpy(np.array(image)).permute(2, 0, 1))
+    resized = np.array(image.resize((8, 12), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(stretch(image, (12, 8)), resized.transpose(2, 0, 1))
+
+
+def test_size_problem_names_both_sizes():
+    image = Image.new("RGB", (64, 128))
+    assert size_problem(image, (128, 64)) is None
+    assert size_problem(image, (256, 176)) == "64 x 128 pixels, expected 176 x 256 (width x height)"
+
+
+def test_photo_names_are_sorted_and_leave_out_other_files(tmp_path):
+    for name in ("b.JPG", "a/c.png", "a/.d.png", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert photo_names(tmp_path) == ["a/c.png", "b.JPG"]

@@ -1,0 +1,32 @@
+"""Errors of the user: one line and an exit status."""
+
+import pytest
+
+from util.errors import UserError, run_main, summarize
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (UserError("a.csv: row 3"), 2, "error: a.csv: row 3\n"),
+        (FileNotFoundError(2, "No such file", "b"), 2, "error: [Errno 2] No such file: 'b'\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+    ],
+)
+def test_run_main_turns_an_error_into_a_line_and_a_status(error, status, message, capsys):
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        run_main(main)
+    assert (end.value.code, capsys.readouterr().err) == (status, message)
+
+
+def test_run_main_raises_errors_of_the_program():
+    with pytest.raises(ZeroDivisionError):
+        run_main(lambda: 1 // 0)
+
+
+def test_summarize_counts_what_it_leaves_out():
+    assert summarize(["a", "b"]) == "  a\n  b"
+    assert summarize(["a", "b", "c"], shown=1) == "  a\n  ... and 2 more (3 in all)"
