@@ -1,4 +1,4 @@
-"""How fast everything runs on this machine: python scripts/benchmark.py --help (scripts/benchmark/main.py)."""
+"""How fast everything runs on this machine: python scripts/benchmark.py --help (the code is in scripts/benchmark/)."""
 
 import sys
 from pathlib import Path

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Lint and test in .venv, which is made and filled if it is not there. Arguments go to pytest.
+# Lint and test in .venv, which is made and filled if it is not there. Without arguments all tests run: those not marked
+# slow in two processes with one thread each, then the slow ones alone. Arguments go to a single run of pytest.
 set -euo pipefail
 source "$(dirname "$0")/environment.sh"
 
@@ -12,4 +13,10 @@ ensure_environment
 install_visdom || echo "visdom could not be installed: its tests are skipped"
 "$python" -m ruff check .
 "$python" -m ruff format --check .
-"$python" -m pytest "$@"
+if [ $# -gt 0 ]; then
+    exec "$python" -m pytest "$@"
+fi
+failed=0
+OMP_NUM_THREADS=1 "$python" -m pytest -n 2 -m "not slow" || failed=1
+"$python" -m pytest -m slow || failed=1
+exit $failed

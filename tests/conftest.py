@@ -1,5 +1,9 @@
-"""Shared fixtures: options, a small data set on disk, networks filled by formula."""
+"""Shared helpers and fixtures: options, a small data set on disk, networks filled by formula, commands.
 
+The marker `quick` is set here: on each test that is not marked `slow` and does not run a command (PROGRAMS).
+"""
+
+import gc
 import json
 import os
 import re
@@ -7,12 +11,16 @@ import shutil
 import subprocess
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
-os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the tests are the CPU's
-os.environ["XDG_CACHE_HOME"] = str(Path(__file__).parent.parent / ".pytest_cache")  # compiled code, not the user's
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the tests run on the CPU
+# Compiled code goes below the tests' folder, not to the user's cache; each process of pytest-xdist has its own folder.
+os.environ["XDG_CACHE_HOME"] = os.path.join(
+    os.path.dirname(__file__), "../.pytest_cache", os.environ.get("PYTEST_XDIST_WORKER", "")
+)
 
 import numpy as np
 import pytest
@@ -47,6 +55,30 @@ LOSS_NAMES = (
     "app_gen_t", "ad_gen_t", "dis_img_gen_t", "content_gen_t", "style_gen_t",
 )  # fmt: skip
 TINY = [*TINY_G, "--ndf=8", "--dis_layers=2", "--vgg_weights=random"]
+PROGRAMS = {"run", "call", "command"}  # fixtures that run a whole command
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if not item.get_closest_marker("slow") and PROGRAMS.isdisjoint(item.fixturenames):
+            item.add_marker("quick")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def give_memory_back() -> Iterator[None]:
+    """Programs keep freed memory for speed; this process runs hundreds of them, and gives it back."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("util.device.keep_freed_memory", lambda: None)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def delete_networks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Networks are part of reference cycles, so that without this several of full size would be in memory at a time."""
+    yield
+    if request.node.get_closest_marker("slow"):
+        gc.collect()
 
 
 def train_options(*flags: str) -> Namespace:
@@ -61,7 +93,7 @@ test_options.__test__ = False  # a helper, not a test
 
 
 def fill_by_formula(net: nn.Module) -> None:
-    """Every tensor of a network from its published name; aliases take the value of their first name."""
+    """Give each tensor of a network the values that its published name stands for; aliases share their first name's."""
     state = net.state_dict()
     names: dict[int, list[str]] = {}
     for name, tensor in to_published(state).items():
@@ -69,23 +101,29 @@ def fill_by_formula(net: nn.Module) -> None:
     filled = {}
     for key, tensor in state.items():
         (first,) = set(names[id(tensor)])
-        filled[key] = torch.from_numpy(formula_array(first, tuple(tensor.shape)))
+        filled[key] = formula_tensor(first, tuple(tensor.shape))
     net.load_state_dict(filled)
+
+
+@cache
+def formula_tensor(name: str, shape: tuple[int, ...]) -> torch.Tensor:
+    """`formula_array`, computed once in a process. The tensor is shared, so it must not be changed."""
+    return torch.from_numpy(formula_array(name, shape))
 
 
 def formula_model(*flags: str) -> BaseModel:
     """A training model with formula weights in generator, discriminator and VGG19."""
-    model = create_model(train_options(*flags), CPU, is_train=True)
+    initialization = "--init_type=normal"  # the fastest one; all of its weights are replaced
+    model = create_model(train_options(initialization, *flags), CPU, is_train=True)
     for net in model.nets.values():
         fill_by_formula(net)
-    model.vgg.load_state_dict(
-        {key: torch.from_numpy(formula_array(key, tuple(v.shape))) for key, v in model.vgg.state_dict().items()}
-    )
+    vgg = {key: formula_tensor(key, tuple(tensor.shape)) for key, tensor in model.vgg.state_dict().items()}
+    model.vgg.load_state_dict(vgg)
     return model
 
 
 def set_formula_input(model: BaseModel, n: int, h: int, w: int, dtype: torch.dtype = torch.float32) -> Batch:
-    """The goldens' inputs, past the loader's uint8."""
+    """Give a model the inputs of the goldens, in floating point where a loader gives uint8 images."""
     images, keypoints = {}, {}
     for role in ("source", "target"):
         images[role] = torch.from_numpy(formula_images(role, (n, 3, h, w))).to(dtype)
@@ -97,7 +135,7 @@ def set_formula_input(model: BaseModel, n: int, h: int, w: int, dtype: torch.dty
 
 
 def random_batch(n: int = 2, h: int = 64, w: int = 32, seed: int = 0) -> dict:
-    """What a loader gives."""
+    """Images and keypoints in the form of a loader's batch."""
     random = np.random.RandomState(seed)
     batch = {}
     for role in ("source", "target"):
@@ -117,13 +155,13 @@ def write_keypoints(path: Path, rows: dict[str, np.ndarray], separator: str = ":
 
 
 def smooth(width: int, height: int) -> Image.Image:
-    """Red tells the column, green the row: a JPEG keeps both to a few levels."""
+    """An image whose red grows with the column and whose green grows with the row. JPEG changes it by a few levels."""
     x, y = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
     return Image.fromarray(np.stack([x, y, 255 - x], -1).astype(np.uint8))
 
 
 def make_market(root: Path, photos: int = 6, pairs: int = 8, phases: Sequence[str] = ("train", "test")) -> Path:
-    """A small set in the layout of Market-1501: smooth pictures, random joints."""
+    """A small data set in the layout of Market-1501, with smooth images and random keypoints."""
     random = np.random.RandomState(0)
     for phase in phases:
         (root / phase).mkdir(parents=True, exist_ok=True)
@@ -149,7 +187,7 @@ def market(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
-    """Runs a script or module ("-m NAME") of the repository in an own process, in an empty folder, on one thread."""
+    """Run a script or module ("-m NAME") of the repository in its own process, in an empty folder, on one thread."""
 
     def run(script: str, *flags: object, **environment: str) -> subprocess.CompletedProcess:
         work = tmp_path / "work"
@@ -164,7 +202,7 @@ def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
 
 @pytest.fixture
 def call(monkeypatch, capsys) -> Callable[..., subprocess.CompletedProcess]:
-    """call(module, flags...): like `command`, in this process."""
+    """call(module, flags...): like `command`, but in this process."""
 
     def run(module: ModuleType, *flags: object) -> subprocess.CompletedProcess:
         monkeypatch.setattr(sys, "argv", [module.__file__, *map(str, flags)])
@@ -181,7 +219,7 @@ def call(monkeypatch, capsys) -> Callable[..., subprocess.CompletedProcess]:
 
 @pytest.fixture
 def run(monkeypatch, tmp_path):
-    """run('train', flags...) in this process, in an empty folder."""
+    """run('train', flags...) runs train.py in this process, in an empty folder."""
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)

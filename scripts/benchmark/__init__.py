@@ -1,1 +1,1 @@
-"""The parts of scripts/benchmark.py, one kind of work a file."""
+"""The code of scripts/benchmark.py: main.py is the command, measure.py is shared, each other file prints one table."""

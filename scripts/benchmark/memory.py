@@ -1,11 +1,11 @@
-"""Counts what a training step needs, without computing it: memory, operations, bytes moved. No GPU is needed.
+"""Counts the memory, operations and bytes moved of a training step without computing it. No GPU is needed.
 
     python scripts/benchmark/memory.py                       # the table of docs/scaling.md, in a minute
 
-torch's fake tensors have shapes but no content, so that a step of any batch size runs at once. "peak" is the most that
+torch's fake tensors have shapes but no content, so a step of any batch size takes no time. "peak" is the most that
 tensors hold during a step, with weights, gradients and Adam's moments. "moved" is the size of all inputs and outputs
-of all operations (without --compile), in brackets those of convolutions and matrix products. "kernels" are these
-operations, but for the optimizer's.
+of all operations (without --compile), in brackets those of convolutions and matrix products. "kernels" is the number
+of these operations without the optimizer's.
 """
 
 import argparse
@@ -28,15 +28,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from models import pose_transformer
 from models.base_model import BaseModel
-from scripts.benchmark import main as benchmark
+from scripts.benchmark.measure import print_table, random_batch
+from scripts.benchmark.networks import SIZES, build, one_call
 from util.errors import run_main
 
 PRODUCTS = ("convolution", "mm.", "scaled_dot_product")
-NO_KERNEL = ("prim.", "detach", "view", "empty")  # no data are read or written
+NO_KERNEL = ("prim.", "detach", "view", "empty")  # these read and write no data
+COLUMNS = {"size": "", "precision": "", "batch": "", "accumulate": "", "GFLOP/pair": ".1f", "peak GB": ".2f",
+           "moved GB (products)": "", "kernels": ","}  # fmt: skip
 
 
 class Counter(TorchDispatchMode):
-    """Bytes alive in tensors made under it, and what its operations read and write."""
+    """Counts the bytes that live tensors hold, and the bytes that operations read and write, while it is active."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,13 +71,13 @@ class Counter(TorchDispatchMode):
         self.now -= self.alive.pop(reference)
 
 
-def count_step(mode: str, size: tuple[int, int], precision: str, batch: int, accumulate: int) -> str:
-    """A row of the table."""
+def count_step(mode: str, size: tuple[int, int], precision: str, batch: int, accumulate: int) -> tuple:
+    """A row of the table. `size`: height and width of the images."""
     flags = [f"--precision={precision}", f"--batchSize={batch}", f"--accumulate={accumulate}", "--no-channels_last"]
     with FakeTensorMode(allow_non_fake_inputs=True), Counter() as counter:
-        model = benchmark.build("training", mode, flags, torch.device("cpu"))
-        step = benchmark.runner(model, "training", benchmark.random_batch(batch, size))
-        step()  # makes gradients and moments
+        model = build("training", mode, flags, torch.device("cpu"))
+        step = one_call(model, "training", random_batch(batch, size))
+        step()  # allocates gradients and Adam's moments
         counter.restart()
         with FlopCounterMode(display=False) as operations:
             step()
@@ -84,14 +87,12 @@ def count_step(mode: str, size: tuple[int, int], precision: str, batch: int, acc
         counter.restart()
         step()
     gflop = operations.get_total_flops() / batch / 1e9
-    return (
-        f"| {size[0]}x{size[1]} | {precision} | {batch} | {accumulate} | {gflop:.1f} | {peak:.2f} "
-        f"| {moved:.0f} ({products:.0f}) | {counter.kernels:,} |"
-    )
+    moved_gb = f"{moved:.0f} ({products:.0f})"
+    return f"{size[0]}x{size[1]}", precision, batch, accumulate, gflop, peak, moved_gb, counter.kernels
 
 
-def stay(_: BaseModel, net: nn.Module) -> nn.Module:
-    """BaseModel.prepare for fake weights, which cannot be moved and need not be."""
+def keep_in_place(_: BaseModel, net: nn.Module) -> nn.Module:
+    """BaseModel.prepare without moving the weights, because fake tensors cannot be moved."""
     return net.train()
 
 
@@ -99,16 +100,14 @@ def main() -> None:
     argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     ).parse_args()
-    print("| size | precision | batch | accumulate | GFLOP/pair | peak GB | moved GB (products) | kernels |")
-    print("|---|---|---|---|---|---|---|---|", flush=True)
+    settings = product(SIZES.values(), ("fp32", "bf16"), ((32, 1), (32, 4), (4, 1)))
     # fused attention in every precision, as on a GPU
     with (
-        patch.object(BaseModel, "prepare", stay),
+        patch.object(BaseModel, "prepare", keep_in_place),
         patch.object(pose_transformer, "attention", scaled_dot_product_attention),
     ):
-        for (size, mode), precision in product(benchmark.SIZES.values(), ("fp32", "bf16")):
-            for batch, accumulate in ((32, 1), (32, 4), (4, 1)):
-                print(count_step(mode, size, precision, batch, accumulate), flush=True)
+        rows = (count_step(mode, size, precision, *batch) for (size, mode), precision, batch in settings)
+        print_table(rows, COLUMNS)
 
 
 if __name__ == "__main__":

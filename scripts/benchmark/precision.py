@@ -1,6 +1,6 @@
-"""The precision part of scripts/benchmark.py: what bf16 and compilation change in a trained network's images."""
+"""What bf16 and compilation change in the images of a trained network."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 import torch
@@ -12,41 +12,46 @@ from metrics.pixel import score_pixels
 from metrics.protocols import PROTOCOLS
 from metrics.stream import read_images
 from options.test_options import TestOptions
+from scripts.benchmark.measure import print_table, speed_flags, yes_no
 from util.device import select_device
 
-PLAIN = ["--precision=fp32", "--no-compile"]  # what every other way is compared with
+PLAIN = ("fp32", False)  # the variant that all others are compared with
+COLUMNS = {"precision": "", "compile": "", "mean difference": ".4f", "largest": "", "PSNR": ".4f",
+           "SSIM (ssim_256)": ".6f", "L1": ".6f", "pairs": ""}  # fmt: skip
 
 
-def report(flags: Sequence[str], variants: Sequence[Sequence[str]]) -> None:
-    """Print a table. `flags`: of test.py; `variants`: more of them, a row each, after one for PLAIN.
+def report(flags: Sequence[str], variants: Sequence[tuple[str, bool]]) -> None:
+    """Print a table with a row for PLAIN and for each of `variants` (precision, whether to compile).
 
-    Images are compared as drawn, before any JPEG. All that PLAIN draws stay in memory, a byte a number.
+    `flags` are flags of test.py.
     """
-    print("| precision | compile | mean difference | largest | PSNR | SSIM (ssim_256) | L1 | pairs |")
-    print("|---|---|---|---|---|---|---|---|", flush=True)
+    print_table(measure(flags, [PLAIN, *(variant for variant in variants if variant != PLAIN)]), COLUMNS)
+
+
+def measure(flags: Sequence[str], variants: Sequence[tuple[str, bool]]) -> Iterator[tuple]:
+    """The rows of `report`'s table.
+
+    Images are compared before any JPEG compression. The images of the first variant all stay in memory as uint8.
+    """
     plain = None
-    for variant in [PLAIN, *(variant for variant in variants if variant != PLAIN)]:
-        opt = TestOptions().parse([*flags, *variant])
-        images, scores = draw_and_score(PoseTransfer(opt, select_device(opt.gpu_ids)))
+    for precision, compiling in variants:
+        opt = TestOptions().parse([*flags, *speed_flags(precision, compiling)])
+        images, scores = generate_and_score(PoseTransfer(opt, select_device(opt.gpu_ids)))
         plain = images if plain is None else plain
-        mean, largest = difference(images, plain)
-        print(
-            f"| {opt.precision} | {'yes' if opt.compile else 'no'} | {mean:.4f} | {largest} | {scores['psnr']:.4f} "
-            f"| {scores['ssim_256']:.6f} | {scores['l1']:.6f} | {len(images)} |",
-            flush=True,
-        )
+        values = (scores[name] for name in ("psnr", "ssim_256", "l1"))
+        yield precision, yes_no(compiling), *difference(images, plain), *values, len(images)
 
 
-def draw_and_score(transfer: PoseTransfer) -> tuple[Tensor, dict[str, float]]:
+def generate_and_score(transfer: PoseTransfer) -> tuple[Tensor, dict[str, float]]:
     """All test pairs: uint8 (N,3,H,W) at the stored size, and metrics against the target photos (`standard`)."""
     dataset = create_test_dataset(transfer.opt)
-    drawn, scores = [], []
+    settings = (None, ["psnr", "ssim_256", "l1"], PROTOCOLS["standard"], transfer.opt.dataset_mode)
+    images, scores = [], []
     for batch in create_test_loader(transfer.opt, dataset, transfer.device):
-        drawn.append(transfer.generate(batch))
+        images.append(transfer.generate(batch))
         reals, _ = read_images([dataset.photo_dir / name for name in batch["target_name"]], dataset.stored_size)
-        settings = (None, ["psnr", "ssim_256", "l1"], PROTOCOLS["standard"], transfer.opt.dataset_mode)
-        scores += [score_pixels(fake, real, *settings) for fake, real in zip(drawn[-1], reals)]
-    return torch.cat(drawn), pd.DataFrame(scores).mean().to_dict()
+        scores += [score_pixels(fake, real, *settings) for fake, real in zip(images[-1], reals)]
+    return torch.cat(images), pd.DataFrame(scores).mean().to_dict()
 
 
 def difference(images: Tensor, others: Tensor) -> tuple[float, int]:

@@ -1,4 +1,4 @@
-"""Compiled drawing that is kept on disk for the next start."""
+"""The on-disk cache of compiled inference."""
 
 import os
 import subprocess
@@ -10,12 +10,13 @@ import torch
 from torch import nn
 
 from models import cpu_compile, create_model
-from models.cpu_compile import CachedInference, can_cache_inference, check_compiler
+from models.cpu_compile import CachedInference, _code_of, can_cache_inference, check_compiler
 from tests.conftest import CPU, NO_VGG, REPOSITORY, TINY, TINY_G, compiles, test_options, train_options
 from util.errors import UserError
 
 pytestmark = [
     compiles,
+    pytest.mark.slow,
     pytest.mark.skipif(not can_cache_inference(), reason="needs Linux and torch 2.9"),
 ]
 
@@ -36,25 +37,25 @@ def refuse(*_inputs: object) -> None:
     raise AssertionError("must not be called")
 
 
-def kept(net: nn.Module, folder: Path, fallback=refuse) -> CachedInference:
+def cached(net: nn.Module, folder: Path, fallback=refuse) -> CachedInference:
     return CachedInference(lambda image, flag: (net(image) if flag else -net(image),), net, folder, fallback)
 
 
-def assert_near(drawn: tuple[torch.Tensor], wanted: torch.Tensor) -> None:
-    (drawn,) = drawn
-    torch.testing.assert_close(drawn, wanted, rtol=1e-5, atol=1e-5)
+def assert_near(images: tuple[torch.Tensor], wanted: torch.Tensor) -> None:
+    (image,) = images
+    torch.testing.assert_close(image, wanted, rtol=1e-5, atol=1e-5)
 
 
-def test_the_library_is_made_once(net, image, tmp_path, monkeypatch):
-    """By weights, shapes, other inputs and threads; in inference mode as outside."""
+def test_library_is_built_once_for_its_inputs_and_weights(net, image, tmp_path, monkeypatch):
+    """A library depends on weights, shapes, other inputs and threads; it serves inside and outside inference mode."""
     wanted = net(image)
     with torch.inference_mode():
-        assert_near(kept(net, tmp_path)(image, True), wanted)
+        assert_near(cached(net, tmp_path)(image, True), wanted)
     assert len(list(tmp_path.glob("*"))) == 1
 
     with monkeypatch.context() as patch:
         patch.setattr(CachedInference, "_build", refuse)
-        again = kept(net, tmp_path)
+        again = cached(net, tmp_path)
         assert_near(again(image, True), wanted)
         assert_near(again(image.neg(), True), net(image.neg()))
 
@@ -62,27 +63,27 @@ def test_the_library_is_made_once(net, image, tmp_path, monkeypatch):
     assert_near(again(image[:1], True), wanted[:1])
     assert len(list(tmp_path.glob("*.so"))) == 3
     net[0].weight.mul_(2)
-    assert_near(again(image, True), wanted)  # a constant until
+    assert_near(again(image, True), wanted)  # the weights are constants until
     again.clear()
     assert_near(again(image, True), net(image))
     assert len(list(tmp_path.glob("*.so"))) == 4
     threads = torch.get_num_threads()
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads + 1)  # code has the number in it
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads + 1)  # the number is part of the code
     assert_near(again(image, True), net(image))
     assert len(list(tmp_path.glob("*"))) == 5
 
 
-def test_under_autocast(net, image, tmp_path):
-    ours = kept(net, tmp_path)
+def test_library_under_autocast_returns_its_dtype(net, image, tmp_path):
+    ours = cached(net, tmp_path)
     for dtype in (torch.float32, torch.bfloat16):
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
-            wanted, (drawn,) = net(image), ours(image, True)
-        assert drawn.dtype == wanted.dtype == dtype
-        torch.testing.assert_close(drawn, wanted, rtol=1e-2, atol=1e-2)
+            wanted, (result,) = net(image), ours(image, True)
+        assert result.dtype == wanted.dtype == dtype
+        torch.testing.assert_close(result, wanted, rtol=1e-2, atol=1e-2)
 
 
-def test_another_process_loads_it(net, image, tmp_path):
-    assert_near(kept(net, tmp_path)(image, True), net(image))
+def test_library_is_loaded_by_another_process(net, image, tmp_path):
+    assert_near(cached(net, tmp_path)(image, True), net(image))
     torch.save((net.state_dict(), image), tmp_path / "saved")
     program = (
         "import sys, pathlib, torch; from torch import nn; from models.cpu_compile import CachedInference\n"
@@ -98,46 +99,56 @@ def test_another_process_loads_it(net, image, tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="no weights are packed")
-def test_weights_are_where_matrix_units_read_them_fast(net, image, tmp_path, monkeypatch):
+@pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="needs bf16 weights in mkldnn format")
+def test_packed_weights_are_aligned_to_64_bytes(net, image, tmp_path, monkeypatch):
     runners = []
     runner = torch._C._aoti.AOTIModelContainerRunnerCpu
     update = runner.update_constant_buffer
     monkeypatch.setattr(runner, "update_constant_buffer", lambda *given: runners.append(given[0]) or update(*given))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        kept(net, tmp_path)(image, True)
+        cached(net, tmp_path)(image, True)
     packed = [weight for weight in runners[0].extract_constants_map(False).values() if weight.is_mkldnn]
     assert len(packed) == 2
     assert all(torch.ops.mkldnn.data_ptr(weight) % 64 == 0 for weight in packed)
 
 
 class Attention(nn.Module):
-    """A setting that no weight and no repr shows."""
+    """Has a setting that neither its weights nor its repr show."""
 
     def __init__(self, heads: int) -> None:
         super().__init__()
         self.heads, self.linear = heads, nn.Linear(2, 2)
 
 
-def test_the_fingerprint_has_all_that_matters(tmp_path):
+def test_cache_key_differs_for_weights_settings_inputs_and_mode(tmp_path):
     state = nn.Linear(2, 2).state_dict()
 
-    def fingerprint(net: nn.Module, kind: str = "kind") -> str:
+    def key_of(net: nn.Module, kind: str = "kind") -> str:
         net.linear.load_state_dict(state)
         return CachedInference(None, net, tmp_path, refuse)._cache_key(kind)
 
-    same = fingerprint(Attention(2))
-    assert fingerprint(Attention(2)) == same
+    same = key_of(Attention(2))
+    assert key_of(Attention(2)) == same
     state["bias"] += 1e-7
-    others = [fingerprint(Attention(2)), fingerprint(Attention(4)), fingerprint(Attention(4), "other kind")]
-    others.append(fingerprint(Attention(4).eval()))
+    others = [key_of(Attention(2)), key_of(Attention(4)), key_of(Attention(4), "other kind")]
+    others.append(key_of(Attention(4).eval()))
     assert len({same, *others}) == 5
     models = [create_model(test_options(*TINY_G, f"--nhead={heads}"), CPU, is_train=False) for heads in (1, 2)]
     models[1].net_G.load_state_dict(models[0].net_G.state_dict())
     assert len({CachedInference(None, m.net_G, tmp_path, refuse)._cache_key("kind") for m in models}) == 2
 
 
-def test_inputs_in_any_order_of_memory_and_nesting(net, tmp_path):
+def test_cache_key_ignores_comments_docstrings_and_layout(tmp_path):
+    file = tmp_path / "code.py"
+    file.write_text('"""Doc."""\n\ndef f(x):\n    """Doc."""\n    return x + 1  # why\n')
+    code = _code_of(file)
+    file.write_text('"""Other."""\ndef f(x):\n    """Other."""\n    return (x +\n            1)\n')
+    assert _code_of(file) == code
+    file.write_text(file.read_text().replace("1", "2"))
+    assert _code_of(file) != code
+
+
+def test_inputs_of_any_layout_and_nesting_are_accepted(net, tmp_path):
     ours = CachedInference(lambda a, b: (a[0] - 2 * a[-1] + 4 * b[0],), net, tmp_path, refuse)
     x = torch.arange(24.0).view(2, 3, 4)
     for a, b in (([x, x + 1], [x]), ([x], [x + 1, x]), ([x[..., ::2]], [x[..., 1::2]])):
@@ -146,19 +157,19 @@ def test_inputs_in_any_order_of_memory_and_nesting(net, tmp_path):
     assert_near(ours([wide], [wide]), 3 * wide)
 
 
-def test_a_damaged_library_is_made_again(net, image, tmp_path, monkeypatch):
-    kept(net, tmp_path)(image, True)
+def test_damaged_library_is_built_again(net, image, tmp_path, monkeypatch):
+    cached(net, tmp_path)(image, True)
     (library,) = tmp_path.glob("*.so")
     content = library.read_bytes()
     monkeypatch.setattr(CachedInference, "_build", lambda _self, path, _inputs: path.write_bytes(content))
     for damaged in (content[:20_000], b"", content[:-1] + bytes([content[-1] ^ 1])):
-        library.unlink()  # the process still has the old one
+        library.unlink()  # this process has mapped the old file
         library.write_bytes(damaged)
-        assert_near(kept(net, tmp_path)(image, True), net(image))
+        assert_near(cached(net, tmp_path)(image, True), net(image))
         assert library.read_bytes() == content
 
 
-def test_only_the_last_used_stay(net, image, tmp_path, monkeypatch):
+def test_least_recently_used_libraries_are_removed(net, image, tmp_path, monkeypatch):
     monkeypatch.setattr(cpu_compile, "MAX_LIBRARIES", 2)
     for age, name in ((1000, "older.so"), (10, "newer.so")):
         (tmp_path / name).touch()
@@ -166,7 +177,7 @@ def test_only_the_last_used_stay(net, image, tmp_path, monkeypatch):
     for name in ("old", "young"):
         (tmp_path / name).mkdir()
     os.utime(tmp_path / "old", (1e9, 1e9))  # left by a killed process
-    kept(net, tmp_path)(image, True)
+    cached(net, tmp_path)(image, True)
     assert not (tmp_path / "old").exists()
     assert (tmp_path / "young").exists()
     assert not (tmp_path / "older.so").exists()
@@ -174,34 +185,34 @@ def test_only_the_last_used_stay(net, image, tmp_path, monkeypatch):
     (tmp_path / "newer.so").unlink()
     (library,) = tmp_path.glob("*.so")
     os.utime(library, (1, 1))
-    kept(net, tmp_path)(image, True)
-    assert library.stat().st_mtime > 1e9  # its use counts
+    cached(net, tmp_path)(image, True)
+    assert library.stat().st_mtime > 1e9  # loading it counts as a use
 
 
-def test_drawing_goes_on_where_nothing_can_be_kept(net, image, tmp_path, capsys):
-    """One line says so, once."""
+def test_drawing_goes_on_where_nothing_can_be_cached(net, image, tmp_path, capsys):
+    """The line is printed once."""
     (tmp_path / "file").touch()
-    ours = kept(net, tmp_path / "file", lambda image, flag: (net(image) + flag,))
+    ours = cached(net, tmp_path / "file", lambda image, flag: (net(image) + flag,))
     for _ in range(2):
         assert_near(ours(image, True), net(image) + 1)
     assert_near(ours(image, False), net(image))
     ours.clear()
     assert_near(ours(image, False), net(image))
-    said = capsys.readouterr().err
-    assert said.startswith("compiled code cannot be cached for the next start: ")
-    assert len(said.splitlines()) == 1
-    assert str(tmp_path / "file") in said
+    printed = capsys.readouterr().err
+    assert printed.startswith("compiled code cannot be cached for the next start: ")
+    assert len(printed.splitlines()) == 1
+    assert str(tmp_path / "file") in printed
 
 
-def test_no_compiler(net, image, tmp_path, monkeypatch):
-    """One line, but only where something has to be made."""
-    kept(net, tmp_path)(image, True)
+def test_missing_compiler_is_a_user_error(net, image, tmp_path, monkeypatch):
+    """It is needed only where something has to be built."""
+    cached(net, tmp_path)(image, True)
     monkeypatch.setenv("CXX", "/nowhere/g++ -O2")
-    assert_near(kept(net, tmp_path)(image, True), net(image))
+    assert_near(cached(net, tmp_path)(image, True), net(image))
     with pytest.raises(
         UserError, match=r"^--compile needs a C\+\+ compiler on the CPU: install /nowhere/g\+\+ -O2, or"
     ):
-        kept(net, tmp_path)(image, False)
+        cached(net, tmp_path)(image, False)
     with pytest.raises(UserError, match="needs a C"):  # at once, not after the loader has started
         create_model(train_options(*TINY, *NO_VGG, "--compile"), CPU, is_train=True)
     monkeypatch.setenv("CXX", f"env {sys.executable}")

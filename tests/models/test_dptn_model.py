@@ -14,11 +14,11 @@ from util.errors import UserError
 
 
 def learn(*flags: str, steps: int = 20) -> tuple[dict[str, float], dict[str, float]]:
-    """Losses of the first and the last of some steps on one batch of bright, flat 64 x 32 images."""
+    """Losses of the first and the last of some steps on one batch of bright, flat 32 x 16 images."""
     torch.manual_seed(0)
     model = create_model(train_options(*TINY, "--lr=0.004", *flags), CPU, is_train=True)
     before = {key: v.clone() for net in model.nets.values() for key, v in net.state_dict().items()}
-    batch = random_batch()
+    batch = random_batch(2, 32, 16)
     model.set_input({k: v // 8 + 200 if k.endswith("image") else v for k, v in batch.items()})
     history = []
     for _ in range(steps):
@@ -49,6 +49,7 @@ def test_learns(flags):
 
 
 @compiles
+@pytest.mark.slow
 def test_learns_compiled():
     first, last = learn("--compile", "--precision=bf16")
     assert last["app_gen_t"] < 0.8 * first["app_gen_t"]
@@ -61,6 +62,7 @@ def test_vgg_is_left_out_where_nothing_needs_it():
     assert last["app_gen_t"] < 0.8 * first["app_gen_t"]
 
 
+@pytest.mark.slow
 def test_bf16_is_near_fp32():
     """Bound: bf16 keeps 8 bits, so a layer rounds by 2^-9 = 0.2 % of its values; the image may differ from fp32's by a
     few such roundings, of the image's own spread. Freshly initialized weights; a mean over the image."""
@@ -89,7 +91,7 @@ def test_batch_norm_keeps_branch_statistics_apart():
 
 def test_inference_equals_the_training_branch():
     """Without the reconstruction the image is the same, and one image is the same alone as in a batch."""
-    model = create_model(test_options(), CPU, is_train=False)
+    model = create_model(test_options(*TINY_G), CPU, is_train=False)
     batch = random_batch(3)
     model.set_input(batch)
     together = model.test()
@@ -146,6 +148,7 @@ def test_gram_matrix():
 
 
 class TestInitialization:
+    @pytest.mark.slow
     def test_generator(self):
         net = create_model(train_options(), CPU, is_train=True).net_G
         weight = net.encoder.residual[0].conv1.weight.flatten(1).double()

@@ -1,5 +1,7 @@
 """Published files load as they are, ours load there, damaged ones are refused with the reason."""
 
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -10,20 +12,23 @@ from torch import nn
 from models.discriminator import Discriminator
 from models.networks import define_G
 from models.published_weights import load_network, save_network
-from tests.conftest import OFFICIAL_KEYS, TINY_G, test_options
-from tests.formula import formula_array
+from tests.conftest import OFFICIAL_KEYS, TINY_G, formula_tensor, test_options
 from util.errors import UserError
 
 
-def published_file(kind: str, seed: int = 0) -> dict[str, torch.Tensor]:
+def published_file(kind: str) -> dict[str, torch.Tensor]:
     """A checkpoint as the published project writes it, both names of aliased tensors included."""
     aliases = OFFICIAL_KEYS["generator_aliases"] if kind == "generator" else {}
-    return {
-        key: torch.from_numpy(formula_array(aliases.get(key, key), shape, seed)) for key, shape in OFFICIAL_KEYS[kind]
-    }
+    return {key: formula_tensor(aliases.get(key, key), tuple(shape)).clone() for key, shape in OFFICIAL_KEYS[kind]}
 
 
 def network(kind: str) -> nn.Module:
+    return deepcopy(shared_network(kind))
+
+
+@cache
+def shared_network(kind: str) -> nn.Module:
+    """Built once, because the orthogonal initialization of a full-size generator takes seconds."""
     return define_G(test_options()) if kind == "generator" else Discriminator(32, int(kind.split("_")[1]))
 
 

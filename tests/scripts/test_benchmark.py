@@ -1,8 +1,9 @@
-"""The parts of scripts/benchmark.py that draw: test.py end to end, and what precision changes."""
+"""The benchmark's tables: test.py end to end, what precision changes, and how a table is printed."""
 
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -11,103 +12,115 @@ from skimage.metrics import peak_signal_noise_ratio
 from data.pairs import read_pairs, result_names
 from data.synthetic.people import render_people
 from scripts.benchmark import main as benchmark
-from scripts.benchmark import precision as benchmark_precision
-from scripts.benchmark import results as benchmark_results
+from scripts.benchmark import measure, precision, results
 from tests.conftest import TINY_G, train_flags
 
-FLAGS = ["--gpu_ids=-1", "--batchSize=4", *TINY_G]
+FLAGS = ["--gpu_ids=-1", "--batchSize=4", "--nThreads=0", *TINY_G]
 
 
-def cells(output: str) -> list[dict[str, str]]:
-    """The rows of the one table that was printed, by column."""
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in output.splitlines() if line.startswith("|")]
-    return [dict(zip(rows[0], row)) for row in rows[2:]]
+def test_print_table_prints_each_row_when_it_is_measured(capsys):
+    printed = []
+
+    def rows():
+        yield "a", 0.123456, 0.5
+        printed.append(capsys.readouterr().out)
+        yield "b", 1234.0, 1.0
+
+    table = measure.print_table(rows(), {"name": "", "seconds": ".2f", "of matmul": ".0%"})
+    assert printed == ["| name | seconds | of matmul |\n|---|---|---|\n| a | 0.12 | 50% |\n"]
+    assert capsys.readouterr().out == "| b | 1234.00 | 100% |\n"
+    expected = pd.DataFrame({"name": ["a", "b"], "seconds": [0.123456, 1234.0], "of matmul": [0.5, 1.0]})
+    pd.testing.assert_frame_equal(table, expected)
 
 
-def clocked(calls: list[int]):
-    """In the place of `median_seconds`: calls, and says that each took two seconds."""
+def test_matmul_gflops_counts_two_operations_for_each_multiply_add(monkeypatch):
+    monkeypatch.setattr(measure, "median_seconds", lambda *_: 2.0)
+    assert measure.matmul_gflops(torch.float32, torch.device("cpu"), size=10) == 2 * 10**3 / 2.0 / 1e9
+
+
+@pytest.fixture
+def two_seconds(monkeypatch) -> list[int]:
+    """Replace the clock: each batch takes two seconds. The list gets the number of repeats of each measurement."""
+    asked = []
 
     def median(call, repeats, _device):
-        calls.append(repeats)
+        asked.append(repeats)
         call()
         return 2.0
 
-    return median
+    monkeypatch.setattr(results, "median_seconds", median)
+    return asked
 
 
-def test_results_end_to_end(capsys, monkeypatch):
-    """Whole batches only; every file is there when they are counted; the ratio is that of its neighbors."""
-    monkeypatch.setattr(benchmark_results, "PEOPLE", 1)
-    monkeypatch.setattr(benchmark_results, "PHOTOS", 6)
-    variants = [benchmark.speed_flags("fp32", False), benchmark.speed_flags("bf16", False)]
-    calls = []
-    flags = [*FLAGS, "--nThreads=0"]
-    benchmark_results.report({"128x64": "market"}, flags, variants, 3, clocked(calls), seconds=4.4)
-    rows = cells(capsys.readouterr().out)
-    assert [(row["test.py"], row["batch"], row["precision"], row["compile"]) for row in rows] == [
-        ("128x64", "4", "fp32", "no"),
-        ("128x64", "4", "bf16", "no"),
-    ]
-    assert calls == [3, 3, 3, 3]  # before and after, of each row
-    for row in rows:
-        assert row["network alone"] == "0.5000"  # 2 s a batch of 4
-        assert row["pairs"] == "8"  # 4.4 s are two such batches
-        assert row["files"] == "18"  # 8 results, 8 strips, page, record
-        assert float(row["ratio"]) == pytest.approx(float(row["s/image"]) / 0.5, abs=0.006)
+def test_results_counts_pairs_and_files_of_full_batches(monkeypatch, two_seconds):
+    """All files are there when they are counted, and the ratio is the quotient of the columns before it."""
+    monkeypatch.setattr(results, "PEOPLE", 1)
+    monkeypatch.setattr(results, "PHOTOS", 6)
+    variants = [("fp32", False), ("bf16", False)]
+    rows = list(results.measure({"128x64": "market"}, FLAGS, variants, repeats=3, seconds=4.4))
+    assert [row[:4] for row in rows] == [("128x64", 4, "fp32", "no"), ("128x64", 4, "bf16", "no")]
+    assert two_seconds == [3, 3, 3, 3]  # before and after, for each row
+    for *_, seconds, network, ratio, pairs, files in rows:
+        assert network == 0.5  # two seconds for a batch of 4
+        assert pairs == 8  # 4.4 seconds are two such batches
+        assert files == 18  # 8 results, 8 strips, page, record
+        assert ratio == pytest.approx(seconds / network)
 
 
-def test_no_more_pairs_than_there_are(capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(benchmark_results, "PEOPLE", 1)
-    monkeypatch.setattr(benchmark_results, "PHOTOS", 3)
+def test_results_takes_all_pairs_of_a_small_data_set(monkeypatch, two_seconds, tmp_path):
+    monkeypatch.setattr(results, "PEOPLE", 1)
+    monkeypatch.setattr(results, "PHOTOS", 3)
     render_people(tmp_path, "market", (0, 1), 3, seed=0, workers=1)
-    pairs = read_pairs(tmp_path / "market-pairs-test.csv")
-    variants = [benchmark.speed_flags("fp32", False)]
-    benchmark_results.report({"m": "market"}, [*FLAGS, "--nThreads=0"], variants, 1, clocked([]), seconds=100)
-    assert cells(capsys.readouterr().out)[0]["pairs"] == str(len(pairs) // 4 * 4)
+    available = len(read_pairs(tmp_path / "market-pairs-test.csv"))
+    (row,) = results.measure({"m": "market"}, FLAGS, [("fp32", False)], repeats=1, seconds=100)
+    assert row[-2] == available // 4 * 4
 
 
-def test_precision(run, market, capsys):
-    """The table's numbers from what test.py writes as PNG, computed anew."""
+def test_precision_table_equals_what_test_py_writes(run, market):
+    """The differences and metrics, computed anew from PNG files."""
     run("train", *train_flags(market), "--name=a")
-    flags = [*FLAGS, "--nThreads=0", "--name=a", "--dataset_mode=market", f"--dataroot={market}"]
-    pairs, drawn = read_pairs(market / "market-pairs-test.csv"), {}
-    for precision in ("fp32", "bf16"):
-        run("test", *flags, f"--precision={precision}", "--image_format=png", f"--results_dir={precision}")
-        files = [Path(precision, name) for name in result_names(pairs, "png").values()]
-        drawn[precision] = np.stack([np.asarray(Image.open(file)) for file in files]).astype(int)
-    capsys.readouterr()
-    benchmark_precision.report(flags, [benchmark.speed_flags(precision, False) for precision in ("fp32", "bf16")])
-    plain, bf16 = cells(capsys.readouterr().out)
+    flags = [*FLAGS, "--name=a", "--dataset_mode=market", f"--dataroot={market}"]
+    pairs, generated = read_pairs(market / "market-pairs-test.csv"), {}
+    for name in ("fp32", "bf16"):
+        run("test", *flags, f"--precision={name}", "--image_format=png", f"--results_dir={name}")
+        files = [Path(name, file) for file in result_names(pairs, "png").values()]
+        generated[name] = np.stack([np.asarray(Image.open(file)) for file in files]).astype(int)
+    rows = list(precision.measure(flags, [("fp32", False), ("bf16", False)]))
 
-    levels = np.abs(drawn["bf16"] - drawn["fp32"])
+    levels = np.abs(generated["bf16"] - generated["fp32"])
     assert levels.max() > 0
-    assert (plain["precision"], plain["mean difference"], plain["largest"]) == ("fp32", "0.0000", "0")
-    assert (bf16["precision"], bf16["mean difference"], bf16["largest"]) == (
-        "bf16", f"{levels.mean():.4f}", str(levels.max()),
-    )  # fmt: skip
+    assert rows[0][:4] == ("fp32", "no", 0, 0)
+    assert rows[1][:4] == ("bf16", "no", pytest.approx(levels.mean()), levels.max())
     targets = [np.asarray(Image.open(market / "test" / pair.target)) for pair in pairs]
-    for row in (plain, bf16):
-        images = drawn[row["precision"]].astype(np.uint8)
-        psnr = np.mean([peak_signal_noise_ratio(real, fake) for real, fake in zip(targets, images)])
-        assert float(row["PSNR"]) == pytest.approx(psnr, abs=1e-4)
-        l1 = np.mean([np.abs(real.astype(float) - fake).mean() / 255 for real, fake in zip(targets, images)])
-        assert float(row["L1"]) == pytest.approx(l1, abs=1e-6)
-        assert row["pairs"] == str(len(pairs))
+    for name, _, _, _, psnr, _, l1, count in rows:
+        images = generated[name].astype(np.uint8)
+        expected = np.mean([peak_signal_noise_ratio(real, fake) for real, fake in zip(targets, images)])
+        assert psnr == pytest.approx(expected, abs=1e-4)
+        expected = np.mean([np.abs(real.astype(float) - fake).mean() / 255 for real, fake in zip(targets, images)])
+        assert l1 == pytest.approx(expected, abs=1e-6)
+        assert count == len(pairs)
 
 
-def test_difference():
-    """Levels below 0 and above 127 do not wrap around."""
+def test_report_of_precision_compares_with_fp32_without_compilation_first(monkeypatch):
+    asked = []
+    monkeypatch.setattr(precision, "measure", lambda flags, variants: asked.append(list(variants)) or [])
+    precision.report([], [("bf16", False), ("fp32", False)])
+    precision.report([], [("bf16", True)])
+    assert asked == [[("fp32", False), ("bf16", False)], [("fp32", False), ("bf16", True)]]
+
+
+def test_difference_of_uint8_does_not_wrap_around():
     a, b = torch.tensor([0, 255, 7, 7], dtype=torch.uint8), torch.tensor([255, 0, 7, 5], dtype=torch.uint8)
-    assert benchmark_precision.difference(a, b) == (512 / 4, 255)
+    assert precision.difference(a, b) == (512 / 4, 255)
 
 
-def test_precision_needs_a_network(call):
+def test_precision_without_a_name_is_refused(call):
     result = call(benchmark, "--only", "precision")
     assert result.returncode == 2
     assert "--only precision needs --name" in result.stderr
 
 
-def test_a_network_that_is_not_there(call, tmp_path):
+def test_precision_of_a_missing_run_is_one_line(call, tmp_path):
     flags = ["--name=nobody", f"--checkpoints_dir={tmp_path}", "--gpu_ids=-1", "--no-compile", "--precisions=bf16"]
     result = call(benchmark, "--only", "precision", *flags)
     assert result.returncode == 2
