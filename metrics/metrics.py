@@ -85,7 +85,10 @@ def make_task(args: Namespace, pairs: Sequence[Pair] | None, problems: Problems,
     batch_size = args.batch_size or (8 if device.type == "cpu" else 64)
     size = find_dataset(data_set_name(args)).stored_size
     real_names = photos_below(args.fid_real_path, "--fid_real_path") if args.fid_real_path else []
-    samples = find_samples(args, pairs, problems)
+    samples, wrong = find_samples(args, pairs)
+    problems.add(wrong, last=True)
+    if not samples:
+        raise UserError("nothing to evaluate: no result has a target photo")
     if "fid" in args.metrics and min(len(samples), len(real_names)) < 2:
         raise UserError("fid needs at least 2 images on each side; choose other --metrics")
     if args.baseline == "mean_image":
@@ -101,16 +104,8 @@ def make_task(args: Namespace, pairs: Sequence[Pair] | None, problems: Problems,
     )  # fmt: skip
 
 
-def find_samples(args: Namespace, pairs: Sequence[Pair] | None, problems: Problems) -> list[Sample]:
-    """What is compared with what; whatever is missing or extra goes to `problems`, which may raise."""
-    samples, wrong = match(args, pairs)
-    problems.add(wrong, last=True)
-    if not samples:
-        raise UserError("nothing to evaluate: no result has a target photo")
-    return samples
-
-
-def match(args: Namespace, pairs: Sequence[Pair] | None) -> tuple[list[Sample], list[Problem]]:
+def find_samples(args: Namespace, pairs: Sequence[Pair] | None) -> tuple[list[Sample], list[Problem]]:
+    """What is compared with what, and what is missing or extra."""
     targets = photos_below(args.gt_path, "--gt_path")
     sources = targets if args.source_path == args.gt_path else photos_below(args.source_path, "--source_path")
     if args.baseline:

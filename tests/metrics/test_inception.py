@@ -1,10 +1,13 @@
 """metrics/inception.py against goldens and the pytorch-fid package."""
 
 import numpy as np
+import pytest
 import pytorch_fid.inception
 import torch
 
 from tests.metrics.conftest import GOLDENS, golden_images
+
+pytestmark = pytest.mark.slow  # full-size networks
 
 
 def test_torchvision_inception_equals_goldens(formula_inceptions):
