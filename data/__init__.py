@@ -1,4 +1,4 @@
-"""Finds a data set by name."""
+"""The data sets, found by their name."""
 
 from importlib import import_module
 from pathlib import Path
@@ -9,10 +9,11 @@ if TYPE_CHECKING:
 
 
 def dataset_names() -> list[str]:
-    """The choices of --dataset_mode: NAME for every data/NAME_dataset.py with a class NAMEDataset."""
+    """The choices of --dataset_mode: 'fashion' for data/fashion_dataset.py with the class FashionDataset, and so on."""
     names = (path.name.removesuffix("_dataset.py") for path in Path(__file__).parent.glob("*_dataset.py"))
     return sorted(name for name in names if name != "pose_pair")
 
 
 def find_dataset(name: str) -> "type[PosePairDataset]":
+    """The class of one of `dataset_names()`."""
     return getattr(import_module(f"data.{name}_dataset"), f"{name.title().replace('_', '')}Dataset")

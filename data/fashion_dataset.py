@@ -1,4 +1,7 @@
-"""DeepFashion in-shop clothes, 256 x 176 photos stretched to 256 x 256 (csv names misspelled as in PATN)."""
+"""DeepFashion's in-shop clothes: 256 x 176 photos, stretched to 256 x 256 for the network.
+
+The names of the csv files are misspelled as in PATN's repository.
+"""
 
 import re
 
@@ -16,7 +19,7 @@ class FashionDataset(PosePairDataset):
 
     @staticmethod
     def identity(name: str) -> str:
-        """'fashionWOMENDressesid0000783805_7additional.jpg' -> '...id00007838': the last two digits are an outfit."""
+        """'fashionWOMENDressesid0000783805_7additional.jpg' -> '...id00007838', without the outfit's digits."""
         match = re.match(r".*id\d{8}", name)
         return match.group() if match else PosePairDataset.identity(name)
 

@@ -3,13 +3,13 @@
     python data/generate_fashion_datasets.py                                  # all in ./dataset/fashion
     python data/generate_fashion_datasets.py --raw /disk/DeepFashion/img      # photos elsewhere
 
-Wanted is the low-resolution archive (256 x 256 photos) of the in-shop clothes retrieval benchmark, unpacked anywhere
+Needed are the low-resolution archive (256 x 256 photos) of the in-shop clothes retrieval benchmark, unpacked anywhere
 below --raw, with or without its folder img; and train.lst and test.lst, PATN's lists of names, in --dataroot.
 
     WOMEN/Tees_Tanks/id_00007838/05_7_additional.jpg -> fashionWOMENTees_Tanksid0000783805_7additional.jpg
 
 Columns 40 to 215 are kept: 176 x 256 pixels (width x height). Nothing is deleted or overwritten, so a run that was
-stopped goes on where it was. Exit status: 0 all listed photos are there, 1 some are missing or unusable, 2 could not
+stopped can be resumed. Exit status: 0 all listed photos exist, 1 some are missing or unusable, 2 the command could not
 start.
 """
 
@@ -26,6 +26,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from data.fashion_dataset import FashionDataset
 from data.pairs import PHASES
 from util.arguments import number, positive_int
 from util.errors import UserError, run_main, summarize
@@ -35,19 +36,21 @@ from util.parallel import available_cores, map_in_processes
 
 GENDERS = ("MEN", "WOMEN")
 RAW_SIZE = (256, 256)  # (H, W) of the low-resolution archive
-CROP = (40, 0, 216, 256)  # left, top, right, bottom
-STORED_SIZE = (256, 176)
-HIGHRES_ASPECT = 750 / 1101
+MARGIN = (RAW_SIZE[1] - FashionDataset.stored_size[1]) // 2  # columns cut off at the left and at the right
+CROP = (MARGIN, 0, RAW_SIZE[1] - MARGIN, RAW_SIZE[0])  # left, top, right, bottom
+HIGHRES_ASPECT = 750 / 1101  # width / height of the high-resolution archive
 
 
 class Job(NamedTuple):
+    """A photo to prepare, and where to write it."""
+
     raw: Path
     stored: Path
 
 
 def stored_name(raw: Path) -> str:
-    """File name in the data set of .../GENDER/CATEGORY/ID/FILE: underscores leave the id, and all but the first one
-    leave the file name."""
+    """The file name in the data set of .../GENDER/CATEGORY/ID/FILE: the id loses its underscores, and the file name all
+    but its first one."""
     gender, category, item, file = raw.parts[-4:]
     outfit, _, view = file.partition("_")
     return f"fashion{gender}{category}{item.replace('_', '')}{outfit}_{view.replace('_', '')}"
@@ -56,10 +59,10 @@ def stored_name(raw: Path) -> str:
 def find_raw_photos(root: Path) -> dict[str, Path]:
     """Stored name -> raw photo, of all GENDER/CATEGORY/id_*/*.jpg at any depth below `root`.
 
-    Raises UserError where two raw photos would get one name: two archives, of which nobody can say which one is meant.
+    Raises UserError if two raw photos would get the same name, which means that there are two archives.
     """
     found: dict[str, Path] = {}
-    for photo in _walk(root):
+    for photo in _all_raw_photos(root):
         name = stored_name(photo)
         if name in found and not photo.samefile(found[name]):
             raise UserError(f"{found[name]} and {photo} are the same photo of two archives; choose one with --raw")
@@ -67,8 +70,8 @@ def find_raw_photos(root: Path) -> dict[str, Path]:
     return found
 
 
-def _walk(root: Path) -> Iterator[Path]:
-    seen = set()  # a link may lead back up
+def _all_raw_photos(root: Path) -> Iterator[Path]:
+    seen = set()  # a symbolic link may lead back to a folder above it
     for folder, subfolders, _ in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:
@@ -81,12 +84,12 @@ def _walk(root: Path) -> Iterator[Path]:
 
 
 def refuse_high_resolution(raw: list[Path]) -> None:
-    """Raise UserError if the photos are those of the high-resolution archive, judging by a few of them."""
+    """Raise UserError if the photos come from the high-resolution archive. About 16 of them are looked at."""
     for path in raw[:: len(raw) // 16 + 1]:
         try:
             with Image.open(path) as file:
                 width, height = file.size
-        except OSError:  # a broken photo is reported with its name later
+        except OSError:  # `prepare` reports a broken photo
             continue
         if _is_high_resolution(width, height):
             raise UserError(
@@ -103,10 +106,10 @@ def _is_high_resolution(width: int, height: int) -> bool:
 def scale_down(image: Image.Image) -> Image.Image:
     """A high-resolution photo -> 176 x 256, with the joints where they are in the low-resolution archive.
 
-    That archive holds the same pictures, 256 high (750 x 1101 becomes 174 wide) in the middle of a square of a plain
-    color. Here the outermost columns are repeated instead.
+    That archive holds the same photos, scaled to a height of 256 (750 x 1101 becomes 174 wide) and centered in a square
+    of a plain color. Here the outermost columns are repeated instead of that color.
     """
-    height, width = STORED_SIZE
+    height, width = FashionDataset.stored_size
     narrow = min(width, int(image.width * height / image.height))
     scaled = np.asarray(image.resize((narrow, height), Image.Resampling.LANCZOS))
     left = (width - narrow) // 2
@@ -114,29 +117,30 @@ def scale_down(image: Image.Image) -> Image.Image:
 
 
 def prepare(job: Job, quality: int, allow_highres: bool) -> str | None:
-    """Write one photo of the data set; returns what is wrong with the raw one, if anything."""
+    """Write one photo of the data set. If the raw photo is unusable, return the reason instead."""
     try:
         image = decode_photo(job.raw)
     except UserError as error:
         return str(error)
-    if (image.height, image.width) == STORED_SIZE:  # cropped already: its own bytes, not a second loss
+    if (image.height, image.width) == FashionDataset.stored_size:  # already cropped: copied without another JPEG loss
         atomic_write(job.stored, lambda file: file.write(job.raw.read_bytes()))
         return None
     if allow_highres and _is_high_resolution(*image.size):
         image = scale_down(image)
-    elif wrong := size_problem(image, RAW_SIZE):
-        return f"{job.raw}: {wrong}"
+    elif problem := size_problem(image, RAW_SIZE):
+        return f"{job.raw}: {problem}"
     else:
         image = image.crop(CROP)
     atomic_write(job.stored, lambda file: image.save(file, "JPEG", quality=quality))
     return None
 
 
-def describe_absence(raw_root: Path) -> str:
+def no_raw_photos_message(raw_root: Path) -> str:
+    """What to tell somebody who has no raw photos below `raw_root`; names the archives that are still packed."""
     packed = sorted(path.name for path in raw_root.glob("*.zip"))
     hint = f"; unpack {', '.join(packed)} first" if packed else ""
     return (
-        f"{raw_root}: no raw photos such as WOMEN/Tees_Tanks/id_00007838/05_7_additional.jpg below it{hint}. Wanted is "
+        f"{raw_root}: no raw photos such as WOMEN/Tees_Tanks/id_00007838/05_7_additional.jpg below it{hint}. Needed is "
         "img.zip of DeepFashion's in-shop clothes retrieval benchmark; its owners give the password on request"
     )
 
@@ -145,8 +149,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--dataroot", type=Path, default="./dataset/fashion", metavar="DIR", help="the data set")
-    parser.add_argument("--raw", type=Path, metavar="DIR", help="raw photos are below it; default: --dataroot")
+    parser.add_argument(
+        "--dataroot", type=Path, default=FashionDataset.default_root, metavar="DIR", help="the data set"
+    )
+    parser.add_argument("--raw", type=Path, metavar="DIR", help="folder with the raw photos; default: --dataroot")
     parser.add_argument(
         "--quality", type=number(int, 1, 100), default=95, metavar="Q",
         help="JPEG quality of the cropped photos; 95 (default) because they are compressed a second time here",
@@ -166,10 +172,10 @@ def main() -> None:
     if both := set(lists["train"]) & set(lists["test"]):
         raise UserError(f"{args.dataroot}: train.lst and test.lst share {len(both)} names, such as {min(both)}")
     found = find_raw_photos(raw_root)
-    absent = {phase: [n for n in names if not (args.dataroot / phase / n).exists()] for phase, names in lists.items()}
-    if any(absent.values()) and not found:
-        raise UserError(describe_absence(raw_root))
-    jobs = {phase: [n for n in names if n in found] for phase, names in absent.items()}
+    missing = {phase: [n for n in names if not (args.dataroot / phase / n).exists()] for phase, names in lists.items()}
+    if any(missing.values()) and not found:
+        raise UserError(no_raw_photos_message(raw_root))
+    jobs = {phase: [n for n in names if n in found] for phase, names in missing.items()}
     todo = [Job(found[name], args.dataroot / phase / name) for phase, names in jobs.items() for name in names]
     if not args.allow_highres:
         refuse_high_resolution([job.raw for job in todo])
@@ -181,19 +187,19 @@ def main() -> None:
 
     print(f"{'':<16}{'listed':>9}{'already there':>15}{'written':>9}{'unusable':>10}{'missing':>9}")
     for phase, names in lists.items():
-        left, tried = len(absent[phase]), len(jobs[phase])
+        there, tried = len(names) - len(missing[phase]), len(jobs[phase])
         bad = sum(path.parent.name == phase for path in unusable)
-        print(f"{phase:<16}{len(names):>9}{len(names) - left:>15}{tried - bad:>9}{bad:>10}{left - tried:>9}")
+        print(f"{phase:<16}{len(names):>9}{there:>15}{tried - bad:>9}{bad:>10}{len(missing[phase]) - tried:>9}")
     not_listed = found.keys() - {*lists["train"], *lists["test"]}
     print(f"raw photos found: {len(found)}, of which not listed: {len(not_listed)}")
-    missing = [name for names in absent.values() for name in names if name not in found]
-    if missing:
-        print(f"listed but missing:\n{summarize(missing)}")
+    not_found = [name for names in missing.values() for name in names if name not in found]
+    if not_found:
+        print(f"listed but missing:\n{summarize(not_found)}")
     if unusable:
         print(f"unusable raw photos:\n{summarize(list(unusable.values()))}")
     if args.allow_highres:
         print("with --allow_highres, published numbers will not match")
-    if missing or unusable:
+    if not_found or unusable:
         sys.exit(1)
 
 

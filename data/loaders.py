@@ -1,4 +1,4 @@
-"""Loaders: batches of pairs in an order that seed and epoch fix, for training, validation and testing."""
+"""Loaders for training, validation and testing: batches of pairs in an order that depends on seed and epoch only."""
 
 import weakref
 from argparse import Namespace
@@ -17,11 +17,12 @@ from util.parallel import ignore_signals_in_worker
 
 
 class EpochBatchSampler(Sampler[list[int]]):
-    """Index lists of one epoch. The order depends on seed and epoch alone, so any batch can be found again.
+    """The batches of one epoch as lists of indices. The order depends on seed and epoch only, so a resumed run
+    continues at the batch where it stopped.
 
-    `epoch` and `start` (batches to leave out at the front) may be set before each pass. With `drop_last` the samples
-    that do not fill a batch are left out, as the published training does. Process `rank` of `processes` gets its
-    equal share of every batch.
+    `epoch` and `start` (the number of batches to skip) may be set before each pass. With `drop_last` an incomplete
+    last batch is left out, as in the published training. Each of `processes` processes gets an equal share of every
+    batch.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class EpochBatchSampler(Sampler[list[int]]):
         self.epoch, self.start = 1, 0
 
     def __len__(self) -> int:
-        """Batches of a whole epoch."""
+        """The number of batches in a whole epoch."""
         return self.length // self.batch_size if self.drop_last else -(-self.length // self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -54,7 +55,7 @@ class EpochBatchSampler(Sampler[list[int]]):
 
 
 class PairLoader:
-    """A data set and its batches: dicts of tensors and name lists. Iterating gives the epoch set by `set_position`."""
+    """A data set in batches: dicts of tensors and lists of names. Each pass is the epoch given to `set_position`."""
 
     def __init__(
         self, dataset: PosePairDataset, sampler: EpochBatchSampler, workers: int, device: torch.device
@@ -67,24 +68,23 @@ class PairLoader:
             pin_memory=device.type == "cuda",
             persistent_workers=workers > 0,
             worker_init_fn=_start_worker,
-            generator=torch.Generator().manual_seed(sampler.seed),  # leaves the global random state alone
+            generator=torch.Generator().manual_seed(sampler.seed),  # instead of the global random state
         )
-
-        # the workers ignore signals, so they must be told to end, also when an error ends the program
+        # The workers ignore signals, so they must be told to end, also if an error ends the program.
         weakref.finalize(self, _end_workers, self.loader)
 
     def __len__(self) -> int:
         return len(self.sampler)
 
     def set_position(self, epoch: int, batches_done: int = 0) -> None:
-        """Start the next pass in `epoch` (from 1) after `batches_done` batches, which are not decoded."""
+        """Let the next pass be `epoch` (from 1) without its first `batches_done` batches, which are not decoded."""
         self.sampler.epoch, self.sampler.start = epoch, batches_done
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         try:
             yield from self.loader
         except UserError as error:
-            # torch wraps a worker's error in the worker's traceback; the user needs its last line
+            # torch puts a worker's traceback into the message; the user needs its last line only
             raise UserError(str(error).rsplit("UserError: ", 1)[-1].strip()) from error
 
 
@@ -100,22 +100,25 @@ def _start_worker(_worker: int) -> None:
 
 
 def create_test_dataset(opt: Namespace) -> PosePairDataset:
-    """All pairs of the test split, in csv order."""
+    """All pairs of the test set, in the order of the csv."""
     return find_dataset(opt.dataset_mode)(opt, "test")
 
 
 def create_test_loader(opt: Namespace, dataset: PosePairDataset, device: torch.device) -> PairLoader:
-    """The pairs of `dataset` in their order, every one of them."""
+    """All pairs of `dataset` in their order."""
     sampler = EpochBatchSampler(len(dataset), opt.batchSize, shuffle=False, seed=opt.seed, drop_last=False)
     return PairLoader(dataset, sampler, opt.nThreads, device)
 
 
 def create_train_loaders(opt: Namespace, device: torch.device) -> tuple[PairLoader, PairLoader | None]:
-    """Training pairs (shuffled unless --serial_batches; this process's share of full batches of --batchSize), and
-    with --val_pairs those of the held-out identities, else None."""
+    """The loaders of the training pairs and, with --val_pairs, of the held-out identities' pairs (else None).
+
+    Training pairs are shuffled unless --serial_batches is set; each process gets its share of every batch of
+    --batchSize. The validation loader gives each process all pairs, in micro-batches.
+    """
     dataset = find_dataset(opt.dataset_mode)(opt, "train")
-    parts = distributed.processes() * opt.accumulate
-    if opt.batchSize % parts:
+    shares = distributed.processes() * opt.accumulate  # micro-batches of one batch, over all processes
+    if opt.batchSize % shares:
         raise UserError(
             f"--batchSize {opt.batchSize} is the total over all processes; it cannot be shared equally by "
             f"{distributed.processes()} processes x --accumulate {opt.accumulate}"
@@ -123,8 +126,8 @@ def create_train_loaders(opt: Namespace, device: torch.device) -> tuple[PairLoad
     validation = None
     if opt.val_pairs:
         kept, held_out = hold_out(dataset.pairs, dataset.identity, opt.val_pairs, opt.seed)
-        size = opt.batchSize // parts
-        sampler = EpochBatchSampler(len(held_out), size, shuffle=False, seed=opt.seed, drop_last=False)
+        micro_batch = opt.batchSize // shares
+        sampler = EpochBatchSampler(len(held_out), micro_batch, shuffle=False, seed=opt.seed, drop_last=False)
         validation = PairLoader(dataset.subset(held_out), sampler, 0, device)
         dataset = dataset.subset(kept)
     if len(dataset) < opt.batchSize:

@@ -1,4 +1,4 @@
-"""Market-1501, 128 x 64 crops used as they are."""
+"""Market-1501: 128 x 64 photos, which the network gets at that size."""
 
 from data.pose_pair_dataset import PosePairDataset
 
@@ -11,4 +11,4 @@ class MarketDataset(PosePairDataset):
     stored_size = (128, 64)
     network_size = (128, 64)
     published = {"train": (12_936, 263_632), "test": (19_732, 12_000)}
-    distractors = ("-1", "0000")  # junk and distractor detections
+    distractors = ("-1", "0000")  # "junk" and "distractor" detections, as the authors call them

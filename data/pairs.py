@@ -1,50 +1,53 @@
-"""PATN's two csv files: which photos make a pair, and where the joints of each photo are.
+"""PATN's two csv files: which photos make a pair, and where the joints of each photo are (Zhu et al., CVPR 2019).
 
-Pairs: comma separated, columns `from,to`. Keypoints: colon separated, columns `name:keypoints_y:keypoints_x`, each
-list a JSON list of 18 numbers in pixels of the stored photo, -1 for a missing joint (Zhu et al., CVPR 2019; OpenPose's
-COCO-18 order). Files in the wild also write ': ' and put coordinates outside the photo; both are read as they are.
+Pairs: comma separated, columns `from,to`. Keypoints: colon separated, columns `name:keypoints_y:keypoints_x`; both
+lists are JSON lists of 18 numbers in pixels of the stored photo, in the order of `data.keypoints.JOINTS`, -1 for a
+missing joint. Some files that people share have ': ' between the columns, or coordinates outside the photo; both are
+accepted.
 
 Every problem of a file is collected and reported with its row before any training starts.
 """
 
 import csv
-import io
 import json
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import permutations
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from data.keypoints import NUM_JOINTS, TORSO
 from util.errors import UserError, summarize
 from util.files import atomic_write, file_names
 
 PHASES = ("train", "test")
-LARGEST = 1e6  # pixels; float32 and whole numbers hold what is below
+PAIR_COLUMNS = ("from", "to")
+KEYPOINT_COLUMNS = ("name", "keypoints_y", "keypoints_x")
+LARGEST = 1e6  # pixels; smaller coordinates are exact to 1/16 of a pixel in float32
 
 
 class Pair(NamedTuple):
-    """Two photo names, relative to the photo folder: `source` is redrawn in the pose of `target`."""
+    """Two photo names, relative to the photo folder: the network generates `source`'s person in `target`'s pose."""
 
     source: str
     target: str
 
 
 def result_name(source: str, target: str, image_format: str = "jpg") -> str:
-    """File name of a generated image, as published: `{source stem}_2_{target stem}_vis.jpg`."""
+    """The file name of a generated image, as published: `{source stem}_2_{target stem}_vis.jpg`."""
     return f"{photo_stem(source)}_2_{photo_stem(target)}_vis.{image_format}"
 
 
 def photo_stem(name: str) -> str:
-    """A photo's part of a result's name; a folder becomes part of it ('a/b.jpg' -> 'a_b')."""
+    """The name of a photo without its suffix, folders joined by underscores: 'a/b.jpg' -> 'a_b'."""
     return str(PurePosixPath(name).with_suffix("")).replace("/", "_")
 
 
 def result_names(pairs: Iterable[Pair], image_format: str) -> dict[Pair, str]:
-    """`result_name` of each different pair, in order. Raises UserError where two would be written to one file."""
+    """The `result_name` of each distinct pair, in order. Raises UserError if two pairs would share one file."""
     names = {pair: result_name(*pair, image_format) for pair in pairs}
     owners: dict[str, Pair] = {}
     for pair, name in names.items():
@@ -57,73 +60,61 @@ def result_names(pairs: Iterable[Pair], image_format: str) -> dict[Pair, str]:
 
 def read_pairs(path: str | Path) -> list[Pair]:
     """The pairs of a csv in file order. Raises UserError listing all bad rows."""
-    pairs, problems = [], []
-    checked: set[str] = set()  # a name is in dozens of rows
-    for row, pair in _rows(path, ",", ("from", "to"), problems):
-        for name in pair:
-            if name not in checked:
-                checked.add(name)
-                if reason := _bad_name(name):
-                    problems.append(f"{path}, row {row}: {reason}")
-        pairs.append(Pair._make(pair))
-    _stop_on(problems, path, pairs)
-    return pairs
+    table, problems = _read_table(path, ",", PAIR_COLUMNS)
+    for name in pd.unique(table.to_numpy().ravel()):  # each name once: it is in dozens of rows
+        if reason := _bad_name(name):
+            row = table.index[(table == name).any(axis=1)][0]
+            problems.append((row, f"row {row}: {reason}"))
+    _raise_if_any(problems, path, table)
+    return [Pair(*names) for names in zip(*(table[column].tolist() for column in PAIR_COLUMNS))]
 
 
 def write_pairs(path: Path, pairs: Iterable[Pair]) -> None:
     """A csv that `read_pairs` reads."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([("from", "to"), *pairs])  # a comma in a name needs quotes
-    atomic_write(path, lambda file: file.write(text.getvalue().encode()))
+    _write_table(path, ",", pd.DataFrame(pairs, columns=PAIR_COLUMNS))
 
 
 def read_keypoints(path: str | Path) -> dict[str, np.ndarray]:
-    """Photo name -> (18, 2) float32 of (y, x) in pixels of the stored photo; a missing joint is (NaN, NaN).
+    """Photo name -> (18,2) float32 of (y, x) in pixels of the stored photo; a missing joint is (NaN, NaN).
 
-    A joint is missing when either coordinate is exactly -1; other negative numbers lie outside the photo and count.
-    Raises UserError listing all bad rows; a name that comes twice with different joints is one.
+    A joint is missing if either coordinate is exactly -1; other negative numbers are positions outside the photo.
+    Raises UserError listing all bad rows; a name that occurs twice with different keypoints is one.
     """
+    table, problems = _read_table(path, ":", KEYPOINT_COLUMNS)
+    coordinates = np.empty((len(table), 2, NUM_JOINTS), np.float32)
     keypoints: dict[str, np.ndarray] = {}
-    problems: list[str] = []
-    for row, (name, *lists) in _rows(path, ":", ("name", "keypoints_y", "keypoints_x"), problems):
+    for values, row, name, *texts in zip(coordinates, table.index, *(table[c].tolist() for c in KEYPOINT_COLUMNS)):
         try:
-            joints = np.stack([_parse_coordinates(text) for text in lists], axis=1)
+            values[:] = [_parse_coordinates(text) for text in texts]
         except ValueError as error:
-            problems.append(f"{path}, row {row} ({name}): {error}")
+            problems.append((row, f"row {row} ({name}): {error}"))
             continue
-        joints[(joints == -1).any(axis=1)] = np.nan
+        values[:, (values == -1).any(axis=0)] = np.nan
         if reason := _bad_name(name):
-            problems.append(f"{path}, row {row}: {reason}")
-        elif name in keypoints and not np.array_equal(keypoints[name], joints, equal_nan=True):
-            problems.append(f"{path}, row {row}: {name} came before with other keypoints; keep one row")
-        keypoints[name] = joints
-    _stop_on(problems, path, keypoints)
+            problems.append((row, f"row {row}: {reason}"))
+        elif name in keypoints and not np.array_equal(keypoints[name], values.T, equal_nan=True):
+            problems.append((row, f"row {row}: {name} came before with other keypoints; keep one row"))
+        keypoints[name] = values.T
+    _raise_if_any(problems, path, table)
     return keypoints
 
 
-def read_columns(path: str | Path, columns: tuple[str, ...]) -> list[list[str]]:
-    """The cells of `columns` of a keypoints csv, as text, row by row. Raises UserError where a column is missing."""
-    return [cells for _, cells in _rows(path, ":", columns, [])]
+def read_columns(path: str | Path, columns: tuple[str, ...]) -> pd.DataFrame:
+    """Columns of a keypoints csv as text, without rows of a wrong length. Raises UserError if one does not exist."""
+    return _read_table(path, ":", columns)[0]
 
 
 def write_keypoints(path: Path, keypoints: Mapping[str, np.ndarray]) -> None:
-    """A csv that `read_keypoints` reads, from (18,2) of (y, x); NaN or -1 is a missing joint."""
-    lines = ["name:keypoints_y:keypoints_x"]
-    for name, joints in keypoints.items():
-        y, x = np.nan_to_num(joints, nan=-1).T.tolist()
-        lines.append(f"{name}:{[_shortest(v) for v in y]}:{[_shortest(v) for v in x]}")
-    atomic_write(path, lambda file: file.write(("\n".join(lines) + "\n").encode()))
-
-
-def _shortest(value: float) -> float:
-    return int(value) if value == int(value) else value
+    """A csv that `read_keypoints` reads, from (18,2) of (y, x); a missing joint is NaN or -1."""
+    rows = [(name, *_format_coordinates(joints)) for name, joints in keypoints.items()]
+    _write_table(path, ":", pd.DataFrame(rows, columns=KEYPOINT_COLUMNS))
 
 
 def identity_pairs(keypoints: Mapping[str, np.ndarray], identity: Callable[[str], str]) -> list[Pair]:
     """Every ordered pair of two photos of one identity whose shoulders and hips are all known.
 
-    This is PATN's rule: from the published keypoints it makes exactly the 263,632 training pairs of Market-1501 and, by
-    outfits, the 8,570 test pairs of DeepFashion.
+    This is PATN's rule: from the published keypoints it makes exactly the 263,632 training pairs of Market-1501 and,
+    with outfits as identities, the 8,570 test pairs of DeepFashion.
     """
     photos: dict[str, list[str]] = {}
     for name, joints in keypoints.items():
@@ -135,7 +126,7 @@ def identity_pairs(keypoints: Mapping[str, np.ndarray], identity: Callable[[str]
 def check_pairs(
     pairs: list[Pair], keypoints: dict[str, np.ndarray], photo_dir: Path, pairs_csv: Path, keypoints_csv: Path
 ) -> None:
-    """Raise UserError, listing them, for pairs whose photo or keypoint row does not exist."""
+    """Raise UserError listing the pairs' photos that do not exist or have no keypoints."""
     if not photo_dir.is_dir():
         raise UserError(f"{photo_dir}: photo folder not found; --dataroot must hold it")
     photos = file_names(photo_dir)
@@ -156,71 +147,104 @@ def check_pairs(
 def hold_out(
     pairs: list[Pair], identity: Callable[[str], str], wanted: int, seed: int
 ) -> tuple[list[Pair], list[Pair]]:
-    """Split off whole identities, in an order fixed by `seed`, until they are worth `wanted` pairs.
+    """Hold out whole identities, in an order fixed by `seed`, until they have at least `wanted` pairs.
 
     Returns (kept, held out). No photo of a held-out identity is in a kept pair; a pair of two identities of which one
-    is held out is in neither. Raises UserError where nothing would be left to train on.
+    is held out is in neither list. Raises UserError if there are too few pairs, or none would be left to train on.
     """
-    people = sorted({identity(name) for pair in pairs for name in pair})
-    own: dict[str, list[int]] = {person: [] for person in people}
+    identities = sorted({identity(name) for pair in pairs for name in pair})
+    pairs_of: dict[str, list[int]] = {person: [] for person in identities}
     for number, pair in enumerate(pairs):
         if identity(pair.source) == identity(pair.target):
-            own[identity(pair.source)].append(number)
-    random.Random(seed).shuffle(people)
-    held, numbers = set(), []
-    while people and len(numbers) < wanted:
-        person = people.pop()
-        held.add(person)
-        numbers += own[person]
-    kept = [pair for pair in pairs if not held & {identity(pair.source), identity(pair.target)}]
+            pairs_of[identity(pair.source)].append(number)
+    random.Random(seed).shuffle(identities)
+    held_out, numbers = set(), []
+    while identities and len(numbers) < wanted:
+        person = identities.pop()
+        held_out.add(person)
+        numbers += pairs_of[person]
+    kept = [pair for pair in pairs if not held_out & {identity(pair.source), identity(pair.target)}]
     if len(numbers) < wanted or not kept:
-        raise UserError(f"--val_pairs {wanted}: too many for {len(pairs)} training pairs of {len(own)} identities")
+        raise UserError(f"--val_pairs {wanted}: too many for {len(pairs)} training pairs of {len(pairs_of)} identities")
     return kept, [pairs[number] for number in sorted(numbers)]
 
 
-def _rows(
-    path: str | Path, separator: str, columns: tuple[str, ...], problems: list[str]
-) -> Iterator[tuple[int, list[str]]]:
-    """(row number in the file, cells of `columns`) of each data row; rows of a wrong length go to `problems`."""
-    path = Path(path)
+def _read_table(
+    path: str | Path, separator: str, columns: tuple[str, ...]
+) -> tuple[pd.DataFrame, list[tuple[int, str]]]:
+    """The cells of `columns` as text, indexed by their row in the file, and (row, problem) of rows of a wrong length.
+
+    Rows count from 1, which is the header. Raises UserError if the file cannot be read or lacks a column.
+    """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, delimiter=separator, skipinitialspace=True)
-            header = [cell.strip() for cell in next(reader, [])]
-            missing = [column for column in columns if column not in header]
-            if missing:
-                raise UserError(
-                    f"{path}: the first row must name the columns {separator.join(columns)}; "
-                    f"{', '.join(missing)} missing in '{separator.join(header)}'"
-                )
-            wanted = [header.index(column) for column in columns]
-            for cells in reader:
-                if len(cells) == len(header):
-                    yield reader.line_num, [cells[i].strip() for i in wanted]
-                elif cells:
-                    problems.append(f"{path}, row {reader.line_num}: {len(cells)} columns, expected {len(header)}")
+        cells = _read_cells(Path(path), separator)
     except FileNotFoundError as error:
         raise UserError(f"{path}: file not found; --dataroot must hold it") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read as a csv file ({error})") from error
+    lengths = cells.notna().sum(axis=1)
+    width = int(lengths.iloc[0])
+    header = [cell.strip() for cell in cells.iloc[0, :width]]
+    if missing := [column for column in columns if column not in header]:
+        raise UserError(
+            f"{path}: the first row must name the columns {separator.join(columns)}; "
+            f"{', '.join(missing)} missing in '{separator.join(header)}'"
+        )
+    rows = cells[lengths == width].iloc[1:]
+    wrong = lengths[(lengths != width) & (lengths > 0)]  # length 0 is a blank line
+    problems = [(row, f"row {row}: {length} columns, expected {width}") for row, length in wrong.items()]
+    return pd.DataFrame({column: rows[header.index(column)].str.strip() for column in columns}), problems
 
 
-def _parse_coordinates(text: str) -> np.ndarray:
-    """A JSON list of 18 finite numbers -> (18,) float32; ValueError says what is wrong."""
+def _read_cells(path: Path, separator: str) -> pd.DataFrame:
+    """All cells of a file as text, header included, indexed from 1; cells that a short row lacks are NaN or None.
+
+    pandas parses a sound file fast, but stops at the first row that is longer than the header (with `usecols` it would
+    silently cut it) and fills short rows with empty text. Therefore a file with a long row or an empty last cell is
+    parsed again by the csv module, which is slower but tells the length of every row.
+    """
+    try:
+        cells = pd.read_csv(
+            path, sep=separator, header=None, index_col=False, dtype=str, keep_default_na=False,
+            skipinitialspace=True, skip_blank_lines=False, encoding="utf-8-sig",
+        )  # fmt: skip
+        cells.index += 1
+        if (cells.iloc[:, -1] != "").all():
+            return cells
+    except (pd.errors.ParserError, pd.errors.EmptyDataError):
+        pass
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.reader(file, delimiter=separator, skipinitialspace=True)
+        numbered = [(reader.line_num, row) for row in reader] or [(1, [""])]
+    return pd.DataFrame([row for _, row in numbered], index=[number for number, _ in numbered], dtype=object)
+
+
+def _write_table(path: Path, separator: str, table: pd.DataFrame) -> None:
+    text = table.to_csv(sep=separator, index=False, lineterminator="\n")
+    atomic_write(path, lambda file: file.write(text.encode()))
+
+
+def _parse_coordinates(text: str) -> list[float]:
+    """A JSON list of 18 finite numbers -> the numbers. The message of a ValueError says what is wrong."""
     try:
         values = json.loads(text)
-    except (ValueError, RecursionError) as error:  # bad JSON, a number of thousands of digits, brackets without end
+    except (ValueError, RecursionError) as error:  # also for thousands of digits or brackets
         raise ValueError(f"not a list of numbers: '{text[:40]}'") from error
     if not isinstance(values, list) or len(values) != NUM_JOINTS:
         raise ValueError(f"expected a list of {NUM_JOINTS} numbers, got '{text[:40]}'")
     for value in values:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < LARGEST:
+        if type(value) not in (int, float) or not abs(value) < LARGEST:  # a bool is an int for isinstance
             raise ValueError(f"{str(value)[:40]} is not a finite number of pixels")
-    return np.array(values, np.float32)
+    return values
+
+
+def _format_coordinates(joints: np.ndarray) -> list[str]:
+    """(18,2) of (y, x) -> the JSON lists of y and of x, whole numbers without a decimal point, -1 for NaN."""
+    return [str([int(v) if v == int(v) else v for v in axis]) for axis in np.nan_to_num(joints, nan=-1).T.tolist()]
 
 
 def _bad_name(name: str) -> str | None:
-    """Why `name` cannot be a photo below the data root, or None if it can."""
+    """The reason why `name` cannot be a photo below the data root, or None."""
     if not name:
         return "empty photo name"
     path = PurePosixPath(name.replace("\\", "/"))
@@ -229,8 +253,10 @@ def _bad_name(name: str) -> str | None:
     return None
 
 
-def _stop_on(problems: list[str], path: str | Path, rows: list[Pair] | dict[str, np.ndarray]) -> None:
+def _raise_if_any(problems: list[tuple[int, str]], path: str | Path, table: pd.DataFrame) -> None:
+    """Raise UserError listing each (row, problem) in the order of the rows, or if the table is empty."""
     if problems:
-        raise UserError(f"{path} has bad rows:\n{summarize(problems)}")
-    if not rows:
+        lines = [f"{path}, {text}" for _, text in sorted(problems, key=lambda problem: problem[0])]
+        raise UserError(f"{path} has bad rows:\n{summarize(lines)}")
+    if table.empty:
         raise UserError(f"{path}: no rows below the header")

@@ -1,6 +1,8 @@
-"""Pairs of photos of one person in two poses: one class for every data set in PATN's layout.
+"""Pairs of photos of one person in two poses: the logic shared by all data sets in PATN's layout.
 
 dataroot/{train,test}/*.jpg    dataroot/{pairs csv}    dataroot/{keypoints csv}
+
+A data set is a subclass that sets constants: see fashion_dataset.py and market_dataset.py.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -23,27 +25,31 @@ from util.image import decode_photo, size_problem, stretch
 from util.parallel import available_shared_memory
 
 
-class PhotoCache:
-    """Decoded photos in memory that the loader's workers share; each is decoded when first asked for."""
+class ImageCache:
+    """Decoded images in memory that the loader's workers share; each is decoded when it is first needed."""
 
-    def __init__(self, photos: int, size: tuple[int, int]) -> None:
-        """For `photos` photos of `size` (H, W). Says what memory it takes; UserError if there is not so much."""
-        need, free = photos * 3 * size[0] * size[1] * distributed.local_processes(), available_shared_memory()
-        amount = f"{photos:,} photos need {need / 1e9:.2f} GB of shared memory"
-        if distributed.maximum(free is not None and need > free):  # all look before any takes
+    def __init__(self, images: int, size: tuple[int, int]) -> None:
+        """Allocate `images` images of `size` (H, W) and print the memory used. UserError if there is not enough."""
+        need, free = images * 3 * size[0] * size[1] * distributed.local_processes(), available_shared_memory()
+        amount = f"{images:,} photos need {need / 1e9:.2f} GB of shared memory"
+        # maximum() waits for all processes: each checks before any of them allocates
+        if distributed.maximum(free is not None and need > free):
             raise UserError(f"--cache_images: {amount}, {(free or 0) / 1e9:.2f} GB are free; leave it out")
         if distributed.is_main():
             print(
                 f"--cache_images: {amount}" + (f" of {free / 1e9:.2f} GB free" if free is not None else ""), flush=True
             )
         try:
-            self._images = torch.empty((photos, 3, *size), dtype=torch.uint8).share_memory_()
+            self._images = torch.empty((images, 3, *size), dtype=torch.uint8).share_memory_()
         except RuntimeError as error:
-            raise UserError(f"--cache_images: {amount}, which cannot be had ({error}); leave it out") from error
-        self._filled = torch.zeros(photos, dtype=torch.bool).share_memory_()
+            raise UserError(f"--cache_images: {amount}, allocation failed ({error}); leave it out") from error
+        self._filled = torch.zeros(images, dtype=torch.bool).share_memory_()
 
     def get(self, row: int, name: str, load: Callable[[str], Tensor]) -> Tensor:
-        """uint8 (3,H,W). Two workers that load one photo at once write the same bytes."""
+        """Image number `row`, uint8 (3,H,W), by `load(name)` the first time.
+
+        No lock is needed: if two workers load one photo at the same time, they write the same bytes.
+        """
         if not self._filled[row]:
             self._images[row] = load(name)
             self._filled[row] = True
@@ -51,11 +57,12 @@ class PhotoCache:
 
 
 class PosePairDataset(Dataset):
-    """csv row -> dict of one sample. Subclasses give constants only.
+    """One sample for each row of the pairs csv: a dict of
 
-    A sample: `source_image`, `target_image` uint8 (3,H,W) at network resolution; `source_keypoints`,
-    `target_keypoints` float32 (18,2), (y, x) in whole pixels of the network resolution, NaN = missing;
-    `source_name`, `target_name`.
+    source_image, target_image: uint8 (3,H,W) at the network resolution,
+    source_keypoints, target_keypoints: float32 (18,2) of (y, x) in whole pixels of the network resolution, NaN =
+        missing,
+    source_name, target_name: the names in the csv.
     """
 
     default_name: ClassVar[str]
@@ -63,27 +70,27 @@ class PosePairDataset(Dataset):
     pairs_csv: ClassVar[str]  # with '{phase}' for train or test
     keypoints_csv: ClassVar[str]
     stored_size: ClassVar[tuple[int, int]]  # (H, W) of the photos on disk; results are written at this size
-    network_size: ClassVar[tuple[int, int]]  # (H, W) the network works at
-    published: ClassVar[dict[str, tuple[int, int]]] = {}  # photos and pairs of train and test, if there is one such set
-    distractors: ClassVar[tuple[str, ...]] = ()  # identities that are not one person
+    network_size: ClassVar[tuple[int, int]]  # (H, W) of the network's input and output
+    published: ClassVar[dict[str, tuple[int, int]]] = {}  # phase -> numbers of photos and pairs in the published set
+    distractors: ClassVar[tuple[str, ...]] = ()  # identities that do not stand for one person
 
     @classmethod
     def modify_commandline_options(cls, parser: ArgumentParser) -> None:
-        """Defaults of this data set; a subclass with flags of its own adds them here."""
+        """Set this data set's defaults. A subclass that needs flags of its own adds them here."""
         parser.set_defaults(name=cls.default_name, dataroot=cls.default_root)
 
     @staticmethod
     def identity(name: str) -> str:
-        """Which person a photo shows, by its name: what comes before the first underscore."""
+        """The person in a photo, from the photo's name: the text before the first underscore."""
         return name.split("_", 1)[0]
 
     @classmethod
     def outfit(cls, name: str) -> str:
-        """Which person in which clothes: photos of one outfit make pairs, and are all in train or all in test."""
+        """The person in certain clothes. Photos of one outfit make pairs; no outfit is both in train and in test."""
         return cls.identity(name)
 
     def __init__(self, opt: Namespace, phase: str) -> None:
-        """Read and check everything but the photos themselves. Raises UserError listing all that is wrong."""
+        """Read and check all but the photos' content. `phase`: 'train' or 'test'. UserError lists all problems."""
         root = Path(opt.dataroot)
         if not root.is_dir():
             raise UserError(f"--dataroot {root}: no such folder")
@@ -97,10 +104,10 @@ class PosePairDataset(Dataset):
         self._row = {name: row for row, name in enumerate(names)}
         stacked = torch.from_numpy(np.stack([keypoints[name] for name in names]))
         self._keypoints = scale_keypoints(stacked, self.stored_size, self.network_size)  # (photos,18,2)
-        self._cache = PhotoCache(len(names), self.network_size) if opt.cache_images else None
+        self._cache = ImageCache(len(names), self.network_size) if opt.cache_images else None
 
     def subset(self, pairs: list[Pair]) -> "PosePairDataset":
-        """The same data set with other pairs of the same photos."""
+        """This data set with other pairs of the same photos."""
         other = copy(self)
         other.pairs = pairs
         return other
@@ -112,20 +119,19 @@ class PosePairDataset(Dataset):
         sample: dict[str, Any] = {}
         for role, name in zip(("source", "target"), self.pairs[index]):
             row = self._row[name]
-            sample[f"{role}_image"] = (
-                self._cache.get(row, name, self._load_photo) if self._cache else self._load_photo(name)
-            )
+            cached = self._cache is not None
+            sample[f"{role}_image"] = self._cache.get(row, name, self._load) if cached else self._load(name)
             sample[f"{role}_keypoints"] = self._keypoints[row]
             sample[f"{role}_name"] = name
         return sample
 
     def fingerprint(self) -> dict[str, Any]:
-        """What identifies the data: SHA-256 of the csv files, and counts."""
+        """Identifies the data in a run's records: the SHA-256 of the csv files, and the numbers of pairs and photos."""
         hashes = {path.name: sha256(path) for path in self.csv_files}
         return {"csv_sha256": hashes, "pairs": len(self.pairs), "photos": len(self._row)}
 
-    def _load_photo(self, name: str) -> Tensor:
-        """uint8 (3,H,W), stretched to the network resolution (PIL bilinear) where the stored size differs."""
+    def _load(self, name: str) -> Tensor:
+        """A photo as uint8 (3,H,W), stretched to the network resolution if the stored size differs."""
         path = self.photo_dir / name
         image = decode_photo(path)
         if wrong := size_problem(image, self.stored_size):

@@ -1,6 +1,7 @@
-"""Where the joints of the people in a photo are: other people's networks behind one small interface.
+"""Pose estimators: pretrained networks that find the keypoints of the people in a photo, behind one interface.
 
-Joints are in pixels of the photo as it is given; one that is not sure, or not in the photo, is missing.
+Keypoints are in pixels of the given photo. A joint that the network is not sure of, or that lies outside the photo, is
+missing (NaN).
 """
 
 from abc import ABC, abstractmethod
@@ -12,23 +13,22 @@ import torch
 from PIL import Image
 
 from data.keypoints import JOINTS, TORSO
-from inference.joints import COCO_17, MEDIAPIPE_33, to_openpose18
+from inference.joints import BLAZEPOSE_MIN_VISIBILITY, COCO_17, MEDIAPIPE_33, to_openpose18
 from util.errors import UserError
 from util.pretrained import PretrainedWeights, load_pretrained
 
 # Keypoint R-CNN
-MIN_PERSON = 0.75  # probability; torchvision's own example takes as much
-MIN_PEAK = 2.0  # height of a joint's peak in its map before the softmax; Detectron draws what is above
+MIN_PERSON_PROBABILITY = 0.75  # as in torchvision's own example
+MIN_PEAK = 2.0  # logit at a joint's peak in its heat map; Detectron draws the joints above this value
 
 # BlazePose
-MIN_VISIBILITY = 0.5
-MARGINS = (0.0, 0.5)  # border of each try, by the photo's longer side: with one, it finds people who fill the photo
-BACK = 0.5  # of a torso's length
+BORDERS = (0.0, 0.5)  # one attempt each, as a fraction of the longer side: a border helps if people fill the photo
+BACK_VIEW_WIDTH = 0.5  # distance of the shoulders in torso lengths, see `is_back_view`
 FACE = [JOINTS.index(name) for name in ("nose", "right eye", "left eye")]
 
 
-class Person(NamedTuple):
-    """One person in a photo."""
+class DetectedPerson(NamedTuple):
+    """One person in a photo, in its pixels."""
 
     keypoints: np.ndarray  # float32 (18,2) of (y, x), NaN = missing, at least one known
     confidence: float  # 0..1
@@ -36,68 +36,71 @@ class Person(NamedTuple):
 
 
 class Estimator(ABC):
-    """Loaded once, called for many photos."""
+    """A pose estimator is loaded once and called for many photos."""
 
     default_weights: ClassVar[str]
     uses_gpu: ClassVar[bool]
 
     @abstractmethod
     def __init__(self, weights: str, device: torch.device) -> None:
-        """Raises UserError where weights or a package are missing or damaged."""
+        """Raises UserError if weights or a package are missing or damaged."""
 
     @abstractmethod
-    def people(self, photo: Image.Image) -> list[Person]:
-        """Everybody in an RGB photo of whom it is sure, the largest first."""
+    def find_people(self, photo: Image.Image) -> list[DetectedPerson]:
+        """The people that the network is sure of in an RGB photo, the largest first."""
 
 
 class KeypointRCNN(Estimator):
-    """torchvision's Keypoint R-CNN (He et al., ICCV 2017; ResNet-50 and FPN, trained on COCO). Finds everybody."""
+    """torchvision's Keypoint R-CNN (He et al., ICCV 2017; ResNet-50 FPN trained on COCO). It finds several people."""
 
     default_weights = "coco"
     uses_gpu = True
 
     def __init__(self, weights: str, device: torch.device) -> None:
-        """`weights`: 'coco' (fetched once by torchvision), or the path of a state dict with the same keys."""
+        """`weights`: 'coco' (downloaded once by torchvision), or the path of a state dict with the same keys."""
         from torchvision.models.detection import KeypointRCNN_ResNet50_FPN_Weights, keypointrcnn_resnet50_fpn
 
         published = PretrainedWeights(
             "Keypoint R-CNN", "torchvision", self.default_weights, KeypointRCNN_ResNet50_FPN_Weights.COCO_V1.url
         )
-        self.net = keypointrcnn_resnet50_fpn(weights=None, weights_backbone=None, box_score_thresh=MIN_PERSON)
+        self.net = keypointrcnn_resnet50_fpn(
+            weights=None, weights_backbone=None, box_score_thresh=MIN_PERSON_PROBABILITY
+        )
         load_pretrained(self.net, weights, published, "--estimator_weights")
         for module in self.net.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
-                module.eps = 0.0  # as torchvision sets it for these weights, which were trained without
+                module.eps = 0.0  # torchvision sets this for its published weights, which were trained without epsilon
         self.net.to(device).eval()
         self.device = device
 
     @torch.inference_mode()
-    def people(self, photo: Image.Image) -> list[Person]:
+    def find_people(self, photo: Image.Image) -> list[DetectedPerson]:
         image = torch.from_numpy(np.array(photo)).permute(2, 0, 1).to(self.device).float() / 255
-        (found,) = self.net([image])
-        boxes, scores, points, peaks = (
-            found[key].cpu().numpy() for key in ("boxes", "scores", "keypoints", "keypoints_scores")
-        )
+        (output,) = self.net([image])
+        output = {key: value.cpu().numpy() for key, value in output.items()}
         people = []
-        for (left, top, right, bottom), score, joints, peak in zip(boxes.tolist(), scores.tolist(), points, peaks):
-            joints = np.where(peak[:, None] >= MIN_PEAK, joints[:, 1::-1], np.nan)  # (x, y, 1) -> (y, x)
-            pose = _inside(to_openpose18(joints, COCO_17), photo)
+        for box, score, keypoints, peaks in zip(
+            output["boxes"].tolist(), output["scores"].tolist(), output["keypoints"], output["keypoints_scores"]
+        ):
+            keypoints = np.where(peaks[:, None] >= MIN_PEAK, keypoints[:, 1::-1], np.nan)  # (x, y, 1) -> (y, x)
+            pose = _without_outside_joints(to_openpose18(keypoints, COCO_17), photo)
             if not np.isnan(pose).all():
-                people.append(Person(pose, score, (top, left, bottom, right)))
+                left, top, right, bottom = box
+                people.append(DetectedPerson(pose, score, (top, left, bottom, right)))
         return sorted(people, key=lambda person: -_area(person.box))
 
 
 class BlazePose(Estimator):
-    """MediaPipe's BlazePose (Bazarevsky et al., 2020), an optional extra. Finds one person a photo.
+    """MediaPipe's BlazePose (Bazarevsky et al., 2020), an optional dependency. It finds one person in a photo.
 
-    Its box is the extent of the known joints, its confidence their mean visibility.
+    The person's box is the extent of the known joints, the confidence is their mean visibility.
     """
 
     default_weights = "inside the package"
     uses_gpu = False
 
     def __init__(self, weights: str, device: torch.device) -> None:
-        """The network is loaded by the first photo, for it does not survive a fork of the process."""
+        """The network is loaded with the first photo, because it does not survive a fork of the process."""
         if weights != self.default_weights:
             raise UserError(
                 f"--estimator_weights {weights}: BlazePose's weights are in its package; leave --estimator_weights out"
@@ -111,16 +114,16 @@ class BlazePose(Estimator):
             ) from error
         self._net = lru_cache(partial(Pose, static_image_mode=True))
 
-    def people(self, photo: Image.Image) -> list[Person]:
+    def find_people(self, photo: Image.Image) -> list[DetectedPerson]:
         pixels = np.array(photo)
-        tries = [self._landmarks(pixels, round(margin * max(photo.size))) for margin in MARGINS]
-        people = [person for found in tries if found is not None and (person := _believed(found, photo))]
-        people.sort(key=lambda person: np.isnan(person.keypoints).sum())  # the fewest missing joints first
-        return people[:1]
+        attempts = [self._landmarks(pixels, round(border * max(photo.size))) for border in BORDERS]
+        people = [_to_person(landmarks, photo) for landmarks in attempts if landmarks is not None]
+        found = [person for person in people if person is not None]
+        return sorted(found, key=lambda person: np.isnan(person.keypoints).sum())[:1]  # the fewest missing joints
 
-    def _landmarks(self, photo: np.ndarray, border: int) -> np.ndarray | None:
-        """(33,3) of y, x, visibility in `photo`, to which its edge is added `border` pixels wide; None for nobody."""
-        padded = np.pad(photo, ((border, border), (border, border), (0, 0)), mode="edge")
+    def _landmarks(self, pixels: np.ndarray, border: int) -> np.ndarray | None:
+        """(33,3) of y, x, visibility in the photo, searched with `border` more pixels on each side; None: nobody."""
+        padded = np.pad(pixels, ((border, border), (border, border), (0, 0)), mode="edge")
         found = self._net().process(padded).pose_landmarks
         if found is None:
             return None
@@ -131,33 +134,34 @@ class BlazePose(Estimator):
         )
 
 
-def _believed(landmarks: np.ndarray, photo: Image.Image) -> Person | None:
-    """(33,3) of y, x, visibility -> the person; None where no joint is believed."""
-    points, visibility = landmarks[:, :2], landmarks[:, 2]
-    seen = visibility >= MIN_VISIBILITY
-    pose = to_openpose18(np.where(seen[:, None], points, np.nan), MEDIAPIPE_33)
-    if shows_back(to_openpose18(points, MEDIAPIPE_33)):
+def _to_person(landmarks: np.ndarray, photo: Image.Image) -> DetectedPerson | None:
+    """BlazePose's (33,3) of y, x, visibility -> a person, or None if no joint is visible inside the photo."""
+    keypoints, visibility = landmarks[:, :2], landmarks[:, 2]
+    visible = visibility >= BLAZEPOSE_MIN_VISIBILITY
+    pose = to_openpose18(np.where(visible[:, None], keypoints, np.nan), MEDIAPIPE_33)
+    if is_back_view(to_openpose18(keypoints, MEDIAPIPE_33)):
         pose[FACE] = np.nan
-    pose = _inside(pose, photo)
+    pose = _without_outside_joints(pose, photo)
     known = pose[~np.isnan(pose).any(axis=1)]
     if not len(known):
         return None
-    return Person(pose, float(visibility[seen].mean()), (*known.min(0).tolist(), *known.max(0).tolist()))
+    return DetectedPerson(pose, float(visibility[visible].mean()), (*known.min(0).tolist(), *known.max(0).tolist()))
 
 
-def shows_back(pose: np.ndarray) -> bool:
-    """Whether a (18,2) pose is seen from behind: the right shoulder is on the right, half a torso from the left one.
+def is_back_view(pose: np.ndarray) -> bool:
+    """Whether (18,2) is seen from behind: the right shoulder is half a torso length to the right of the left one.
 
-    BlazePose sees a face on the back of every head. In PATN's rows of Market-1501, which are OpenPose's, an eighth of
-    the poses beyond this line have a nose, and nine in ten of those as far on the other side.
+    BlazePose reports a face on the back of every head, so face joints of such poses are dropped. In PATN's rows of
+    Market-1501, which OpenPose made, a nose is known in an eighth of the poses that pass this test, and in nine of
+    ten poses that are as clearly seen from the front.
     """
     right, left, right_hip, left_hip = (pose[joint] for joint in TORSO)
-    torso = np.linalg.norm((right + left - right_hip - left_hip) / 2)
-    return bool(right[1] - left[1] > BACK * torso)
+    torso_length = np.linalg.norm((right + left - right_hip - left_hip) / 2)
+    return bool(right[1] - left[1] > BACK_VIEW_WIDTH * torso_length)
 
 
-def _inside(pose: np.ndarray, photo: Image.Image) -> np.ndarray:
-    """The pose without joints outside the photo."""
+def _without_outside_joints(pose: np.ndarray, photo: Image.Image) -> np.ndarray:
+    """The pose in which joints outside the photo are missing."""
     inside = ((pose >= 0) & (pose < (photo.height, photo.width))).all(axis=1, keepdims=True)
     return np.where(inside, pose, np.float32(np.nan))
 
@@ -173,6 +177,11 @@ ESTIMATORS: dict[str, type[Estimator]] = {"keypointrcnn": KeypointRCNN, "blazepo
 def load_estimator(
     name: str = "keypointrcnn", weights: str | None = None, device: torch.device | None = None
 ) -> Estimator:
-    """One of ESTIMATORS, on the CPU if no device is given; without `weights` its own. UserError where it cannot be."""
-    kind = ESTIMATORS[name]
-    return kind(weights or kind.default_weights, device or torch.device("cpu"))
+    """One of ESTIMATORS, by default with its own weights. Raises UserError if it cannot be loaded.
+
+    It runs on `device` if it can use a GPU and a device is given, else on the CPU.
+    """
+    estimator_class = ESTIMATORS[name]
+    if device is None or not estimator_class.uses_gpu:
+        device = torch.device("cpu")
+    return estimator_class(weights or estimator_class.default_weights, device)

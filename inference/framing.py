@@ -1,7 +1,9 @@
-"""Framing a person as a data set does: a part of the photo, never distorted, continued where the photo ends.
+"""Framing: a person is cut out of a photo in the way that the data set frames its people.
 
-How DeepFashion and Market-1501 frame people is measured on PATN's lists (STYLES). A user's person is put where their
-people stand, by the lowest joints that are known: a whole body like their whole bodies, a portrait like theirs.
+The crop is never distorted, and where it reaches outside the photo, the photo's border is continued. Where the people
+of DeepFashion and Market-1501 stand in their images was measured on PATN's keypoints (STYLES). A user's person is put
+in the same place, judged by the lowest joints that are known: a whole body like the data set's whole bodies, a portrait
+like its portraits.
 """
 
 from collections.abc import Sequence
@@ -15,183 +17,198 @@ from data.keypoints import JOINTS
 from util.errors import UserError
 
 
-def joint_numbers(*words: str) -> list[int]:
-    """Of all joints with one of `words` in their name: 'knee' gives both knees."""
-    return [number for number, name in enumerate(JOINTS) if set(words) & set(name.split())]
+class Placement(NamedTuple):
+    """Where a person stands in an image, as fractions of the image's height."""
+
+    neck: float  # y of the neck
+    lowest: float  # y of the lowest known joints: the middle of hips, knees or ankles
+    length: float  # along the body from the neck to the lowest joints, over the joints between
 
 
-class Framing(NamedTuple):
-    """Where a person stands in a picture, as parts of its height: the neck, the lowest joints, and the length from
-    one to the other over the joints between."""
-
-    neck: float
-    lowest: float
-    length: float
-
-
-# Medians of the published rows with shoulders and hips, by the lowest joints known: DeepFashion test (956, 482 and
-# 1,826 rows) and Market-1501 train (10,811, 904 and 401). The lengths vary by 2.7, 3.5 and 6.7 % (median) there, and
-# by 4.5, 8.3 and 10.3 %; across, the mean of all joints is in the middle, give or take 5 of 176 and 2 of 64 pixels.
+# Medians of the published keypoints with shoulders and hips, by the lowest joints known: DeepFashion test (956, 482 and
+# 1,826 rows) and Market-1501 train (10,811, 904 and 401 rows). The median deviation of the lengths is 2.7, 3.5 and
+# 6.7 % in DeepFashion and 4.5, 8.3 and 10.3 % in Market-1501. Horizontally the mean of all joints lies in the image's
+# middle, within 5 of 176 and 2 of 64 pixels.
 STYLES = {
     "fashion": {
-        "ankle": Framing(0.203, 0.879, 0.679),
-        "knee": Framing(0.277, 0.973, 0.695),
-        "hip": Framing(0.309, 0.777, 0.475),
+        "ankle": Placement(0.203, 0.879, 0.679),
+        "knee": Placement(0.277, 0.973, 0.695),
+        "hip": Placement(0.309, 0.777, 0.475),
     },
     "market": {
-        "ankle": Framing(0.195, 0.883, 0.707),
-        "knee": Framing(0.203, 0.812, 0.62),
-        "hip": Framing(0.195, 0.508, 0.316),
+        "ankle": Placement(0.195, 0.883, 0.707),
+        "knee": Placement(0.203, 0.812, 0.62),
+        "hip": Placement(0.195, 0.508, 0.316),
     },
 }
-LEGS = ("hip", "knee", "ankle")  # from the top
-HEAD_TO_TORSO = 2.4  # neck to hips, in distances from the middle of the known head joints to the neck; both sets
-MARGIN = 0.02  # of height and width: joints are kept this far from the border
-FADE = 24  # outside the photo the border fades to its median color over 1/24 of the height
-FOLLOW = 12.0  # frames (standard deviation) over which the view of a sequence follows; half a second of video
+LEGS = ("hip", "knee", "ankle")  # from top to bottom
+HEAD_TO_TORSO = 2.4  # neck to hips, in distances from the middle of the known head joints to the neck; both data sets
+MARGIN = 0.02  # of height and width: joints are kept at least this far from the border
+FITTING_POSES = 95  # percent of a sequence's poses that must fit into the view; the others may be estimation errors
+BORDER_LINES = 3  # rows or columns at the photo's edge from which the continuation takes its colors
+FADE_LENGTH = 1 / 24  # of the frame's height: over each such distance outside the photo, border details fade by 1/e
 
 
 class Frame(NamedTuple):
-    """A picture of `size` (H, W) in a photo: `scale` picture pixels per photo pixel, from the corner (`top`, `left`)
-    in photo pixels. It may reach outside the photo."""
+    """A crop of a photo, which may reach outside the photo."""
 
-    scale: float
-    top: float
-    left: float
-    size: tuple[int, int]
+    scale: float  # frame pixels per photo pixel
+    top: float  # photo pixels
+    left: float  # photo pixels
+    size: tuple[int, int]  # (H, W) in frame pixels
 
 
-def as_it_is(size: tuple[int, int]) -> Frame:
-    """For a photo that has the data set's size already: `crop` gives it back, and joints stay where they are."""
+def identity_frame(size: tuple[int, int]) -> Frame:
+    """The frame of a photo that has the data set's size already: `crop` returns the photo, keypoints do not change."""
     return Frame(1.0, 0.0, 0.0, size)
 
 
 def to_frame(keypoints: np.ndarray, frame: Frame) -> np.ndarray:
-    """(..., 18, 2) of (y, x) in photo pixels -> float32 in pixels of the framed picture; NaN stays NaN."""
+    """(..., 18, 2) of (y, x) in photo pixels -> float32 in frame pixels; NaN stays NaN."""
     return ((keypoints - np.array([frame.top, frame.left])) * frame.scale).astype(np.float32)
 
 
-def from_frame(keypoints: np.ndarray, frame: Frame) -> np.ndarray:
-    """The way back of `to_frame`."""
-    return (keypoints / frame.scale + np.array([frame.top, frame.left])).astype(np.float32)
+def joint_numbers(*words: str) -> list[int]:
+    """Indices of the joints that have one of `words` in their name: 'knee' gives both knees."""
+    return [number for number, name in enumerate(JOINTS) if set(words) & set(name.split())]
 
 
 def can_be_framed(keypoints: np.ndarray) -> bool:
-    """Whether the neck (or a shoulder) of (18,2) is known, and hips or head to tell the size from: a pixel at least."""
-    neck, *_, lowest = _chain(np.asarray(keypoints, float)[None], "hip")
-    return bool(np.linalg.norm(lowest - neck) >= 1)
+    """Whether (18,2) has the joints that determine place and scale: neck or shoulder, and hips or head.
+
+    The neck and the hips must be at least one pixel apart.
+    """
+    neck, hips = _body_chain(np.asarray(keypoints, float)[None], "hip")
+    return bool(np.linalg.norm(hips - neck) >= 1)
 
 
 def frame_person(keypoints: np.ndarray, size: tuple[int, int], style: str) -> Frame:
-    """The frame of `size` (H, W) around (18,2) in photo pixels, as data set `style` has it. An unknown style is
-    framed like fashion. Raises UserError where `can_be_framed` is false."""
+    """The frame of `size` (H, W) around one person, (18,2) in photo pixels; see `frame_people`."""
     return frame_people([keypoints], size, style)[0]
 
 
-def frame_people(
-    people: Sequence[np.ndarray], size: tuple[int, int], style: str, follow: float = FOLLOW
-) -> list[Frame]:
-    """A frame for each (18,2) of a sequence of one person: all of one scale, their centers a smooth line.
+def frame_people(poses: Sequence[np.ndarray], size: tuple[int, int], style: str, sigma: float = 1.0) -> list[Frame]:
+    """A frame of `size` (H, W) for each pose of a sequence of one person, as data set `style` would frame it.
 
-    Poses that cannot be framed take the view of those around them; UserError where no pose can be. The centers are
-    averaged by a Gaussian of `follow` frames, which leaves a steady movement as it is.
+    poses: (18,2) each, in photo pixels. An unknown style is framed like 'fashion'.
+    All frames have one scale. Their centers follow the person, averaged over time by a Gaussian with a standard
+    deviation of `sigma` frames, which does not change a steady movement. Poses that cannot be framed take the view of
+    the poses before and after. Raises UserError if no pose can be framed.
     """
-    track = np.asarray(people, float)
+    track = np.asarray(poses, float)
     usable = np.array([can_be_framed(pose) for pose in track], bool)
     if not usable.any():
         raise UserError("no person that can be framed: a neck or shoulder, and hips or head, must be known")
     known = track[usable]
-    part = _lowest_part(known)
-    framing = STYLES.get(style, STYLES["fashion"])[part]
-    chain = _chain(known, part)
-    length = np.median(np.linalg.norm(np.diff(chain, axis=0), axis=-1).sum(axis=0))
-    low, high = np.nanmin(known, axis=1), np.nanmax(known, axis=1)  # (T,2)
-    room = np.array(size) * (1 - 2 * MARGIN)
-    fitting = np.percentile(room / np.maximum(high - low, 1e-6), 5, axis=0)  # all but a few stray poses fit
-    scale = float(min(framing.length * size[0] / length, *fitting))
-
-    middle = (framing.neck + framing.lowest - 1) / 2 * size[0] / scale  # of neck and lowest, below the center
-    center = np.stack([chain[[0, -1], :, 0].mean(axis=0) - middle, np.nanmean(known[..., 1], axis=1)], axis=1)
-    nearest, furthest = high - room / 2 / scale, low + room / 2 / scale
-    center = np.where(nearest > furthest, (low + high) / 2, center.clip(nearest, furthest))
+    lowest = _lowest_part(known)
+    placement = STYLES.get(style, STYLES["fashion"])[lowest]
+    chain = _body_chain(known, lowest)
+    scale = _common_scale(known, chain, placement, size)
+    view = np.array(size) / scale  # (H, W) in photo pixels
+    centers = _view_centers(known, chain, placement, view)
     frames = np.arange(len(track))
-    center = np.stack([np.interp(frames, frames[usable], line) for line in center.T], axis=1)
-    corners = _smooth(center, follow) - np.array(size) / 2 / scale
+    centers = np.stack([np.interp(frames, frames[usable], line) for line in centers.T], axis=1)
+    corners = _smooth_over_time(centers, sigma) - view / 2
     return [Frame(scale, float(top), float(left), tuple(size)) for top, left in corners]
 
 
-def crop(photo: Image.Image, frame: Frame) -> Image.Image:
-    """What `frame` shows of an RGB photo, exactly `frame.size`. Raises UserError where that is nothing.
+def _common_scale(track: np.ndarray, chain: np.ndarray, placement: Placement, size: tuple[int, int]) -> float:
+    """Frame pixels per photo pixel: bodies get the placement's length, or less where they would not fit."""
+    lengths = np.linalg.norm(np.diff(chain, axis=0), axis=-1).sum(axis=0)  # (T,)
+    extents = np.nanmax(track, axis=1) - np.nanmin(track, axis=1)  # (T,2)
+    room = np.array(size) * (1 - 2 * MARGIN)
+    fitting_scales = np.percentile(room / np.maximum(extents, 1e-6), 100 - FITTING_POSES, axis=0)
+    return float(min(placement.length * size[0] / np.median(lengths), *fitting_scales))
 
-    Bicubic, averaged over the pixels where it shrinks. Outside the photo its border is continued, see `_continue`.
+
+def _view_centers(track: np.ndarray, chain: np.ndarray, placement: Placement, view: np.ndarray) -> np.ndarray:
+    """(T,2): the center of the view of size `view` (photo pixels) that each pose alone would get.
+
+    Vertically, neck and lowest joints come to their placement; horizontally, the mean of all joints comes to the
+    middle. The view is then moved until all joints are inside its margins; a pose too large for that is centered.
     """
-    if frame == as_it_is((photo.height, photo.width)):
-        return photo
-    spans, box = [], []
-    for corner, wanted, there in zip((frame.left, frame.top), frame.size[::-1], photo.size):
-        first = int(np.ceil(np.clip(-corner * frame.scale, 0, wanted)))
-        last = int(np.floor(np.clip((there - corner) * frame.scale, 0, wanted)))
-        if first >= last:
-            raise UserError("the person lies outside the photo; check that the keypoints belong to it")
-        spans.append((first, last))
-        box.append((max(0, corner + first / frame.scale), min(there, corner + last / frame.scale)))
-    (left, right), (top, bottom) = box
-    inside = tuple(last - first for first, last in spans)
-    part = photo.resize(inside, Image.Resampling.BICUBIC, (left, top, right, bottom), reducing_gap=3.0)
-    return Image.fromarray(_continue(np.asarray(part), spans[::-1], frame.size))
+    below_center = ((placement.neck + placement.lowest) / 2 - 0.5) * view[0]  # where the middle of the two belongs
+    y = chain[[0, -1], :, 0].mean(axis=0) - below_center
+    x = np.nanmean(track[..., 1], axis=1)
+    low, high = np.nanmin(track, axis=1), np.nanmax(track, axis=1)
+    reach = view * (0.5 - MARGIN)
+    smallest, largest = high - reach, low + reach
+    return np.where(smallest > largest, (low + high) / 2, np.stack([y, x], axis=1).clip(smallest, largest))
 
 
-def _continue(part: np.ndarray, spans: Sequence[tuple[int, int]], size: tuple[int, int]) -> np.ndarray:
-    """uint8 (h,w,3) at the rows and columns `spans` of a picture (H,W,3), with its border continued around it."""
-    picture = part.astype(np.float32)
-    for axis, ((first, last), wanted) in enumerate(zip(spans, size)):
-        lines = np.moveaxis(picture, axis, 0)
-        before, after = _fade(lines[:3], first, size[0])[::-1], _fade(lines[-3:], wanted - last, size[0])
-        picture = np.moveaxis(np.concatenate([before, lines, after]), 0, axis)
-    return picture.round().astype(np.uint8)
-
-
-def _fade(border: np.ndarray, number: int, height: int) -> np.ndarray:
-    """`number` lines that go from the mean of the `border` lines (3,L,3) to their median color.
-
-    A backdrop goes on without a seam; hair or legs at the border (the smaller part of it) leave no long streaks.
-    """
-    weight = np.exp(-np.arange(1, number + 1) * FADE / height)[:, None, None]
-    return weight * border.mean(axis=0) + (1 - weight) * np.median(border, axis=(0, 1))
-
-
-def _smooth(center: np.ndarray, follow: float) -> np.ndarray:
-    """(T,2) averaged over time; mirrored through its end points, so that a straight line stays one up to its ends."""
-    ends = int(4 * follow) + 1
-    longer = np.pad(center, ((ends, ends), (0, 0)), "reflect", reflect_type="odd")
-    return gaussian_filter1d(longer, follow, axis=0)[ends:-ends]
+def _smooth_over_time(centers: np.ndarray, sigma: float) -> np.ndarray:
+    """(T,2) averaged over time. Its ends are continued by point reflection, which keeps a straight line straight."""
+    padding = int(4 * sigma) + 1
+    longer = np.pad(centers, ((padding, padding), (0, 0)), "reflect", reflect_type="odd")
+    return gaussian_filter1d(longer, sigma, axis=0)[padding:-padding]
 
 
 def _lowest_part(track: np.ndarray) -> str:
-    """Of (T,18,2): ankles or knees where at least half of the poses have one, else hips."""
+    """Of (T,18,2): 'ankle' or 'knee' if at least half of the poses have one, else 'hip'."""
     known = ~np.isnan(track[..., 0])
     return next((part for part in ("ankle", "knee") if known[:, joint_numbers(part)].any(axis=1).mean() >= 0.5), "hip")
 
 
-def _chain(track: np.ndarray, part: str) -> np.ndarray:
-    """(T,18,2) -> (N,T,2): the neck and the middles of hips, knees and ankles, down to `part`.
+def _body_chain(track: np.ndarray, lowest: str) -> np.ndarray:
+    """(T,18,2) -> (N,T,2): the neck and the middles of hips, knees and ankles, down to `lowest`.
 
-    A missing neck is the middle of the shoulders; missing hips are HEAD_TO_TORSO below the neck, away from the head;
-    missing knees or ankles are where the part above them is. NaN where all that fails.
+    A missing neck is replaced by the middle of the shoulders, missing hips by the point HEAD_TO_TORSO below the neck,
+    away from the head, and missing knees or ankles by the part above them. NaN if nothing of that is known.
     """
     neck, shoulders, head = _middle(track, "neck"), _middle(track, "shoulder"), _middle(track, "nose", "eye", "ear")
     chain = [np.where(np.isnan(neck), shoulders, neck)]
-    other = chain[0] + HEAD_TO_TORSO * (chain[0] - head)
-    for name in LEGS[: LEGS.index(part) + 1]:
-        middle = _middle(track, name)
-        other = np.where(np.isnan(middle), other, middle)
-        chain.append(other)
+    fallback = chain[0] + HEAD_TO_TORSO * (chain[0] - head)
+    for part in LEGS[: LEGS.index(lowest) + 1]:
+        middle = _middle(track, part)
+        fallback = np.where(np.isnan(middle), fallback, middle)
+        chain.append(fallback)
     return np.stack(chain)
 
 
 def _middle(track: np.ndarray, *words: str) -> np.ndarray:
-    """(T,18,2) -> (T,2), the mean of the known joints of those names; NaN where none is."""
+    """(T,18,2) -> (T,2): the mean of the known joints that have one of `words` in their name; NaN if none is known."""
     joints = track[:, joint_numbers(*words)]
     known = ~np.isnan(joints)
     with np.errstate(invalid="ignore"):
         return np.nan_to_num(joints).sum(axis=1) / known.sum(axis=1)
+
+
+def crop(photo: Image.Image, frame: Frame) -> Image.Image:
+    """The part of an RGB photo that `frame` shows, of exactly `frame.size`. Raises UserError if they do not overlap.
+
+    Bicubic resampling, with averaging where the photo shrinks. Outside the photo its border is continued.
+    """
+    if frame == identity_frame((photo.height, photo.width)):
+        return photo
+    spans, box = [], []
+    for corner, frame_length, photo_length in zip((frame.left, frame.top), frame.size[::-1], photo.size):
+        first = int(np.ceil(np.clip(-corner * frame.scale, 0, frame_length)))
+        end = int(np.floor(np.clip((photo_length - corner) * frame.scale, 0, frame_length)))
+        if first >= end:
+            raise UserError("the person lies outside the photo; check that the keypoints belong to it")
+        spans.append((first, end))  # the frame's pixels that lie inside the photo
+        box.append((max(0, corner + first / frame.scale), min(photo_length, corner + end / frame.scale)))
+    (left, right), (top, bottom) = box
+    inside_size = tuple(end - first for first, end in spans)
+    inside = photo.resize(inside_size, Image.Resampling.BICUBIC, (left, top, right, bottom), reducing_gap=3.0)
+    return Image.fromarray(_extend_border(np.asarray(inside), spans[::-1], frame.size))
+
+
+def _extend_border(inside: np.ndarray, spans: Sequence[tuple[int, int]], size: tuple[int, int]) -> np.ndarray:
+    """uint8 (h,w,3) -> (H,W,3) of `size`: `inside` at the row and column `spans`, its border continued around it."""
+    pixels = inside.astype(np.float32)
+    for axis, ((first, end), length) in enumerate(zip(spans, size)):
+        lines = np.moveaxis(pixels, axis, 0)
+        before = _fading_lines(lines[:BORDER_LINES], first, size[0])[::-1]
+        after = _fading_lines(lines[-BORDER_LINES:], length - end, size[0])
+        pixels = np.moveaxis(np.concatenate([before, lines, after]), 0, axis)
+    return pixels.round().astype(np.uint8)
+
+
+def _fading_lines(border: np.ndarray, number: int, height: int) -> np.ndarray:
+    """`number` lines that fade from the mean of the `border` lines (3,L,3) to their median color.
+
+    So a backdrop continues without a seam, and hair or legs at the border, its smaller part, leave no long streaks.
+    """
+    weight = np.exp(-np.arange(1, number + 1) / (FADE_LENGTH * height))[:, None, None]
+    return weight * border.mean(axis=0) + (1 - weight) * np.median(border, axis=(0, 1))

@@ -1,4 +1,4 @@
-"""Joint orders of other programs, and the way from each to OpenPose's COCO-18: by name, never by number."""
+"""Joint orders of other programs, and the conversion of each to OpenPose's COCO-18: by joint name, never by number."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from data.keypoints import JOINTS
 
-# Annotations of the COCO data set, and the networks trained on them.
+# The annotations of the COCO data set, and the networks trained on them.
 COCO_17 = (
     "nose", "left eye", "right eye", "left ear", "right ear", "left shoulder", "right shoulder", "left elbow",
     "right elbow", "left wrist", "right wrist", "left hip", "right hip", "left knee", "right knee", "left ankle",
@@ -20,7 +20,7 @@ BODY_25 = (
     "right small toe", "right heel",
 )  # fmt: skip
 
-# BlazePose.
+# MediaPipe's BlazePose.
 MEDIAPIPE_33 = (
     "nose", "left inner eye", "left eye", "left outer eye", "right inner eye", "right eye", "right outer eye",
     "left ear", "right ear", "left mouth", "right mouth", "left shoulder", "right shoulder", "left elbow",
@@ -28,18 +28,29 @@ MEDIAPIPE_33 = (
     "right index finger", "left thumb", "right thumb", "left hip", "right hip", "left knee", "right knee",
     "left ankle", "right ankle", "left heel", "right heel", "left toes", "right toes",
 )  # fmt: skip
+BLAZEPOSE_MIN_VISIBILITY = 0.5  # BlazePose gives all landmarks, each with the probability that it is visible
 
 
-def to_openpose18(points: np.ndarray, names: Sequence[str]) -> np.ndarray:
+def to_openpose18(keypoints: np.ndarray, names: Sequence[str]) -> np.ndarray:
     """(K,2) of (y, x), NaN = missing, in the order `names` -> (18,2) float32 in the order of JOINTS.
 
-    Where `names` has no neck it is the middle of the shoulders, missing unless both are known. Joints that `names`
-    lacks are missing; those that JOINTS lacks are dropped.
+    If `names` has no neck, it becomes the middle of the shoulders and is missing unless both are known. Joints that
+    `names` lacks are missing; joints that JOINTS lacks are dropped. Raises ValueError unless there is one row a name.
     """
-    known = dict(zip(names, np.asarray(points, np.float32), strict=True))
+    known = dict(zip(names, np.asarray(keypoints, np.float32), strict=True))
     if "neck" not in known:
         known["neck"] = (known["right shoulder"] + known["left shoulder"]) / 2
     missing = np.full(2, np.nan, np.float32)
     pose = np.stack([known.get(name, missing) for name in JOINTS])
     pose[np.isnan(pose).any(axis=1)] = np.nan
     return pose
+
+
+def from_openpose18(pose: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """(18,2) -> (K,2) float64 in the order `names`, the inverse of `to_openpose18`.
+
+    A "middle hip" is the middle of the hips; other joints that JOINTS lacks are missing (NaN).
+    """
+    known = dict(zip(JOINTS, pose.astype(float)))
+    known["middle hip"] = (known["right hip"] + known["left hip"]) / 2
+    return np.stack([known.get(name, np.full(2, np.nan)) for name in names])

@@ -1,12 +1,12 @@
-"""A trained generator for use: photos of people and poses in, the same people in those poses out.
+"""A trained generator for use in Python: images of people and target poses in, the same people in those poses out.
 
     from inference.pose_transfer import PoseTransfer
 
     transfer = PoseTransfer.load("DPTN_fashion", dataset_mode="fashion")
-    image = transfer(photo, source_keypoints, target_keypoints)
+    image = transfer(source_image, source_keypoints, target_keypoints)
 
-`test.py` and `scripts/transfer.py` draw with it. Photos here are as a data set stores them (DeepFashion 256 x 176,
-Market-1501 128 x 64: `transfer.stored_size`); inference/framing.py cuts them out of any others.
+`test.py` and `scripts/transfer.py` generate their images with it. Images have the data set's stored size (DeepFashion
+256 x 176, Market-1501 128 x 64: `transfer.stored_size`); inference/framing.py crops other photos to it.
 """
 
 import io
@@ -23,21 +23,24 @@ from torch import Tensor
 from data import find_dataset
 from data.keypoints import NUM_JOINTS, scale_keypoints
 from models import create_model
+from options.test_options import TestOptions
 from util.device import select_device
 from util.image import resize_uint8, stretch, to_pil, to_uint8
 
-Photo = Image.Image | np.ndarray | Tensor
+Images = Image.Image | Sequence[Image.Image] | np.ndarray | Tensor  # one or several
 
 
 class PoseTransfer:
-    """Load once, call many times. Each image depends on its own photo and poses only, not on the batch.
+    """Load once, call many times. Each generated image depends on its own inputs only, not on the rest of the batch.
 
-    On a Linux CPU, freed memory stays with the process from then on (util/distributed.py). Give other weights to
-    `model.load_networks` only: compiled networks hold them as constants.
+    On a Linux CPU, the process keeps freed memory from then on (util/device.py). To change the weights, call
+    `model.load_networks` and nothing else, because compiled networks hold the weights as constants.
+
+    Letters of the shapes: B images; H x W is the stored size, which `stored_size` gives as (H, W).
     """
 
     def __init__(self, opt: Namespace, device: torch.device) -> None:
-        """`opt` as read by TestOptions. Raises UserError where the weights are missing or do not fit."""
+        """`opt` as parsed by TestOptions. Raises UserError if the weights are missing or do not fit the options."""
         self.opt, self.device = opt, device
         dataset = find_dataset(opt.dataset_mode)
         self.stored_size, self.network_size = dataset.stored_size, dataset.network_size
@@ -47,96 +50,102 @@ class PoseTransfer:
 
     @classmethod
     def load(cls, name: str, **flags: Any) -> "PoseTransfer":
-        """`name` is the run's folder below `checkpoints_dir`; `flags` are those of test.py by their names
-        (dataset_mode="market", which_epoch=190, precision="bf16", compile=True, gpu_ids="0", ...).
+        """Load the run `name`, a folder below `checkpoints_dir`.
 
-        Raises ValueError for a bad flag, UserError where the weights are missing or do not fit.
+        flags: flags of test.py by name (dataset_mode="market", which_epoch=190, precision="bf16", compile=True,
+            gpu_ids="0", ...).
+
+        Raises ValueError for a bad flag, UserError if the weights are missing or do not fit.
         """
-        from options.test_options import TestOptions  # options import models
-
         argv = [f"--name={name}"]
         for flag, value in flags.items():
             argv.append(f"--{'' if value else 'no-'}{flag}" if isinstance(value, bool) else f"--{flag}={value}")
-        said = io.StringIO()
+        captured_stderr = io.StringIO()
         try:
-            with redirect_stderr(said):
+            with redirect_stderr(captured_stderr):
                 opt = TestOptions().parse(argv)
-        except SystemExit as error:
-            raise ValueError(said.getvalue().strip().rsplit("error: ", 1)[-1]) from error
+        except SystemExit as error:  # argparse has printed its message
+            raise ValueError(captured_stderr.getvalue().strip().rsplit("error: ", 1)[-1]) from error
         return cls(opt, select_device(opt.gpu_ids))
 
-    def __call__(self, photos: Photo | Sequence[Image.Image], source_keypoints: Any, target_keypoints: Any) -> Any:
-        """Redraw people.
+    def __call__(self, source_images: Images, source_keypoints: Any, target_keypoints: Any) -> Any:
+        """Generate the people of the source images in the target poses.
 
-        photos: stored-size pictures. One or several PIL images, a uint8 array (H,W,3) or (B,H,W,3), or a uint8
-            tensor (3,H,W) or (B,3,H,W).
-        source_keypoints, target_keypoints: (18,2), or (B,18,2), of (y, x) in pixels of the stored size, NaN = missing,
-            joints in the order of data/keypoints.py.
+        source_images: stored-size RGB images, 0..255. One PIL image or a sequence of them, a uint8 array (H,W,3) or
+            (B,H,W,3), or a uint8 tensor (3,H,W) or (B,3,H,W).
+        source_keypoints, target_keypoints: (18,2) or (B,18,2), an array, a tensor or lists, of (y, x) in pixels of the
+            stored size, NaN = missing, joints in the order of data/keypoints.py.
 
-        One photo may meet many target poses, and one target pose many photos. The images come in the photos' kind
-        (PIL, array or tensor), at the stored size: one image where all three inputs are single, else B of them (PIL:
-        a list). They are drawn `opt.batchSize` at a time. ValueError for wrong shapes.
+        Each input may be a single one that is used for all of the others. Returns uint8 images of the stored size in
+        the type of `source_images`: one image if all three inputs are single, else B (PIL images: a list). They are
+        generated `opt.batchSize` at a time. Raises ValueError for wrong types, shapes or sizes.
         """
-        pictures, single_photo = _pictures(photos)
-        poses, single = [], single_photo
-        for which, given in (("source", source_keypoints), ("target", target_keypoints)):
-            points = torch.as_tensor(np.asarray(given), dtype=torch.float32)
-            if points.shape[-2:] != (NUM_JOINTS, 2) or points.ndim not in (2, 3):
-                raise ValueError(f"{which} keypoints: expected (18,2) or (B,18,2), got {tuple(points.shape)}")
-            single = single and points.ndim == 2
-            poses.append(points.reshape(-1, NUM_JOINTS, 2))
-        count = max(len(pictures), *map(len, poses))
-        if any(len(given) not in (1, count) for given in (pictures, *poses)):
-            lengths = f"{len(pictures)} photos, {len(poses[0])} source poses, {len(poses[1])} target poses"
-            raise ValueError(f"{lengths}: each must be one, or as many as the others")
-        drawn = torch.cat(list(self._batches(pictures, *poses, count)))
-        if isinstance(photos, Tensor):
-            return drawn[0] if single else drawn
-        if isinstance(photos, np.ndarray):
-            arrays = drawn.permute(0, 2, 3, 1).numpy()
-            return arrays[0] if single else arrays
-        return to_pil(drawn[0]) if single else [to_pil(image) for image in drawn]
-
-    def _batches(self, pictures: list[Image.Image], source: Tensor, target: Tensor, count: int) -> Iterator[Tensor]:
-        if wrong := [picture.size for picture in pictures if picture.size[::-1] != self.stored_size]:
-            raise ValueError(f"photos must be {self.stored_size} (height, width), got {wrong[0][::-1]}")
-        stretched = [stretch(picture, self.network_size) for picture in pictures]
-        source, target = (scale_keypoints(points, self.stored_size, self.network_size) for points in (source, target))
-        for start in range(0, count, self.opt.batchSize):
-            rows = range(start, min(start + self.opt.batchSize, count))
-            yield self.generate({
-                "source_image": torch.stack([stretched[row % len(stretched)] for row in rows]),
-                "source_keypoints": torch.stack([source[row % len(source)] for row in rows]),
-                "target_keypoints": torch.stack([target[row % len(target)] for row in rows]),
-            })  # fmt: skip
+        images, one_image = _to_pil_images(source_images)
+        sources, one_source = _to_keypoint_tensor(source_keypoints, "source")
+        targets, one_target = _to_keypoint_tensor(target_keypoints, "target")
+        generated = torch.cat([self.generate(batch) for batch in self._batches(images, sources, targets)])
+        if isinstance(source_images, Tensor):
+            results = generated
+        elif isinstance(source_images, np.ndarray):
+            results = generated.permute(0, 2, 3, 1).numpy()
+        else:
+            results = [to_pil(image) for image in generated]
+        return results[0] if one_image and one_source and one_target else results
 
     def generate(self, batch: dict[str, Any]) -> Tensor:
-        """A loader's batch (at network resolution) -> uint8 (B,3,H,W) at the stored size, on the CPU.
+        """Generate the images of a loader's batch.
 
-        Compiled networks see full batches only: a smaller one is filled up, because each new size would be compiled.
+        batch: `source_image` uint8 (B,3,h,w) at the network's resolution, `source_keypoints` and `target_keypoints`
+            float32 (B,18,2) in whole pixels of that resolution; see data/pose_pair_dataset.py.
+
+        Returns uint8 (B,3,H,W) at the stored size, on the CPU. Compiled networks see full batches only, because every
+        new batch size would be compiled: a smaller batch is filled up with copies of its last sample.
         """
-        drawn = len(batch["source_image"])
-        if self.opt.compile and drawn < self.opt.batchSize:
-            rows = torch.arange(self.opt.batchSize).clamp(max=drawn - 1)
+        count = len(batch["source_image"])
+        if self.opt.compile and count < self.opt.batchSize:
+            rows = torch.arange(self.opt.batchSize).clamp(max=count - 1)
             batch = {key: value[rows] if isinstance(value, Tensor) else value for key, value in batch.items()}
         self.model.set_input(batch)
-        return resize_uint8(to_uint8(self.model.test()[:drawn]), self.stored_size).cpu()
+        return resize_uint8(to_uint8(self.model.test()[:count]), self.stored_size).cpu()
+
+    def _batches(self, images: list[Image.Image], sources: Tensor, targets: Tensor) -> Iterator[dict[str, Tensor]]:
+        """Batches for `generate` from stored-size images and poses (B or 1, 18, 2) in pixels of the stored size."""
+        if wrong := [image.size for image in images if image.size[::-1] != self.stored_size]:
+            raise ValueError(f"source images must be {self.stored_size} (height, width), got {wrong[0][::-1]}")
+        count = max(len(images), len(sources), len(targets))
+        if any(length not in (1, count) for length in (len(images), len(sources), len(targets))):
+            lengths = f"{len(images)} source images, {len(sources)} source poses, {len(targets)} target poses"
+            raise ValueError(f"{lengths}: each must be one, or as many as the others")
+        samples = {
+            "source_image": torch.stack([stretch(image, self.network_size) for image in images]),
+            "source_keypoints": scale_keypoints(sources, self.stored_size, self.network_size),
+            "target_keypoints": scale_keypoints(targets, self.stored_size, self.network_size),
+        }
+        samples = {key: values.expand(count, *values.shape[1:]) for key, values in samples.items()}
+        for start in range(0, count, self.opt.batchSize):
+            yield {key: values[start : start + self.opt.batchSize] for key, values in samples.items()}
 
 
-def _pictures(photos: Photo | Sequence[Image.Image]) -> tuple[list[Image.Image], bool]:
-    """As RGB pictures, and whether it was a single one."""
-    if isinstance(photos, Image.Image):
-        return [photos.convert("RGB")], True
-    if not isinstance(photos, np.ndarray | Tensor):
-        if not photos or not all(isinstance(photo, Image.Image) for photo in photos):
-            raise ValueError("photos: expected PIL images, a uint8 array or a uint8 tensor")
-        return [photo.convert("RGB") for photo in photos], False
-    channels_at = -1 if isinstance(photos, np.ndarray) else -3
-    array = np.asarray(photos)
-    if array.dtype != np.uint8 or array.ndim not in (3, 4) or array.shape[channels_at] != 3:
-        shape = "(B,H,W,3)" if channels_at == -1 else "(B,3,H,W)"
-        raise ValueError(f"photos: expected uint8 {shape}, got {array.dtype} {array.shape}")
-    if channels_at == -3:
-        array = np.moveaxis(array, -3, -1)
+def _to_pil_images(images: Images) -> tuple[list[Image.Image], bool]:
+    """RGB images, and whether a single one was given. Raises ValueError for wrong types and shapes."""
+    if isinstance(images, Image.Image):
+        return [images.convert("RGB")], True
+    if not isinstance(images, np.ndarray | Tensor):
+        if not images or not all(isinstance(image, Image.Image) for image in images):
+            raise ValueError("source images: expected PIL images, a uint8 array or a uint8 tensor")
+        return [image.convert("RGB") for image in images], False
+    channel_axis, shape = (-3, "(B,3,H,W)") if isinstance(images, Tensor) else (-1, "(B,H,W,3)")
+    array = np.asarray(images)
+    if array.dtype != np.uint8 or array.ndim not in (3, 4) or array.shape[channel_axis] != 3:
+        raise ValueError(f"source images: expected uint8 {shape}, got {array.dtype} {array.shape}")
+    array = np.ascontiguousarray(np.moveaxis(array, channel_axis, -1))
     single = array.ndim == 3
-    return [Image.fromarray(np.ascontiguousarray(photo)) for photo in (array[None] if single else array)], single
+    return [Image.fromarray(pixels) for pixels in (array[None] if single else array)], single
+
+
+def _to_keypoint_tensor(keypoints: Any, role: str) -> tuple[Tensor, bool]:
+    """float32 (B,18,2), and whether a single pose was given. Raises ValueError for wrong shapes."""
+    poses = torch.as_tensor(np.asarray(keypoints), dtype=torch.float32)
+    if poses.shape[-2:] != (NUM_JOINTS, 2) or poses.ndim not in (2, 3):
+        raise ValueError(f"{role} keypoints: expected (18,2) or (B,18,2), got {tuple(poses.shape)}")
+    return poses.reshape(-1, NUM_JOINTS, 2), poses.ndim == 2

@@ -1,62 +1,74 @@
-"""Poses over time: faults repaired, gaps filled, noise smoothed, poses put between; and the flicker of a result.
+"""Poses over time: repair of single frames, filling of gaps, smoothing, and interpolation between poses.
 
-A track is (T,18,2) of (y, x) in pixels, one pose a frame at equal steps of time, NaN = missing. No function changes
-its argument; each returns float64.
+A track is (T,18,2) of (y, x) in pixels: T poses at equal time steps, NaN = missing. Every function returns a new
+float64 track and leaves its argument unchanged.
 """
 
 import math
 
 import numpy as np
-from PIL import Image, ImageDraw
-from scipy.ndimage import distance_transform_edt
 
 from data.keypoints import JOINTS
 from util.draw_pose import LIMBS
 
-GAP = 0.4  # seconds that `clean` fills: a limb hidden behind the body for part of a step
-WIDTH = 0.1  # seconds, the standard deviation of the smoothing: see `clean`
-JUMP = 0.06  # a joint that leaps by more than this part of the person's extent, and back, was misplaced: 10 cm
-NECK, HIPS = JOINTS.index("neck"), [JOINTS.index("right hip"), JOINTS.index("left hip")]
-TWINS = [(JOINTS.index(name), JOINTS.index(name.replace("right", "left"))) for name in JOINTS if "right" in name]
+MAX_GAP = 0.4  # seconds that `clean` fills: about as long as the body hides a limb during a step
+SMOOTHING = 0.1  # seconds, the standard deviation of the smoothing in `clean`
+LEAP = 0.06  # of the person's extent, some 10 cm: a joint that leaps further and back again was misplaced
+MIN_LENGTH_RATIO = 0.5  # `interpolate` takes a limb that shortens or turns more for one seen end on, where the
+MAX_TURN = math.radians(150)  # joints' straight lines are better than the limb's angle and length
+LEFT_RIGHT_PAIRS = [
+    (JOINTS.index(name), JOINTS.index(name.replace("right", "left"))) for name in JOINTS if "right" in name
+]
 
 
-def clean(track: np.ndarray, fps: float, gap: float = GAP, width: float = WIDTH) -> np.ndarray:
-    """`repair`, `fill_gaps` and `smooth` with times in seconds; 0 switches either of the last two off.
+def clean(track: np.ndarray, fps: float, max_gap: float = MAX_GAP, smoothing: float = SMOOTHING) -> np.ndarray:
+    """`repair`, `fill_gaps` and `smooth`, with times in seconds; 0 switches one of the latter two off.
 
-    On drawn walks at 25 frames a second, 220 pixels high, with white noise of 1 or 2 pixels, a width of 0.1 s halves
-    the error, which is the most that any width does.
+    On rendered walks at 25 frames per second, 220 pixels high, with white noise of 1 or 2 pixels, a smoothing of 0.1 s
+    halves the error; no other value does better.
     """
-    return smooth(fill_gaps(repair(track), round(gap * fps)), width * fps)
+    return smooth(fill_gaps(repair(track), round(max_gap * fps)), smoothing * fps)
 
 
 def repair(track: np.ndarray) -> np.ndarray:
-    """Single frames that disagree with both neighbors: left and right swapped back, other leaps made missing.
+    """Correct single frames that disagree with the frames before and after.
 
-    A joint is expected halfway between its neighbors in time. The two of a pair change places where that brings them
-    twice as close to there; a joint is a leap where it lies off by more than JUMP and more than its neighbors lie
-    apart. Where a neighbor is missing, nothing is judged.
+    Each joint is expected halfway between its positions in these two frames; where one of them is missing, nothing is
+    corrected. Left and right joints that were swapped are swapped back; other joints that leap become missing.
     """
     track = _known_or_missing(track)
-    leap = JUMP * _extent(track)
-    middle = track[1:-1]  # a view: what changes here changes in `track`
-    expected = (track[:-2] + track[2:]) / 2
-    for pair in TWINS:
-        found, wanted = middle[:, pair], expected[:, pair]
-        as_is, swapped = _distance(found, wanted).sum(1), _distance(found[:, ::-1], wanted).sum(1)
-        wrong = (as_is > 2 * leap) & (swapped < as_is / 2)
-        middle[:, pair] = np.where(wrong[:, None, None], found[:, ::-1], found)
-    off, apart = _distance(middle, (track[:-2] + track[2:]) / 2), _distance(track[:-2], track[2:])
-    beside = np.pad(np.nan_to_num(off), ((1, 1), (0, 0)))
-    worst = (off >= beside[:-2]) & (off >= beside[2:])  # a leap makes the frames beside it look wrong, half as much
-    middle[worst & (off > leap) & (off > apart)] = np.nan
+    leap = LEAP * _person_extent(track)
+    _swap_back(track, leap)
+    _remove_leaps(track, leap)
     return track
 
 
-def fill_gaps(track: np.ndarray, longest: int) -> np.ndarray:
-    """Joints missing for at most `longest` frames, known before and after, on straight lines through the gap.
+def _swap_back(track: np.ndarray, leap: float) -> None:
+    """In-place: swap a left-right pair wherever that halves its distance from the expected position, at least."""
+    for pair in LEFT_RIGHT_PAIRS:
+        found = track[1:-1, pair]
+        expected = (track[:-2, pair] + track[2:, pair]) / 2
+        distance = _distance(found, expected).sum(axis=1)
+        swapped_distance = _distance(found[:, ::-1], expected).sum(axis=1)
+        wrong = (distance > 2 * leap) & (swapped_distance < distance / 2)
+        track[1:-1, pair] = np.where(wrong[:, None, None], found[:, ::-1], found)
 
-    At the track's two ends, where one side is unknown, the nearest pose is held for at most half as many frames.
-    Longer gaps stay missing.
+
+def _remove_leaps(track: np.ndarray, leap: float) -> None:
+    """In-place: a joint becomes missing if it is off by more than `leap` and more than its neighbors are apart."""
+    off = _distance(track[1:-1], (track[:-2] + track[2:]) / 2)
+    apart = _distance(track[:-2], track[2:])
+    beside = np.pad(np.nan_to_num(off), ((1, 1), (0, 0)))
+    # A leap makes the frames before and after it look wrong too, by half as much: only the largest of them counts.
+    largest = (off >= beside[:-2]) & (off >= beside[2:])
+    track[1:-1][largest & (off > leap) & (off > apart)] = np.nan
+
+
+def fill_gaps(track: np.ndarray, longest: int) -> np.ndarray:
+    """Fill joints that are missing for at most `longest` frames by linear interpolation over time.
+
+    At the two ends of the track, where only one side is known, the nearest position is held for at most half as many
+    frames. Longer gaps stay missing.
     """
     track = _known_or_missing(track)
     frames = np.arange(len(track))
@@ -64,11 +76,11 @@ def fill_gaps(track: np.ndarray, longest: int) -> np.ndarray:
         known = np.flatnonzero(~np.isnan(track[:, joint, 0]))
         if not len(known):
             continue
-        after = np.searchsorted(known, frames)
-        first = np.concatenate([[-np.inf], known])[after]  # the last known frame before each, the next one from it on
-        last = np.concatenate([known, [np.inf]])[after]
-        at_an_end = np.isinf(last - first)
-        length = np.where(at_an_end, 2 * np.minimum(frames - first, last - frames), last - first - 1)
+        next_known = np.searchsorted(known, frames)
+        before = np.concatenate([[-np.inf], known])[next_known]
+        after = np.concatenate([known, [np.inf]])[next_known]
+        at_an_end = np.isinf(after - before)
+        length = np.where(at_an_end, 2 * np.minimum(frames - before, after - frames), after - before - 1)
         filled = (length <= longest) & np.isnan(track[:, joint, 0])
         for axis in range(2):
             track[filled, joint, axis] = np.interp(frames[filled], known, track[known, joint, axis])
@@ -76,69 +88,71 @@ def fill_gaps(track: np.ndarray, longest: int) -> np.ndarray:
 
 
 def smooth(track: np.ndarray, sigma: float) -> np.ndarray:
-    """Each known joint replaced by a parabola over time, fitted to its known neighbors; `sigma` frames, 0 = off.
+    """Replace each known joint by the value of a parabola over time, fitted to its known neighbors.
 
-    Local regression with Gaussian weights, cut at 3 sigma (Cleveland, JASA 1979; on a full track a Savitzky-Golay
-    filter): the past and the future count alike, so nothing lags, and a movement of constant speed or acceleration
-    passes unchanged, even beside gaps. Of white noise the variance falls to 27 / (32 sqrt(pi) sigma) = 0.48 / sigma
-    (sigma of at least 1, away from ends and gaps). Missing joints stay missing; a joint with no more than three known
-    frames within reach passes unchanged.
+    sigma: standard deviation, in frames, of the fit's Gaussian weights, which end at 3 sigma; 0 switches it off.
+
+    This is local regression (Cleveland, JASA 1979); without missing joints it is a Savitzky-Golay filter. Past and
+    future count alike, so nothing lags behind, and a movement of constant speed or acceleration passes unchanged, even
+    beside gaps. The variance of white noise falls to 27 / (32 sqrt(pi) sigma) = 0.48 / sigma (for sigma of at least 1,
+    away from ends and gaps). Missing joints stay missing. A joint passes unchanged if no more than three frames within
+    reach are known.
     """
     track = _known_or_missing(track)
     if sigma <= 0 or not len(track):
         return track
     reach = math.ceil(3 * sigma)
     steps = np.arange(-reach, reach + 1) / sigma
-    powers = steps ** np.arange(3)[:, None]  # (3,W) over the window's W frames
+    powers = steps ** np.arange(3)[:, None]  # (3,W): constant, linear and quadratic term in the window's W frames
     weights = np.exp(-(steps**2) / 2)
     padded = np.pad(track, ((reach, reach), (0, 0), (0, 0)), constant_values=np.nan)
     windows = np.lib.stride_tricks.sliding_window_view(padded, len(steps), axis=0)  # (T,18,2,W)
     known = ~np.isnan(windows[:, :, 0])
+    # Normal equations of the weighted least squares fit: (3,3) @ coefficients (3,2) = (3,2) for each frame and joint.
     moments = np.einsum("tjw,w,pw,qw->tjpq", known, weights, powers, powers, optimize=True)
     sums = np.einsum("tjcw,w,pw->tjpc", np.nan_to_num(windows), weights, powers, optimize=True)
-    # the pseudo-inverse, for a parabola is not determined by fewer than three frames
-    fitted = (np.linalg.pinv(moments, rcond=1e-9, hermitian=True) @ sums)[:, :, 0]
+    # Fewer than three known frames do not determine a parabola: the pseudo-inverse gives the smallest solution.
+    fitted = (np.linalg.pinv(moments, rcond=1e-9, hermitian=True) @ sums)[:, :, 0]  # the constant term
     return np.where(np.isnan(track), np.nan, fitted)
 
 
-SHORTEST, WIDEST = 0.5, math.radians(150)  # limbs that shorten or turn more are seen end on: straight lines are better
-
-
 def interpolate(track: np.ndarray, n: int) -> np.ndarray:
-    """Puts `n` poses between successive ones: (T,18,2) -> (T + (T - 1) n,18,2).
+    """Put `n` poses between successive ones: (T,18,2) -> (T + (T - 1) n,18,2).
 
-    Cubic over time (Catmull-Rom), of each limb's angle and length in the picture from the neck outwards, so that limbs
-    do not shrink on the way. Measured on drawn walks, whose poses in between are known: 0.15 to 0.45 of the error of
-    straight lines at 8 to 24 poses a cycle (of the joints' own cubic 0.7 to 1), and between two unrelated poses 0.8 of
-    it. A joint missing on one side is missing between.
+    Cubic over time (Catmull-Rom), of the angle and length that each limb has in the image, from the neck outwards, so
+    that limbs do not shrink on the way. Measured on rendered walks, whose poses in between are known: 0.15 to 0.45 of
+    the error of straight lines at 8 to 24 poses per cycle (the joints' own cubic: 0.7 to 1), and 0.8 of it between two
+    unrelated poses. A joint that is missing in one of two poses is missing between them.
     """
     track = _known_or_missing(track)
     if len(track) < 2:
         return track
-    parts = [track[:-1]]
-    for number in range(1, n + 1):
-        parts.append(_between(track, number / (n + 1)))
-    return np.concatenate([np.stack(parts, 1).reshape(-1, *track.shape[1:]), track[-1:]])
+    steps = [track[:-1], *(_poses_between(track, number / (n + 1)) for number in range(1, n + 1))]
+    return np.concatenate([np.stack(steps, axis=1).reshape(-1, *track.shape[1:]), track[-1:]])
 
 
-def _between(track: np.ndarray, t: float) -> np.ndarray:
-    """(T-1,18,2): the poses a part `t` of the way from each pose to the next."""
+def _poses_between(track: np.ndarray, t: float) -> np.ndarray:
+    """(T-1,18,2): the poses at a fraction `t` of the way from each pose to the next."""
     poses = _cubic(track, np.diff(track, axis=0), t)
     for parent, child in LIMBS:
-        limb = (track[:, child] - track[:, parent]) @ [1j, 1]  # a complex number: x + iy
+        limb = (track[:, child] - track[:, parent]) @ [1j, 1]  # (T,) as complex numbers x + iy
         length = np.abs(limb)
-        turn = np.angle(limb[1:] * limb[:-1].conj())
+        turn = np.angle(limb[1:] * limb[:-1].conj())  # radians from each pose to the next, the shorter way round
         turned = _cubic(length, np.diff(length), t) * np.exp(1j * _cubic(np.angle(limb), turn, t))
-        neighbors = np.minimum(length[1:], length[:-1]), np.maximum(length[1:], length[:-1])
-        steady = (neighbors[0] >= SHORTEST * neighbors[1]) & (np.abs(turn) <= WIDEST)
         straight = _cubic(limb, np.diff(limb), t)
-        moved = poses[:, parent] + np.where(steady, turned, straight)[:, None].view(np.float64)[:, ::-1]
+        shorter, longer = np.minimum(length[1:], length[:-1]), np.maximum(length[1:], length[:-1])
+        in_view = (shorter >= MIN_LENGTH_RATIO * longer) & (np.abs(turn) <= MAX_TURN)
+        offset = np.where(in_view, turned, straight)[:, None].view(np.float64)[:, ::-1]  # x + iy -> (y, x)
+        moved = poses[:, parent] + offset
         poses[:, child] = np.where(np.isnan(moved), poses[:, child], moved)
     return poses
 
 
 def _cubic(values: np.ndarray, steps: np.ndarray, t: float) -> np.ndarray:
-    """A part `t` along each step of (T,...) values; slopes are means of the steps before and after, if known."""
+    """(T,...) values and the (T-1,...) steps between them -> the values at a fraction `t` of each step.
+
+    A cubic Hermite spline whose slope at each value is the mean of the known steps before and after it.
+    """
     before, after = np.concatenate([steps[:1], steps]), np.concatenate([steps, steps[-1:]])
     slope = (np.where(np.isnan(before), after, before) + np.where(np.isnan(after), before, after)) / 2
     return (
@@ -146,47 +160,8 @@ def _cubic(values: np.ndarray, steps: np.ndarray, t: float) -> np.ndarray:
     )  # fmt: skip
 
 
-def flicker(frames: np.ndarray, track: np.ndarray) -> float:
-    """Mean absolute difference of successive frames outside the person, in 8-bit levels: 0 = a still background.
-
-    frames: uint8 (T,3,H,W); track: (T,18,2) in their pixels. The person of either frame is left out (`person_mask`),
-    and so are frames without a pose. NaN where nothing is left to compare.
-    """
-    size = frames.shape[2:]
-    total, pixels = 0.0, 0
-    known = ~np.isnan(track).any(axis=2).all(axis=1)
-    masks = [person_mask(pose, size) for pose in track]
-    for now in range(1, len(frames)):
-        outside = ~(masks[now - 1] | masks[now])
-        if known[now - 1] and known[now] and outside.any():
-            difference = frames[now][:, outside].astype(int) - frames[now - 1][:, outside]
-            total += float(np.abs(difference).sum())
-            pixels += difference.size
-    return total / pixels if pixels else math.nan
-
-
-def person_mask(pose: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(18,2) -> bool `size` (H, W): everything near the skeleton, generously, with clothes, hands and feet.
-
-    Near is 0.45 of the length from neck to hips, and at least a ninth of the picture's height.
-    """
-    torso = pose[NECK] - pose[HIPS].mean(axis=0)
-    head, thighs = pose[NECK] + 0.5 * torso, pose[NECK] - 2 * torso  # where no joint, or none in the photo, may be
-    lines = [(pose[a], pose[b]) for a, b in LIMBS] + [(joint, joint) for joint in pose] + [(head, thighs)]
-    picture = Image.new("1", size[::-1])
-    draw = ImageDraw.Draw(picture)
-    for start, end in lines:
-        if not np.isnan([start, end]).any():
-            draw.line([*start[::-1], *end[::-1]], fill=1)
-    drawn = np.asarray(picture)
-    if not drawn.any():
-        return drawn
-    radius = max(size[0] / 9, 0.45 * float(np.nan_to_num(np.hypot(*torso))))
-    return distance_transform_edt(~drawn) <= radius
-
-
 def _known_or_missing(track: np.ndarray) -> np.ndarray:
-    """A float64 copy in which no joint is half missing."""
+    """A float64 copy in which a joint with one missing coordinate misses both."""
     track = np.array(track, np.float64)
     track[np.isnan(track).any(axis=-1)] = np.nan
     return track
@@ -196,7 +171,9 @@ def _distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.linalg.norm(a - b, axis=-1)
 
 
-def _extent(track: np.ndarray) -> float:
-    """The person's larger side in pixels, of the median frame; NaN without a known joint."""
+def _person_extent(track: np.ndarray) -> float:
+    """Pixels: the larger side of the box around the known joints, in the median frame; NaN if no joint is known."""
     known = track[~np.isnan(track).all(axis=(1, 2))]
-    return float(np.median((np.nanmax(known, axis=1) - np.nanmin(known, axis=1)).max(axis=1))) if len(known) else np.nan
+    if not len(known):
+        return math.nan
+    return float(np.median((np.nanmax(known, axis=1) - np.nanmin(known, axis=1)).max(axis=1)))

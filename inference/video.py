@@ -1,4 +1,4 @@
-"""Frames in and out: folders of photos, videos and animations, one frame at a time.
+"""Videos and animations, read and written one frame at a time.
 
 Videos need imageio-ffmpeg (`pip install imageio-ffmpeg`), which brings its own ffmpeg; GIF and WebP need Pillow only.
 """
@@ -17,109 +17,103 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
-from PIL import Image, ImageOps, ImageSequence
+from PIL import Image, ImageSequence
 
 from util.errors import UserError
-from util.files import atomic_write, natural_sort_key
-from util.image import decode_photo, is_photo
+from util.files import atomic_write
 
 VIDEOS = (".mp4", ".mov", ".avi", ".webm", ".mkv")
 ANIMATIONS = (".gif", ".webp")
-NO_DURATION = 100  # milliseconds that viewers show a frame for whose file says 0
+DEFAULT_DURATION = 100  # milliseconds that viewers show a frame whose duration is 0 in the file
 PALETTE_FRAMES = 16  # of an animation, from which a GIF takes its colors
+MAX_GIF_FPS = 50  # viewers slow faster files down
+DECODING_ERRORS = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)  # what Pillow raises
 
-Frames = Iterator[tuple[str, Image.Image]]
-
-
-def read_frames(path: str | Path, every: int = 1) -> tuple[Frames, float | None]:
-    """(name, RGB picture) of every `every`-th frame, and how many of these make a second (None: the file does not say).
-
-    `path` is a folder of photos, in the order of the numbers in their names (frame2 before frame10), whose rate is not
-    known, or a video or an animated picture. Names are those of the photos, or NAME_00001 and so on by the number in
-    the video. Photos and videos that say how they were held come upright. One frame at a time is in memory. An
-    animation's frame that is shown for longer than usual comes that many times. Raises UserError at once for what
-    cannot be opened, and on the way for a frame that cannot be decoded.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise UserError(f"{path}: no such file or folder of frames")
-    if path.is_dir():
-        frames, fps = _photos(path), None
-    elif path.suffix.lower() in VIDEOS:
-        frames, fps = _video(path)
-    elif path.suffix.lower() in ANIMATIONS:
-        frames, fps = _animation(path)
-    else:
-        raise UserError(
-            f"{path}: not a folder of photos, nor a video or an animation ({', '.join(VIDEOS + ANIMATIONS)})"
-        )
-    chosen = ((name, picture()) for name, picture in itertools.islice(frames, 0, None, every))
-    return chosen, fps and fps / every
+NamedFrame = tuple[str, Callable[[], Image.Image]]  # a name, and a function that returns the RGB frame
 
 
-Undecoded = Iterator[tuple[str, Callable[[], Image.Image]]]
-
-
-def _photos(folder: Path) -> Undecoded:
-    paths = sorted(filter(is_photo, folder.iterdir()), key=lambda path: (natural_sort_key(path.name), path.name))
-    if not paths:
-        raise UserError(f"{folder}: no photos (jpg or png) in it")
-    return ((path.name, partial(_upright, path)) for path in paths)
-
-
-def _upright(path: Path) -> Image.Image:
-    return ImageOps.exif_transpose(decode_photo(path))
-
-
-def _animation(path: Path) -> tuple[Undecoded, float]:
-    """Files hold a frame that stays as one of a longer duration: it comes as often as it is longer than usual."""
-    durations = [duration for duration, _ in _shown(path)]
-    usual = statistics.median_low(durations)
-    copies = [max(1, round(duration / usual)) for duration in durations]
-    pictures = itertools.chain.from_iterable(
-        itertools.repeat(picture, times) for times, (_, picture) in zip(copies, _shown(path))
-    )
-    named = (
-        (f"{path.stem}_{number:05d}", partial(picture.convert, "RGB")) for number, picture in enumerate(pictures, 1)
-    )
-    return named, 1000 * sum(copies) / sum(durations)
-
-
-def _shown(path: Path) -> Iterator[tuple[float, Image.Image]]:
-    """(milliseconds, picture) of each frame of an animation."""
+def is_moving(path: Path) -> bool:
+    """Whether the file is a video, or an animation of more than one frame. Raises UserError if it is damaged."""
+    suffix = path.suffix.lower()
+    if suffix not in ANIMATIONS:
+        return suffix in VIDEOS
     try:
         with Image.open(path) as file:
-            for picture in ImageSequence.Iterator(file):
-                picture.load()  # WebP knows a frame's duration only then
-                yield picture.info.get("duration") or NO_DURATION, picture
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+            return getattr(file, "n_frames", 1) > 1
+    except DECODING_ERRORS as error:
         raise UserError(f"{path}: cannot be decoded ({error})") from error
 
 
-def _video(path: Path) -> tuple[Undecoded, float | None]:
-    square = ["-vf", "scale=iw*sar:ih,setsar=1"]  # pixels: those of some cameras are not
-    reader = _ffmpeg().read_frames(str(path), output_params=square)
+def read_frames(path: Path, every: int = 1) -> tuple[Iterator[tuple[str, Image.Image]], float | None]:
+    """(name, RGB frame) of every `every`-th frame, and how many of these make a second (None: the file does not say).
+
+    `path` is a video or an animation. Names are STEM_00001 and so on, by the frame's number in the file. Frames come
+    upright if a video says how it was held, one at a time. A frame of an animation that is shown for longer than usual
+    comes several times. Raises UserError at once if the file cannot be opened, and later for a frame that cannot be
+    decoded.
+    """
+    if not path.exists():
+        raise UserError(f"{path}: no such file")
+    suffix = path.suffix.lower()
+    if suffix not in VIDEOS + ANIMATIONS:
+        raise UserError(f"{path}: neither a video nor an animation ({', '.join(VIDEOS + ANIMATIONS)})")
+    frames, fps = _open_video(path) if suffix in VIDEOS else _open_animation(path)
+    chosen = ((name, decode()) for name, decode in itertools.islice(frames, 0, None, every))
+    return chosen, fps and fps / every
+
+
+def _open_animation(path: Path) -> tuple[Iterator[NamedFrame], float]:
+    """Equal successive frames are one frame of a longer duration in the file: it is repeated as often as it lasts."""
+    durations = [duration for duration, _ in _animation_frames(path)]
+    usual = statistics.median_low(durations)
+    repeats = [max(1, round(duration / usual)) for duration in durations]
+    return _repeated_frames(path, repeats), 1000 * sum(repeats) / sum(durations)
+
+
+def _repeated_frames(path: Path, repeats: list[int]) -> Iterator[NamedFrame]:
+    numbers = itertools.count(1)
+    for times, (_, frame) in zip(repeats, _animation_frames(path)):
+        for _ in range(times):
+            yield f"{path.stem}_{next(numbers):05d}", partial(frame.convert, "RGB")
+
+
+def _animation_frames(path: Path) -> Iterator[tuple[float, Image.Image]]:
+    """(duration in milliseconds, frame) of each frame of an animation."""
     try:
-        about = next(reader)
+        with Image.open(path) as file:
+            for frame in ImageSequence.Iterator(file):
+                frame.load()  # the duration of a WebP frame is known only after loading
+                yield frame.info.get("duration") or DEFAULT_DURATION, frame
+    except DECODING_ERRORS as error:
+        raise UserError(f"{path}: cannot be decoded ({error})") from error
+
+
+def _open_video(path: Path) -> tuple[Iterator[NamedFrame], float | None]:
+    square_pixels = ["-vf", "scale=iw*sar:ih,setsar=1"]  # some cameras record pixels that are not square
+    reader = _ffmpeg().read_frames(str(path), output_params=square_pixels)
+    try:
+        properties = next(reader)
     except (OSError, RuntimeError, IndexError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as a video ({_last_line(error)})") from error
-    return _video_frames(path, reader, about), about["fps"] or None
+        raise UserError(f"{path}: cannot be read as a video ({_last_line(str(error))})") from error
+    return _video_frames(path, reader, properties), properties["fps"] or None
 
 
-def _video_frames(path: Path, reader: Iterator[bytes], about: dict) -> Undecoded:
+def _video_frames(path: Path, reader: Iterator[bytes], properties: dict) -> Iterator[NamedFrame]:
+    """UserError after the last frame if fewer frames came than the properties promise."""
     number = 0
     try:
         for number, pixels in enumerate(reader, start=1):
-            yield f"{path.stem}_{number:05d}", partial(Image.frombytes, "RGB", about["size"], pixels)
+            yield f"{path.stem}_{number:05d}", partial(Image.frombytes, "RGB", properties["size"], pixels)
     except RuntimeError as error:
-        raise UserError(f"{path}: frame {number + 1} cannot be decoded ({_last_line(error)})") from error
-    expected = round(about["fps"] * about["duration"])
-    if number < min(expected - 2, 0.95 * expected) or not number:  # durations are rounded, and those of the sound
+        raise UserError(f"{path}: frame {number + 1} cannot be decoded ({_last_line(str(error))})") from error
+    expected = round(properties["fps"] * properties["duration"])
+    # The duration is rounded, and the sound may last longer than the images: a few missing frames are no error.
+    if number < min(expected - 2, 0.95 * expected) or not number:
         raise UserError(f"{path}: only {number} of about {expected} frames can be decoded; is the file complete?")
 
 
-def _last_line(said: object) -> str:
-    return (str(said).strip().splitlines() or ["no reason given"])[-1].strip()
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["no reason given"])[-1].strip()
 
 
 def _ffmpeg() -> ModuleType:
@@ -131,26 +125,45 @@ def _ffmpeg() -> ModuleType:
     return imageio_ffmpeg
 
 
-def write_animation(frames: Iterable[Image.Image], path: str | Path, fps: float) -> int:
-    """Writes RGB pictures of one size, `fps` a second; returns how many.
+def is_folder(out: str | Path) -> bool:
+    """Whether output goes to a folder `out`: it ends in '/', has no suffix, or is an existing folder."""
+    return str(out).endswith(("/", "\\")) or not Path(out).suffix or Path(out).is_dir()
 
-    By the ending of `path`: .gif and .webp (which repeat for ever), .mp4 (H.264), each written whole or not at all; or,
-    where it has none, ends in '/' or is a folder, 00001.png and so on in that folder, which must be empty. Frames of
-    MP4 and PNG are written as they come; those of GIF and WebP are held in memory until the last. Raises UserError
-    before the first frame is asked for where `path` cannot be written.
-    """
-    as_folder = str(path).endswith(("/", "\\")) or not Path(path).suffix or Path(path).is_dir()
-    write = _write_folder if as_folder else WRITERS.get(Path(path).suffix.lower())
-    path = Path(path)
-    if write is None:
-        raise UserError(f"{path}: endings known are {', '.join(WRITERS)}; a folder gets numbered PNG files")
+
+def check_animation(out: str | Path, fps: float) -> None:
+    """Raise UserError if `write_animation` could not write to `out`."""
+    path, suffix = Path(out), Path(out).suffix.lower()
+    if is_folder(out):
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UserError(f"{path}: not an empty folder; remove it, or give another")
+    elif suffix not in WRITERS:
+        raise UserError(f"{path}: known suffixes are {', '.join(WRITERS)}; a folder gets numbered PNG files")
     if fps <= 0:
-        raise UserError(f"{path}: {fps} frames a second; it must be more than 0")
-    return write(_of_one_size(frames, path), path, fps)
+        raise UserError(f"{path}: {fps} frames per second; it must be more than 0")
+    if suffix == ".gif" and fps > MAX_GIF_FPS:
+        raise UserError(
+            f"{path}: {fps:g} frames per second, and GIF shows no more than {MAX_GIF_FPS}; write .mp4 or .webp"
+        )
+    if suffix == ".mp4" and not is_folder(out):
+        _ffmpeg()
 
 
-def _of_one_size(frames: Iterable[Image.Image], path: Path) -> Iterator[Image.Image]:
-    """The frames as RGB. Raises UserError where there is none, or one of another size than the first."""
+def write_animation(frames: Iterable[Image.Image], out: str | Path, fps: float) -> int:
+    """Write RGB frames of one size, `fps` per second; returns their number.
+
+    The suffix of `out` decides: .gif and .webp (which repeat forever) or .mp4 (H.264), each written atomically.
+    A folder (see `is_folder`), which must be empty or new, gets 00001.png and so on. Frames of MP4 and PNG are written
+    as they come; those of GIF and WebP are held in memory. Raises UserError before the first frame is asked for if
+    `out` cannot be written.
+    """
+    check_animation(out, fps)
+    path = Path(out)
+    write = _write_folder if is_folder(out) else WRITERS[path.suffix.lower()]
+    return write(_check_sizes(frames, path), path, fps)
+
+
+def _check_sizes(frames: Iterable[Image.Image], path: Path) -> Iterator[Image.Image]:
+    """The frames as RGB. Raises UserError if there is none, or for one whose size differs from the first one's."""
     size = None
     for number, frame in enumerate(frames, start=1):
         size = size or frame.size
@@ -163,49 +176,42 @@ def _of_one_size(frames: Iterable[Image.Image], path: Path) -> Iterator[Image.Im
 
 
 def _write_folder(frames: Iterator[Image.Image], folder: Path, fps: float) -> int:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder}: not an empty folder; remove it, or give another")
     for number, frame in enumerate(frames, start=1):
         atomic_write(folder / f"{number:05d}.png", partial(frame.save, format="PNG"))
     return number
 
 
 def _write_gif(frames: Iterator[Image.Image], path: Path, fps: float) -> int:
-    """One palette for all frames, for with one each a still background would change from frame to frame."""
-    if fps > 50:
-        raise UserError(f"{path}: {fps:g} frames a second, and GIF shows no more than 50; write .mp4 or .webp")
-    pictures = list(frames)
-    chosen = pictures[:: -(-len(pictures) // PALETTE_FRAMES)]
-    width, height = pictures[0].size
+    """All frames share one palette: with one palette each, a still background would change from frame to frame."""
+    images = list(frames)
+    chosen = images[:: -(-len(images) // PALETTE_FRAMES)]
+    width, height = images[0].size
     strip = Image.new("RGB", (width, height * len(chosen)))
-    for row, picture in enumerate(chosen):
-        strip.paste(picture, (0, row * height))
-    palette = strip.quantize(255)  # leaves one for what stays as it was
-    first, *rest = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
-    durations = _durations(len(pictures), fps, 10)
-    how = {"format": "GIF", "save_all": True, "append_images": rest, "duration": durations, "loop": 0}
-    atomic_write(path, lambda file: first.save(file, **how))
-    return len(pictures)
+    for row, image in enumerate(chosen):
+        strip.paste(image, (0, row * height))
+    palette = strip.quantize(255)  # of 256 colors; Pillow needs one for the pixels that a frame does not change
+    _save_all([image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images], path, fps, unit=10)
+    return len(images)
 
 
 def _write_webp(frames: Iterator[Image.Image], path: Path, fps: float) -> int:
-    first, *rest = frames
-    durations = _durations(1 + len(rest), fps, 1)
-    how = {"format": "WEBP", "save_all": True, "append_images": rest, "duration": durations, "loop": 0, "quality": 90}
-    atomic_write(path, lambda file: first.save(file, **how))
-    return 1 + len(rest)
+    images = list(frames)
+    _save_all(images, path, fps, unit=1, quality=90)
+    return len(images)
 
 
-def _durations(count: int, fps: float, unit: int) -> list[int]:
-    """Milliseconds of each frame in whole `unit`s, which differ so that the sum is right."""
-    ends = [round(number * 1000 / fps / unit) for number in range(count + 1)]
-    return [unit * (end - start) for start, end in itertools.pairwise(ends)]
+def _save_all(images: list[Image.Image], path: Path, fps: float, unit: int, **settings: int) -> None:
+    """Write with Pillow, in the format of the suffix; durations are multiples of `unit` milliseconds."""
+    ends = [round(number * 1000 / fps / unit) for number in range(len(images) + 1)]
+    durations = [unit * (end - start) for start, end in itertools.pairwise(ends)]  # unequal, so that their sum is exact
+    settings |= {"format": path.suffix[1:].upper(), "save_all": True, "append_images": images[1:]}
+    atomic_write(path, lambda file: images[0].save(file, duration=durations, loop=0, **settings))
 
 
 def _write_mp4(frames: Iterator[Image.Image], path: Path, fps: float) -> int:
-    """Through ffmpeg itself, for imageio-ffmpeg's writer does not tell whether the file was finished.
+    """Calls ffmpeg directly, because imageio-ffmpeg's writer does not tell whether the file was finished.
 
-    H.264 as browsers show it wants even sides: an odd picture's last row or column comes twice.
+    H.264 as browsers show it needs an even width and height: the last column or row of an odd frame is repeated.
     """
     program = _ffmpeg().get_ffmpeg_exe()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -220,29 +226,30 @@ def _write_mp4(frames: Iterator[Image.Image], path: Path, fps: float) -> int:
         str(unfinished.absolute()),
     ]
     try:
-        written = _feed(command, itertools.chain([first], even), path)
+        written = _feed_ffmpeg(command, itertools.chain([first], even), path)
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
     return written
 
 
-def _feed(command: list[str], pictures: Iterable[np.ndarray], path: Path) -> int:
-    """Runs ffmpeg with the pictures as its input; returns how many. UserError with its last words where it fails."""
+def _feed_ffmpeg(command: list[str], images: Iterable[np.ndarray], path: Path) -> int:
+    """Run ffmpeg with the images as its input; returns their number. UserError with its last message if it fails."""
     written = 0
     with tempfile.TemporaryFile() as log, subprocess.Popen(command, stdin=subprocess.PIPE, stderr=log) as ffmpeg:
         try:
-            with contextlib.suppress(BrokenPipeError), ffmpeg.stdin:  # it has ended: its status says why
-                for picture in pictures:
-                    ffmpeg.stdin.write(picture.tobytes())
+            # A broken pipe means that ffmpeg has ended; its exit status below says why.
+            with contextlib.suppress(BrokenPipeError), ffmpeg.stdin:
+                for image in images:
+                    ffmpeg.stdin.write(image.tobytes())
                     written += 1
         except BaseException:
             ffmpeg.kill()
             raise
         if ffmpeg.wait():
             log.seek(0)
-            words = _last_line(log.read().decode(errors="replace"))
-            raise UserError(f"{path}: could not be written ({words}); what was there before is untouched")
+            message = _last_line(log.read().decode(errors="replace"))
+            raise UserError(f"{path}: could not be written ({message}); what was there before is untouched")
     return written
 
 

@@ -3,14 +3,14 @@
     python scripts/check_dataset.py --dataset_mode fashion                             # ./dataset/fashion
     python scripts/check_dataset.py --dataset_mode market --dataroot dataset/mine --own_data
 
-All problems are collected, then listed by weight, which is also the exit status:
+All problems are collected, then listed by severity, which also determines the exit status:
   error (2: broken)    a csv file is missing or has bad rows; a pair names a photo that is missing, unreadable,
                        truncated or of a wrong size, or that has no keypoints
-  warning (1: usable)  counts that differ from the published set (not with --own_data); unused photos that are missing
-                       or cannot be used; poses without any joint in pairs; rows that come twice; identities
-                       (DeepFashion: outfits) in both train and test; more than 1 % of the joints outside their photo
-  note (0: fit)        what the published sets contain too: fewer joints outside their photo, poses without any joint
-                       that no pair uses; photos that no list names
+  warning (1: usable)  counts differ from the published set (not with --own_data); photos that no pair uses are missing
+                       or cannot be decoded; poses in pairs have no joints; rows occur twice; identities (DeepFashion:
+                       outfits) are in both train and test; more than 1 % of the joints are outside their photo
+  note (0: fit)        also found in the published sets: fewer joints are outside their photo; poses that no pair uses
+                       have no joints; photos are in no list
 """
 
 import argparse
@@ -35,12 +35,12 @@ from util.files import file_names
 from util.image import is_photo, photo_problem, read_list
 from util.parallel import available_cores, map_in_processes
 
-SEVERITIES = ("note", "warning", "error")  # by exit status
-FEW_OUTSIDE = 0.01  # of the joints; DeepFashion's test split has 19 in 46,982
+SEVERITIES = ("note", "warning", "error")  # the index is the exit status
+MAX_OUTSIDE = 0.01  # fraction of the joints; DeepFashion's test split has 19 in 46,982
 
 
 class Report:
-    """Problems, in the order found. `shown` names are listed with each."""
+    """Collects problems. `shown`: how many names are listed with each."""
 
     def __init__(self, shown: int) -> None:
         self.shown, self.entries = shown, []
@@ -53,42 +53,34 @@ class Report:
         return max((SEVERITIES.index(severity) for severity, _ in self.entries), default=0)
 
     def __str__(self) -> str:
-        by_weight = sorted(self.entries, key=lambda entry: -SEVERITIES.index(entry[0]))
-        return "\n".join(f"{severity:<8} {text}" for severity, text in by_weight)
+        worst_first = sorted(self.entries, key=lambda entry: -SEVERITIES.index(entry[0]))
+        return "\n".join(f"{severity:<8} {text}" for severity, text in worst_first)
 
 
 class Split(NamedTuple):
-    """What is there of train or test; what cannot be read is empty."""
+    """The files of train or of test. The content of a file that cannot be read is empty."""
 
     phase: str
     folder: Path
-    photos: set[str]  # on disk
+    photos: set[str]  # names of the photos on disk
     keypoints: Mapping[str, np.ndarray]
     pairs: list[Pair]
-    used: set[str]  # photos in pairs
-    named: set[str]  # photos in any list
-    empty: set[str]  # photos whose joints are all missing
+    used: set[str]  # names in pairs
+    named: set[str]  # names in any list
+    empty: set[str]  # names whose keypoints are all missing
 
 
 def read_split(dataset: type[PosePairDataset], root: Path, phase: str, report: Report) -> Split:
-    """Everything but the photos' content. Unreadable csv files and rows that come twice go to `report`."""
-
-    def read(path: Path, reader: Callable[[Path], Any], rows: Callable[[Any], Iterable[str]]) -> Any:
-        try:
-            content = reader(path)
-        except UserError as error:
-            report.add("error", str(error))
-            return {}
-        if twice := [row for row, times in Counter(rows(content)).items() if times > 1]:
-            report.add("warning", f"{path}: {len(twice)} rows come more than once", twice)
-        return content
-
+    """Read all but the photos' content. Unreadable files and rows that occur twice are added to `report`."""
     pairs_csv, keypoints_csv = (root / name.format(phase=phase) for name in (dataset.pairs_csv, dataset.keypoints_csv))
-    pairs = list(read(pairs_csv, read_pairs, lambda pairs: map(",".join, pairs)))
-    keypoints = read(keypoints_csv, read_keypoints, lambda _: (n for (n,) in read_columns(keypoints_csv, ("name",))))
+    pairs = list(read_or_report(read_pairs, pairs_csv, report))
+    report_duplicates(map(",".join, pairs), pairs_csv, report)
+    keypoints = read_or_report(read_keypoints, keypoints_csv, report)
+    if keypoints:
+        report_duplicates(read_columns(keypoints_csv, ("name",))["name"], keypoints_csv, report)
     used = {name for pair in pairs for name in pair}
     list_file = root / f"{phase}.lst"
-    listed = set(read(list_file, read_list, list)) if list_file.exists() else set()
+    listed = set(read_or_report(read_list, list_file, report)) if list_file.exists() else set()
     named = used | set(keypoints) | listed
     return Split(
         phase,
@@ -102,8 +94,22 @@ def read_split(dataset: type[PosePairDataset], root: Path, phase: str, report: R
     )
 
 
+def read_or_report(reader: Callable[[Path], Any], path: Path, report: Report) -> Any:
+    """What `reader` returns; if it raises UserError, {}."""
+    try:
+        return reader(path)
+    except UserError as error:
+        report.add("error", str(error))
+        return {}
+
+
+def report_duplicates(rows: Iterable[str], path: Path, report: Report) -> None:
+    if twice := [row for row, times in Counter(rows).items() if times > 1]:
+        report.add("warning", f"{path}: {len(twice)} rows come more than once", twice)
+
+
 def check_names(split: Split, published: dict[str, int], report: Report) -> None:
-    """Photos against lists, pairs against keypoints, counts of photos and pairs against the published ones."""
+    """Compare photos with lists, pairs with keypoints, and numbers of photos and pairs with the published ones."""
     if missing := split.named - split.photos:
         needed = missing & split.used
         text = f"{split.folder}: {len(missing)} of {len(split.named)} listed photos are missing"
@@ -112,35 +118,35 @@ def check_names(split: Split, published: dict[str, int], report: Report) -> None
     elif not split.photos:
         report.add("error", f"{split.folder}: no photos")
     if split.pairs and split.keypoints and (unlisted := split.photos - split.named):
-        report.add("note", f"{split.folder}: no list names {len(unlisted)} of the photos", sorted(unlisted))
+        report.add("note", f"{split.folder}: {len(unlisted)} photos are in no list", sorted(unlisted))
     if split.keypoints and (unknown := split.used - set(split.keypoints)):
         report.add("error", f"{split.phase}: {len(unknown)} photos in pairs have no keypoints", sorted(unknown))
-    for what, wanted in published.items():
-        there = len(getattr(split, what))
-        if there not in (0, wanted):  # none at all is an error already
-            report.add("warning", f"{split.phase}: {there} {what}, the published set has {wanted}")
+    for what, expected in published.items():
+        count = len(getattr(split, what))
+        if count not in (0, expected):  # 0 has already been reported as an error
+            report.add("warning", f"{split.phase}: {count} {what}, the published set has {expected}")
 
 
 def check_poses(split: Split, size: tuple[int, int], report: Report) -> None:
-    """Joints of photos of `size` (H, W)."""
+    """Find poses without joints, and joints outside photos of `size` (H, W)."""
     if in_pairs := split.empty & split.used:
-        text = f"{split.phase}: {len(in_pairs)} photos in pairs have no joint; nothing can be learnt from them"
+        text = f"{split.phase}: {len(in_pairs)} photos in pairs have no joint; the network cannot learn from them"
         report.add("warning", text, sorted(in_pairs))
     if len(split.empty) > len(in_pairs):
         report.add("note", f"{split.phase}: {len(split.empty - in_pairs)} poses without any joint, which no pair uses")
     if not split.keypoints:
         return
-    joints = np.stack([split.keypoints[name] for name in split.keypoints])  # (photos, 18, 2)
-    outside = ((joints < 0) | (joints >= np.array(size))).any(-1)  # (photos, 18); never true for NaN
+    joints = np.stack(list(split.keypoints.values()))  # (photos,18,2)
+    outside = ((joints < 0) | (joints >= np.array(size))).any(-1)  # (photos,18); False for a missing joint
     if outside.any():
         share = outside.sum() / (~np.isnan(joints).any(-1)).sum()
-        where = [name for name, some in zip(split.keypoints, outside.any(1)) if some]
+        names = [name for name, any_outside in zip(split.keypoints, outside.any(1)) if any_outside]
         text = f"{split.phase}: {outside.sum()} joints ({share:.2%}) lie outside {size[1]} x {size[0]} pixels"
-        report.add("note" if share <= FEW_OUTSIDE else "warning", f"{text}, in {len(where)} photos", where)
+        report.add("note" if share <= MAX_OUTSIDE else "warning", f"{text}, in {len(names)} photos", names)
 
 
 def check_photos(splits: list[Split], size: tuple[int, int], workers: int, report: Report) -> None:
-    """Decode everything."""
+    """Decode every photo and compare its size (H, W)."""
     photos = [(split, name) for split in splits for name in sorted(split.photos)]
     paths = [split.folder / name for split, name in photos]
     problems = map_in_processes(partial(photo_problem, size=size), paths, workers, "photos")
@@ -155,9 +161,9 @@ def check_photos(splits: list[Split], size: tuple[int, int], workers: int, repor
 
 
 def check_disjoint(splits: list[Split], dataset: type[PosePairDataset], report: Report) -> None:
-    """No identity in two splits, by the names of the photos."""
-    people = [{dataset.outfit(name) for name in split.named} - set(dataset.distractors) for split in splits]
-    if both := set.intersection(*people):
+    """Find identities (outfits, by the photos' names) that are in both splits."""
+    identities = [{dataset.outfit(name) for name in split.named} - set(dataset.distractors) for split in splits]
+    if both := set.intersection(*identities):
         report.add("warning", f"{len(both)} identities are in {' and '.join(s.phase for s in splits)}", sorted(both))
 
 
@@ -165,8 +171,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--dataset_mode", required=True, choices=dataset_names(), help="which data set")
-    parser.add_argument("--dataroot", type=Path, metavar="DIR", help="default: that of --dataset_mode")
+    parser.add_argument(
+        "--dataset_mode", required=True, choices=dataset_names(), help="layout and names of the data set"
+    )
+    parser.add_argument("--dataroot", type=Path, metavar="DIR", help="default: the one of --dataset_mode")
     parser.add_argument("--phases", nargs="+", choices=PHASES, default=list(PHASES), help="what to check")
     parser.add_argument("--own_data", action="store_true", help="not the published set: do not compare counts")
     parser.add_argument("--show", type=positive_int, default=5, metavar="N", help="names listed with each problem")
@@ -179,22 +187,22 @@ def main() -> None:
         raise UserError(f"--dataroot {root}: no such folder")
     report = Report(args.show)
     splits = [read_split(dataset, root, phase, report) for phase in dict.fromkeys(args.phases)]
-    rows = [
+    table = [
         ("", "photos", "published", "pairs", "published", "keypoint rows", "photos in pairs", "identities in pairs")
     ]
     for split in splits:
         published = {} if args.own_data else dict(zip(("photos", "pairs"), dataset.published.get(split.phase, ())))
         check_names(split, published, report)
         check_poses(split, dataset.stored_size, report)
-        wanted = [published.get(what, "-") for what in ("photos", "pairs")]
+        expected = [published.get(what, "-") for what in ("photos", "pairs")]
         counts = len(split.keypoints), len(split.used), len(set(map(dataset.outfit, split.used)))
-        rows.append((split.phase, len(split.photos), wanted[0], len(split.pairs), wanted[1], *counts))
+        table.append((split.phase, len(split.photos), expected[0], len(split.pairs), expected[1], *counts))
     check_photos(splits, dataset.stored_size, args.workers, report)
     if len(splits) == 2:
         check_disjoint(splits, dataset, report)
 
-    for first, *row in rows:
-        print(f"{first:<5}" + "".join(f"{cell:>{len(title) + 2}}" for cell, title in zip(row, rows[0][1:])))
+    for phase, *row in table:
+        print(f"{phase:<5}" + "".join(f"{cell:>{len(title) + 2}}" for cell, title in zip(row, table[0][1:])))
     if report.entries:
         print(report)
     print(f"{root}: {('fit to train', 'usable, with warnings', 'broken')[report.exit_status()]}")
@@ -204,6 +212,6 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         run_main(main)
-    except Exception:  # Python's own status for it, 1, would read as a verdict
+    except Exception:  # Python would exit with 1, which means "usable" here
         traceback.print_exc()
         sys.exit(3)

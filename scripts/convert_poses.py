@@ -1,21 +1,21 @@
-"""Poses from one program's files to another's: PATN's csv, OpenPose, DWPose, COCO, MediaPipe.
+"""Convert poses from one program's files to another's: PATN's csv, OpenPose, DWPose, COCO, MediaPipe.
 
     python scripts/convert_poses.py openpose_output/ poses.csv --photos dataset/mine/train
     python scripts/convert_poses.py poses.csv coco.json --to coco
     python scripts/convert_poses.py poses.csv landmarks/ --to mediapipe --photos dataset/mine/train
 
-IN is a file, or a folder of JSON files, one a photo; its format is told by the content. OUT is a csv (patn) or what
---to says: one file for patn and coco, a folder of one JSON a photo for the others (or a .json for a single photo).
+IN is a file, or a folder of one JSON file per photo; its format is detected by the content. OUT is a csv (patn) or what
+--to says: one file for patn and coco, a folder of one JSON file per photo for the others (or a .json for one photo).
   patn             PATN's keypoints csv, name:keypoints_y:keypoints_x
   openpose         OpenPose's NAME_keypoints.json, 18 joints (--model_pose COCO) or 25; 18 are written
   openpose-body25  the same; 25 are written, the feet as missing
   dwpose           NAME.json of ControlNet's openpose editors, DWPose and ComfyUI, in pixels of a canvas or fractions
-  coco             COCO's annotation file with 17 joints; the neck is lost, and made from the shoulders when read
+  coco             COCO's annotation file of 17 joints; it has no neck, which is derived from the shoulders when read
   mediapipe        NAME.json, a list of BlazePose's 33 landmarks {x, y, z, visibility} as fractions of the photo, or an
-                   object that has it under pose_landmarks or landmarks, with width and height if you like; landmarks
-                   below visibility 0.5 and outside the photo are missing; the neck as with coco
+                   object that has it under pose_landmarks or landmarks, optionally with width and height; landmarks
+                   below visibility 0.5 or outside the photo are missing; the neck is derived as for coco
 
---photos gives the photos' full names (without it, NAME.jpg is supposed) and their sizes, which fractions need.
+--photos gives the photos' full names (without it, NAME.jpg is assumed) and their sizes, which fractions need.
 """
 
 import argparse
@@ -24,46 +24,54 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from inference.formats import CHOICES, FORMATS, Photos, choose, read_people, write_poses
+from inference.formats import CHOICES, FORMATS, Photos, PoseFile, choose_person, read_people, write_poses
 from util.arguments import positive_int
 from util.errors import UserError, run_main, summarize
 
 
-def main() -> None:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("source", type=Path, metavar="IN", help="file, or folder of JSON files")
     parser.add_argument("out", type=Path, metavar="OUT", help="file or folder")
-    parser.add_argument("--from", dest="source_format", choices=FORMATS, help="default: by the content")
-    parser.add_argument("--to", choices=FORMATS, help="default: patn where OUT ends in .csv")
+    parser.add_argument("--from", dest="source_format", choices=FORMATS, help="default: detected by the content")
+    parser.add_argument("--to", choices=FORMATS, help="default: patn if OUT ends in .csv")
     parser.add_argument("--photos", type=Path, metavar="DIR", help="folder of the photos")
     parser.add_argument(
         "--size", type=positive_int, nargs=2, metavar=("WIDTH", "HEIGHT"), help="of all photos, instead of their own"
     )
-    parser.add_argument("--people", choices=CHOICES, default="largest", help="whom to take of several in a photo")
-    parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
+    parser.add_argument("--people", choices=CHOICES, default="largest", help="which of several people in a photo")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     args = parser.parse_args()
-
-    to = args.to or ("patn" if args.out.suffix.lower() == ".csv" else None)
-    if not to:
-        parser.error(f"--to is needed, for {args.out} may be any of {', '.join(FORMATS)}")
-    if not args.overwrite and args.out.exists() and not (args.out.is_dir() and not any(args.out.iterdir())):
+    args.to = args.to or ("patn" if args.out.suffix.lower() == ".csv" else None)
+    if not args.to:
+        parser.error(f"--to is needed, because {args.out} may be any of {', '.join(FORMATS)}")
+    is_empty_folder = args.out.is_dir() and not any(args.out.iterdir())
+    if args.out.exists() and not is_empty_folder and not args.overwrite:
         raise UserError(f"{args.out} is there already; --overwrite replaces what has the same name")
+    return args
+
+
+def main() -> None:
+    args = parse_arguments()
     photos = Photos(args.photos, args.size and tuple(args.size[::-1]))
     found = read_people(args.source, args.source_format, photos)
-    write_poses(args.out, choose(found.people, args.people), to, photos)
+    write_poses(args.out, choose_person(found.people, args.people), args.to, photos)
+    report(args, found)
 
+
+def report(args: argparse.Namespace, found: PoseFile) -> None:
+    print(f"{len(found.people)} photos in {args.source} ({found.format_name})")
+    if not args.photos and found.format_name not in ("patn", "coco"):
+        print("their names are assumed to end in .jpg; --photos DIR gives the full names")
     several = [f"{name}: {len(people)}" for name, people in found.people.items() if len(people) > 1]
-    nobody = [name for name, people in found.people.items() if not people]
-    print(f"{len(found.people)} photos in {args.source} ({found.format})")
-    if not args.photos and found.format not in ("patn", "coco"):
-        print("their names are supposed to end in .jpg; --photos DIR gives them as they are")
     if several:
         print(f"{len(several)} of them with several people, of whom the {args.people} was taken:\n{summarize(several)}")
+    nobody = [name for name, people in found.people.items() if not people]
     if nobody:
-        print(f"{len(nobody)} of them without anybody, written as such:\n{summarize(nobody)}")
-    print(f"written to {args.out} ({to})")
+        print(f"{len(nobody)} of them without a person, written with all joints missing:\n{summarize(nobody)}")
+    print(f"written to {args.out} ({args.to})")
 
 
 if __name__ == "__main__":

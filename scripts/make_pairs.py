@@ -3,13 +3,13 @@
     python scripts/make_pairs.py --dataset_mode market --dataroot dataset/mine --phase train
     python scripts/make_pairs.py --dataset_mode market --keypoints poses.csv --out pairs.csv --identity_column person
 
-The rule is PATN's. A photo whose shoulders and hips (joints 2, 5, 8, 11) are not all known makes no pairs. Who is who
-the name says, by the rule of --dataset_mode, or a column of the keypoints csv:
-  market   what comes before the first underscore; '-1' and '0000', Market-1501's distractors, are left out
-  fashion  up to and with 'id' and ten digits (item and outfit); for other names what comes before the first underscore
+The rule is PATN's. A photo makes pairs only if its shoulders and hips (joints 2, 5, 8, 11) are all known. The identity
+comes from a column of the keypoints csv (--identity_column) or from the photo's name, by the rule of --dataset_mode:
+  market   the text before the first underscore; '-1' and '0000', Market-1501's distractors, are left out
+  fashion  the text up to 'id' and ten digits (item and outfit); for other names the text before the first underscore
 
-From the published keypoints it makes exactly the published pairs of Market-1501 train (263,632) and DeepFashion test
-(8,570). Market-1501's 12,000 test pairs are a choice, whose rule is not known, of the 257,198 that it makes there.
+From the published keypoints this makes exactly the published pairs of Market-1501 train (263,632) and DeepFashion test
+(8,570). Market-1501's 12,000 test pairs are a subset, chosen by an unknown rule, of the 257,198 that this makes there.
 """
 
 import argparse
@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data import dataset_names, find_dataset
 from data.keypoints import TORSO
-from data.pairs import identity_pairs, read_columns, read_keypoints, write_pairs
+from data.pairs import PHASES, identity_pairs, read_columns, read_keypoints, write_pairs
 from util.arguments import number, positive_int
 from util.errors import UserError, run_main
 
@@ -32,14 +32,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--dataset_mode", required=True, choices=dataset_names(), help="names of files and people")
-    parser.add_argument("--dataroot", type=Path, metavar="DIR", help="default: that of --dataset_mode")
-    parser.add_argument("--phase", choices=("train", "test"), default="train", help="which csv files of --dataroot")
-    parser.add_argument("--keypoints", type=Path, metavar="CSV", help="default: that of --phase in --dataroot")
-    parser.add_argument("--out", type=Path, metavar="CSV", help="pairs csv; default: that of --phase in --dataroot")
-    parser.add_argument("--identity_column", metavar="NAME", help="column of the keypoints csv that says who is who")
+    parser.add_argument(
+        "--dataset_mode", required=True, choices=dataset_names(), help="rule for the names of files and identities"
+    )
+    parser.add_argument("--dataroot", type=Path, metavar="DIR", help="default: the one of --dataset_mode")
+    parser.add_argument("--phase", choices=PHASES, default="train", help="which csv files of --dataroot")
+    parser.add_argument("--keypoints", type=Path, metavar="CSV", help="default: the one of --phase in --dataroot")
+    parser.add_argument("--out", type=Path, metavar="CSV", help="pairs csv; default: the one of --phase in --dataroot")
+    parser.add_argument("--identity_column", metavar="NAME", help="column of the keypoints csv with the identity")
     parser.add_argument("--max_pairs", type=positive_int, metavar="N", help="keep N pairs, chosen at random")
-    parser.add_argument("--seed", type=number(int, 0, 2**32), default=0, help="of that choice")
+    parser.add_argument("--seed", type=number(int, 0, 2**32), default=0, help="seed of that choice")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing pairs csv")
     args = parser.parse_args()
 
@@ -50,14 +52,15 @@ def main() -> None:
     source = args.keypoints or root / dataset.keypoints_csv.format(phase=args.phase)
     out = args.out or root / dataset.pairs_csv.format(phase=args.phase)
     if out.exists() and not args.overwrite:
-        raise UserError(f"{out} is there already; --overwrite replaces it, --out writes elsewhere")
+        raise UserError(f"{out} exists already; --overwrite replaces it, --out writes elsewhere")
     keypoints = read_keypoints(source)
     identity, distractors = dataset.outfit, dataset.distractors
     if args.identity_column:
-        column = dict(read_columns(source, ("name", args.identity_column)))
-        if nameless := [name for name, person in column.items() if not person]:
-            raise UserError(f"{source}: {len(nameless)} rows without {args.identity_column}, such as {nameless[0]}")
-        identity, distractors = column.__getitem__, ()
+        table = read_columns(source, ("name", args.identity_column))
+        identity_of = dict(zip(table["name"], table[args.identity_column]))
+        if unknown := [name for name, person in identity_of.items() if not person]:
+            raise UserError(f"{source}: {len(unknown)} rows without {args.identity_column}, such as {unknown[0]}")
+        identity, distractors = identity_of.__getitem__, ()
 
     known = {name: keypoints[name] for name in keypoints if identity(name) not in distractors}
     pairs = identity_pairs(known, identity)
@@ -69,7 +72,7 @@ def main() -> None:
         print(f"{len(keypoints) - len(known)} left out as distractors ({', '.join(distractors)})")
     incomplete = sum(bool(np.isnan(joints[TORSO]).any()) for joints in known.values())
     print(f"{incomplete} left out because a shoulder or a hip is missing")
-    print(f"{len(known) - incomplete - len(used)} left out because no other photo of their identity is left")
+    print(f"{len(known) - incomplete - len(used)} left out because no other photo of their identity remains")
     print(f"{len(pairs)} pairs of {len(used)} photos of {len(set(map(identity, used)))} identities")
     if args.max_pairs is not None and args.max_pairs < len(pairs):
         chosen = random.Random(args.seed).sample(range(len(pairs)), args.max_pairs)

@@ -5,12 +5,12 @@
 
 bounding_box_train becomes train, bounding_box_test becomes test, by --mode:
   link    a symbolic link to the folder, which stays where it is (default)
-  copy    new files; goes on where it was stopped
+  copy    the photos are copied; a copy that was stopped can be resumed
   rename  the folder is moved
 
-Nothing is deleted or overwritten; a train or test that is there already is left as it is, except that copy completes
-it. Then the photos are counted (12,936 and 19,732) and each is decoded. Exit status: 0 all is well, 1 photos are
-missing, too many, broken or of a wrong size, 2 could not start.
+Nothing is deleted or overwritten; a train or test that exists already is not changed, except that copy completes it.
+Then the photos are counted (12,936 and 19,732) and each is decoded. Exit status: 0 no problems, 1 photos are missing,
+too many, broken or of a wrong size, 2 the command could not start.
 """
 
 import argparse
@@ -34,7 +34,7 @@ FOLDERS = {"train": "bounding_box_train", "test": "bounding_box_test"}
 
 
 def find_raw_folder(root: Path, name: str) -> Path:
-    """The folder `name` at any depth below `root`. Raises UserError where there is none, or more than one."""
+    """The folder `name` at any depth below `root`. Raises UserError if there is none, or more than one."""
     found = [Path(folder, name) for folder, subfolders, _ in os.walk(root) if name in subfolders]
     if len(found) != 1:
         what = f"{len(found)} folders {name} ({found[0]}, {found[1]})" if found else f"no folder {name}"
@@ -47,10 +47,10 @@ def photos_in(folder: Path) -> list[Path]:
 
 
 def link(raw: Path, stored: Path) -> None:
-    """A relative link, so that both may move together where one folder holds them."""
+    """A relative link, so that it stays valid if a folder that holds both is moved."""
     try:
         stored.symlink_to(os.path.relpath(raw.resolve(), stored.parent.resolve()), target_is_directory=True)
-    except OSError as error:  # Windows without the right to, some network disks
+    except OSError as error:  # Windows without the permission, some network disks
         raise UserError(f"{stored}: no link can be made ({error}); use --mode copy or --mode rename") from error
 
 
@@ -62,7 +62,7 @@ def rename(raw: Path, stored: Path) -> None:
 
 
 def copy(raw: Path, stored: Path) -> None:
-    """The photos that `stored` lacks."""
+    """Copy the photos that `stored` lacks."""
     for photo in tqdm(photos_in(raw), desc=raw.name, unit="photo", disable=None):
         target = stored / photo.name
         if not target.exists():
@@ -72,18 +72,18 @@ def copy(raw: Path, stored: Path) -> None:
 MODES = {"link": link, "copy": copy, "rename": rename}
 
 
-def finished(stored: Path, mode: str, wanted: int) -> bool:
-    """Whether nothing can be done for `stored`; only a copy can be unfinished."""
-    return stored.exists() and (mode != "copy" or stored.is_symlink() or len(photos_in(stored)) >= wanted)
+def is_complete(stored: Path, mode: str, expected: int) -> bool:
+    """Whether nothing is left to do for `stored`: a link or a moved folder is complete, a copy may lack photos."""
+    return stored.exists() and (mode != "copy" or stored.is_symlink() or len(photos_in(stored)) >= expected)
 
 
-def check(folder: Path, wanted: int, workers: int) -> list[str]:
-    """What is wrong with the photos of `folder`."""
+def find_problems(folder: Path, expected: int, workers: int) -> list[str]:
+    """Count and decode the photos of `folder`."""
     photos = photos_in(folder)
     work = partial(photo_problem, size=MarketDataset.stored_size)
     problems = [problem for problem in map_in_processes(work, photos, workers, folder.name) if problem]
-    if len(photos) != wanted:
-        problems.insert(0, f"{folder}: {len(photos)} photos, Market-1501 has {wanted}")
+    if len(photos) != expected:
+        problems.insert(0, f"{folder}: {len(photos)} photos, Market-1501 has {expected}")
     return problems
 
 
@@ -92,8 +92,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--dataroot", type=Path, default=MarketDataset.default_root, metavar="DIR", help="the data set")
-    parser.add_argument("--raw", type=Path, metavar="DIR", help="the archive is in it; default: --dataroot")
-    parser.add_argument("--mode", choices=list(MODES), default="link", help="how the photos get there")
+    parser.add_argument("--raw", type=Path, metavar="DIR", help="folder with the archive; default: --dataroot")
+    parser.add_argument("--mode", choices=list(MODES), default="link", help="how the photos get into the data set")
     parser.add_argument("--workers", type=positive_int, default=available_cores(), metavar="N", help="processes")
     args = parser.parse_args()
 
@@ -104,29 +104,30 @@ def main() -> None:
     for phase, name in FOLDERS.items():
         stored = args.dataroot / phase
         if stored.is_symlink() and not stored.exists():
-            raise UserError(f"{stored}: a link to {os.readlink(stored)}, which is gone; remove the link")
+            raise UserError(f"{stored}: a link to {os.readlink(stored)}, which does not exist; remove the link")
         if args.mode != "copy" and stored.is_dir() and not any(stored.iterdir()):
-            raise UserError(f"{stored}: an empty folder in the way; remove it, or use --mode copy")
-        if finished(stored, args.mode, MarketDataset.published[phase][0]):
-            print(f"{stored} is there already")
+            raise UserError(f"{stored}: an empty folder; remove it, or use --mode copy")
+        if is_complete(stored, args.mode, MarketDataset.published[phase][0]):
+            print(f"{stored} exists already")
         else:
             raw = find_raw_folder(raw_root, name)
             MODES[args.mode](raw, stored)
             print(f"{raw} -> {stored} ({args.mode})")
     problems = []
     for phase in FOLDERS:
-        problems += check(args.dataroot / phase, MarketDataset.published[phase][0], args.workers)
+        problems += find_problems(args.dataroot / phase, MarketDataset.published[phase][0], args.workers)
     if problems:
         print(f"problems:\n{summarize(problems)}")
         sys.exit(1)
-    print("photos: all there, all of 64 x 128 pixels (width x height)")
+    height, width = MarketDataset.stored_size
+    print(f"photos: complete, all of {width} x {height} pixels (width x height)")
 
-    kinds = {
+    sources = {
         MarketDataset.keypoints_csv: "published by PATN, Zhu et al., CVPR 2019",
         MarketDataset.pairs_csv: "published by PATN too; or made from the keypoints by scripts/make_pairs.py",
     }
     for phase in FOLDERS:
-        for pattern, source in kinds.items():
+        for pattern, source in sources.items():
             path = args.dataroot / pattern.format(phase=phase)
             if not path.exists():
                 print(f"still needed: {path} ({source})")

@@ -1,1 +1,1 @@
-"""Rendered people for demo and tests, in the layout of the real data sets."""
+"""Rendered people for the demo and the tests, in the layout of the real data sets."""

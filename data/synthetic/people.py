@@ -1,12 +1,12 @@
-"""Drawn people: a data set for everyone, without a download, in exactly the layout of the real ones.
+"""Rendered people: a data set that needs no download, in exactly the layout of the real ones.
 
     python -m data.synthetic --dataset_mode market --out dataset/demo_market
     python -m data.synthetic --dataset_mode fashion --out dataset/demo_fashion --sheet people.png
 
 Each identity keeps its body, skin, hair, clothes and background in all its poses; training and test identities are
-disjoint. Poses and views (front, side, back and between) are drawn at a higher resolution and scaled down, so the
-joints are known exactly: a keypoint is the pixel that its joint falls into, -1 where the joint lies outside the photo
-or behind the body. The same flags give the same files, whatever the number of processes.
+disjoint. Views are front, side, back and those between; images are rendered at a higher resolution and scaled down.
+The keypoints are exact: each is the pixel that its joint falls into, or -1 if the joint lies outside the photo or
+behind the body. The same flags give the same files, whatever the number of processes.
 """
 
 import argparse
@@ -27,10 +27,10 @@ from data.synthetic.body import (
     HAIR_STYLES,
     NECK,
     Cloth,
-    Person,
     Posture,
+    SyntheticPerson,
     body_surfaces,
-    pose,
+    pose_skeleton,
     render,
     visible_keypoints,
 )
@@ -42,7 +42,7 @@ from util.image import contact_sheet, decode_photo, image_path, save_image
 from util.parallel import available_cores, map_in_processes
 
 JPEG_QUALITY = 95
-VERSION = 1  # of the drawing: raise it when the same seed gives other pictures
+VERSION = 1  # of the rendering: raise it when the same seed gives other images
 SETTINGS_FILE = "synthetic.json"
 SKINS = ((0.98, 0.82, 0.72), (0.93, 0.74, 0.6), (0.82, 0.62, 0.47), (0.66, 0.46, 0.33), (0.46, 0.3, 0.21))
 HAIRS = (
@@ -55,8 +55,8 @@ HAIRS = (
 )
 
 
-class Photo(NamedTuple):
-    """One picture (H,W,3) uint8 and its keypoints (18,2) of (y, x) whole pixels, NaN = missing."""
+class RenderedPhoto(NamedTuple):
+    """A name, pixels uint8 (H,W,3), and keypoints (18,2) of (y, x) in whole pixels, NaN = missing."""
 
     name: str
     pixels: np.ndarray
@@ -64,7 +64,7 @@ class Photo(NamedTuple):
 
 
 def random_color(random: np.random.Generator) -> np.ndarray:
-    """A color of clothes, 0..1: a bright one, or sometimes black, gray or white."""
+    """A color of clothes in 0..1: mostly a bright one, sometimes black, gray or white."""
     if random.random() < 0.2:
         return np.full(3, random.choice([0.12, 0.3, 0.9])) + random.normal(0, 0.02, 3)
     hue, saturation, value = random.random(), random.uniform(0.55, 1), random.uniform(0.45, 0.95)
@@ -72,23 +72,24 @@ def random_color(random: np.random.Generator) -> np.ndarray:
 
 
 def random_cloth(random: np.random.Generator, plain: float) -> Cloth:
-    """`plain`: the probability of a cloth without a pattern."""
+    """A cloth; `plain` is the probability that it has no pattern."""
     pattern = "plain" if random.random() < plain else random.choice([p for p in CLOTH_PATTERNS if p != "plain"])
     first = random_color(random)
     second = random_color(random)
-    while np.abs(first - second).sum() < 0.7:  # a pattern that can be seen
+    while np.abs(first - second).sum() < 0.7:  # so that the pattern can be seen
         second = random_color(random)
     size = random.uniform(0.05, 0.12)
     return Cloth(str(pattern), np.clip([first, second, (first + second) / 2], 0, 1), size)
 
 
-def random_person(random: np.random.Generator) -> Person:
+def random_person(random: np.random.Generator) -> SyntheticPerson:
+    """Body, hair and clothes of one identity."""
     skirt = random.uniform(0.32, 0.75) if random.random() < 0.28 else 0.0
     top = random_cloth(random, plain=0.4)
     dress = skirt > 0 and random.random() < 0.5
     slender = random.uniform(0.88, 1.12)
     style = random.choice(HAIR_STYLES, p=[0.1, 0.6, 0.24, 0.02, 0.04] if skirt else [0.5, 0.2, 0.1, 0.07, 0.13])
-    return Person(
+    return SyntheticPerson(
         skin=np.array(SKINS[random.integers(len(SKINS))]) * random.uniform(0.95, 1.02),
         hair=np.array(HAIRS[random.integers(len(HAIRS))]),
         hair_style=str(style),
@@ -109,7 +110,7 @@ def random_person(random: np.random.Generator) -> Person:
 
 
 def random_arm(random: np.random.Generator) -> tuple[float, float, float, float]:
-    """Angles forwards, sideways, about itself, and of the elbow."""
+    """The angles of an arm as in `Posture`: forward, sideways, turn, elbow."""
     kind = random.choice(["hang", "hip", "wave", "hold", "out", "back"], p=[0.42, 0.17, 0.11, 0.16, 0.08, 0.06])
     center, spread = {
         "hang": ((2, 9, 10, 16), (10, 5, 15, 10)),
@@ -119,12 +120,12 @@ def random_arm(random: np.random.Generator) -> tuple[float, float, float, float]
         "out": ((6, 68, 10, 18), (10, 14, 15, 12)),
         "back": ((-24, 14, 55, 58), (6, 4, 8, 10)),
     }[str(kind)]
-    forwards, sideways, turn, elbow = random.normal(center, spread)
-    return forwards, max(sideways, 3), turn, max(elbow, 2)
+    forward, sideways, turn, elbow = random.normal(center, spread)
+    return forward, max(sideways, 3), turn, max(elbow, 2)
 
 
 def random_posture(random: np.random.Generator, view: int) -> Posture:
-    """`view` in eighths of a turn: 0 front, 2 side, 4 back."""
+    """A standing or walking person, seen from `view`, in eighths of a turn: 0 front, 2 side, 4 back."""
     yaw = 45 * view + random.normal(0, 9)
     right, left = random_arm(random), random_arm(random)
     if random.random() < 0.5:  # walking
@@ -146,7 +147,7 @@ def random_posture(random: np.random.Generator, view: int) -> Posture:
             bent = int(random.integers(2))
             hip[bent] += random.uniform(8, 20)
             knee[bent] += random.uniform(12, 30)
-    forwards, sideways, turn, elbow = zip(right, left)
+    forward, sideways, turn, elbow = zip(right, left)
     return Posture(
         yaw=yaw,
         lean=random.normal(2, 3),
@@ -155,14 +156,14 @@ def random_posture(random: np.random.Generator, view: int) -> Posture:
         hip=tuple(hip),
         spread=spread,
         knee=tuple(knee),
-        arm=forwards,
-        raise_=sideways,
-        turn=turn,
+        arm_forward=forward,
+        arm_sideways=sideways,
+        arm_turn=turn,
         elbow=elbow,
     )
 
 
-def studio(random: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+def studio_background(random: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     """A light gray backdrop, (H,W,3) in 0..1."""
     height, width = size
     y, x = np.mgrid[:height, :width] / np.array([height, width])[:, None, None]
@@ -171,10 +172,11 @@ def studio(random: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     return np.clip((light - floor)[..., None] * (1 + random.normal(0, 0.012, 3)), 0, 1)
 
 
-def street(random: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """Ground, walls, trees and cars out of focus, in the muted colors of a campus, (H,W,3) in 0..1.
+def street_background(random: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+    """Ground, walls, trees and cars out of focus, in muted colors, (H,W,3) in 0..1.
 
-    All are near one gray: the network's instance norms see colors relative to the rest of the photo only.
+    All colors are close to one gray: the network's instance normalization sees colors relative to the rest of the
+    image, so a colorful background would change how the person appears to it.
     """
     height, width = size
 
@@ -182,42 +184,42 @@ def street(random: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
         color = np.array(base) + random.normal(0, spread, 3) + random.normal(0, spread)
         return tuple(int(v) for v in np.clip(255 * color, 0, 255))
 
-    picture = Image.new("RGB", (width, height), tint((0.64, 0.65, 0.66), 0.012))
-    pen = ImageDraw.Draw(picture)
+    image = Image.new("RGB", (width, height), tint((0.64, 0.65, 0.66), 0.012))
+    pen = ImageDraw.Draw(image)
     horizon = int(height * random.uniform(0.35, 0.5))
-    things = ((0.46, 0.53, 0.42), (0.62, 0.54, 0.5), (0.55, 0.55, 0.56), (0.7, 0.69, 0.66), (0.45, 0.47, 0.5))
+    colors = ((0.46, 0.53, 0.42), (0.62, 0.54, 0.5), (0.55, 0.55, 0.56), (0.7, 0.69, 0.66), (0.45, 0.47, 0.5))
     for _ in range(random.integers(3, 7)):
         left, top = random.uniform(-0.2, 1) * width, random.uniform(-0.1, 0.9) * horizon
         box = (left, top, left + random.uniform(0.15, 0.6) * width, top + random.uniform(0.2, 0.9) * horizon)
         shape = pen.ellipse if random.random() < 0.3 else pen.rectangle
-        shape(box, fill=tint(things[random.integers(len(things))], 0.015))
+        shape(box, fill=tint(colors[random.integers(len(colors))], 0.015))
     pen.rectangle((0, horizon, width, height), fill=tint((0.54, 0.53, 0.52), 0.012))
-    if random.random() < 0.6:  # a kerb
+    if random.random() < 0.6:  # a curb
         edge = random.uniform(0.6, 0.95) * height
         tilt = random.uniform(-0.1, 0.1) * height
         line = [(0, edge), (width, edge + tilt), (width, edge + tilt + height * 0.03), (0, edge + height * 0.02)]
         pen.polygon(line, fill=tint((0.66, 0.66, 0.64), 0.01))
-    return np.asarray(picture.filter(ImageFilter.GaussianBlur(height / 40)), float) / 255
+    return np.asarray(image.filter(ImageFilter.GaussianBlur(height / 40)), float) / 255
 
 
 class Look(NamedTuple):
-    """What distinguishes the two kinds of set: background, enlargement while drawing, framing, photo names."""
+    """What distinguishes a data set's photos: background, supersampling, framing, file names."""
 
     background: Callable[[np.random.Generator, tuple[int, int]], np.ndarray]
-    enlarged: float
-    upper_body: float  # part of the photos that end at the thighs
-    name: str  # of a photo, from identity, number (from 1) and view
+    supersampling: float  # photos are rendered so many times as wide and high, then scaled down
+    upper_body: float  # fraction of the photos that end at the thighs
+    name: str  # format of a file name
 
 
 LOOKS = {
-    "market": Look(street, 3, 0.0, "{identity:04d}_c{camera}s1_{number:06d}_00.jpg"),
-    "fashion": Look(studio, 1.5, 0.3, "fashion{gender}{clothes}id{identity:08d}01_{number}{view}.jpg"),
+    "market": Look(street_background, 3, 0.0, "{identity:04d}_c{camera}s1_{number:06d}_00.jpg"),
+    "fashion": Look(studio_background, 1.5, 0.3, "fashion{gender}{clothes}id{identity:08d}01_{number}{view}.jpg"),
 }
 VIEWS = ("front", "additional", "side", "additional", "back", "additional", "side", "additional")
 
 
-def photo_name(mode: str, person: Person, identity: int, number: int, view: int) -> str:
-    """As in the real set, so that its rule for identities finds the person."""
+def photo_name(mode: str, person: SyntheticPerson, identity: int, number: int, view: int) -> str:
+    """A file name as in the real set, so that the set's rule for identities finds the person."""
     gender, clothes = (
         ("WOMEN", "Dresses" if person.bottom is person.top else "Skirts") if person.skirt else ("MEN", "Pants")
     )
@@ -227,14 +229,15 @@ def photo_name(mode: str, person: Person, identity: int, number: int, view: int)
 
 
 def render_photo(
-    person: Person, posture: Posture, background: np.ndarray, size: tuple[int, int], random: np.random.Generator,
-    upper_body: bool,
+    person: SyntheticPerson, posture: Posture, background: np.ndarray, size: tuple[int, int],
+    random: np.random.Generator, upper_body: bool,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """uint8 pixels (H,W,3) of `size` and keypoints (18,2), over a larger `background` (H',W',3)."""
+    """Pixels uint8 (H,W,3) of `size` and keypoints (18,2). `background` (H',W',3) is larger and sets the resolution of
+    the rendering."""
     height, width = background.shape[:2]
-    skeleton = pose(person, posture)
-    stretch = height * random.uniform(0.49, 0.53) * person.height
-    scale = stretch * (1.55 if upper_body else 1.0)
+    skeleton = pose_skeleton(person, posture)
+    whole_body_scale = height * random.uniform(0.49, 0.53) * person.height
+    scale = whole_body_scale * (1.55 if upper_body else 1.0)  # pixels per meter
     surfaces = body_surfaces(person, skeleton, scale)
     lowest = max(s.points[:, 1].max() for s in surfaces)
     highest = min(s.points[:, 1].min() for s in surfaces)
@@ -243,47 +246,47 @@ def render_photo(
     else:
         y = height * random.uniform(0.94, 1.02) - lowest * scale
     x = width * (0.5 + random.normal(0, 0.035)) - skeleton.joints[NECK, 0] * scale / 2
-    picture = background.copy()
+    image = background.copy()
     if not upper_body:
-        _ground_shadow(picture, (x, y + (lowest - 0.03) * scale), scale)
-    depth = render(surfaces, picture, (x, y), scale)
-    pixels = Image.fromarray((picture.clip(0, 1) * 255).round().astype(np.uint8)).resize(
-        size[::-1], Image.Resampling.BOX
-    )
-    return np.asarray(pixels), visible_keypoints(skeleton.joints, depth, (x, y), scale, size)
+        _add_ground_shadow(image, (x, y + (lowest - 0.03) * scale), scale)
+    depth = render(surfaces, image, (x, y), scale)
+    large = Image.fromarray((image.clip(0, 1) * 255).round().astype(np.uint8))
+    pixels = np.asarray(large.resize(size[::-1], Image.Resampling.BOX))
+    return pixels, visible_keypoints(skeleton.joints, depth, (x, y), scale, size)
 
 
-def _ground_shadow(picture: np.ndarray, center: tuple[float, float], scale: float) -> None:
-    x, y = (np.arange(length) - middle for length, middle in zip(picture.shape[1::-1], center))
+def _add_ground_shadow(image: np.ndarray, center: tuple[float, float], scale: float) -> None:
+    x, y = (np.arange(length) - middle for length, middle in zip(image.shape[1::-1], center))
     distance = (x / (0.38 * scale)) ** 2 + (y[:, None] / (0.09 * scale)) ** 2
-    picture *= (1 - 0.4 * np.exp(-1.5 * distance))[..., None]
+    image *= (1 - 0.4 * np.exp(-1.5 * distance))[..., None]
 
 
-def render_identity(identity: int, mode: str, photos: int, seed: int) -> list[Photo]:
-    """All photos of one identity; depends on nothing but the arguments."""
+def render_identity(identity: int, mode: str, photos: int, seed: int) -> list[RenderedPhoto]:
+    """All photos of one identity. They depend on the arguments only, not on other identities."""
     random = np.random.default_rng([seed, identity, sorted(LOOKS).index(mode)])
     look, size = LOOKS[mode], find_dataset(mode).stored_size
     person = random_person(random)
-    background = look.background(random, tuple(int(length * look.enlarged) for length in size))
+    background = look.background(random, tuple(int(length * look.supersampling) for length in size))
     views = [view for _ in range(-(-photos // 8)) for view in random.permutation(8)][:photos]
-    drawn = []
-    for number_, view in enumerate(views, start=1):
+    rendered = []
+    for photo_number, view in enumerate(views, start=1):
         posture = random_posture(random, int(view))
         upper_body = random.random() < look.upper_body
         pixels, keypoints = render_photo(person, posture, background, size, random, upper_body)
-        drawn.append(Photo(photo_name(mode, person, identity, number_, int(view)), pixels, keypoints))
-    return drawn
+        name = photo_name(mode, person, identity, photo_number, int(view))
+        rendered.append(RenderedPhoto(name, pixels, keypoints))
+    return rendered
 
 
 def render_people(out: Path, mode: str, identities: Sequence[int], photos: int, seed: int, workers: int) -> None:
-    """Write the photos of `identities` (how many for training, for testing), then those csv files that are missing."""
+    """Write the photos of `identities` (numbers of training and of test identities), then the missing csv files."""
     dataset = find_dataset(mode)
-    phases = [phase for phase, people in zip(PHASES, identities) for _ in range(people)]
+    phases = [phase for phase, number_of_people in zip(PHASES, identities) for _ in range(number_of_people)]
     keypoints: dict[str, dict[str, np.ndarray]] = {phase: {} for phase in PHASES}
-    one = partial(render_identity, mode=mode, photos=photos, seed=seed)
-    albums = map_in_processes(one, range(1, len(phases) + 1), workers, "drawing", chunk=1, unit="person")
-    for phase, album in zip(phases, albums):
-        for photo in album:
+    work = partial(render_identity, mode=mode, photos=photos, seed=seed)
+    people = map_in_processes(work, range(1, len(phases) + 1), workers, "rendering", chunk=1, unit="person")
+    for phase, photos_of_person in zip(phases, people):
+        for photo in photos_of_person:
             save = partial(Image.fromarray(photo.pixels).save, format="JPEG", quality=JPEG_QUALITY)
             atomic_write(out / phase / photo.name, save)
             keypoints[phase][photo.name] = photo.keypoints
@@ -296,19 +299,19 @@ def render_people(out: Path, mode: str, identities: Sequence[int], photos: int, 
 
 
 def is_rendered(out: Path, dataset: type[PosePairDataset], settings: dict[str, object]) -> bool:
-    """Whether `out` holds this very data set whole. UserError where it holds anything else."""
-    record = out / SETTINGS_FILE
+    """Whether `out` holds all of this data set. Raises UserError if it holds anything else."""
+    settings_file = out / SETTINGS_FILE
     if not out.exists() or not any(out.iterdir()):
         return False
-    if not record.is_file():
-        raise UserError(f"{out}: not empty, and not drawn by this command; give another --out")
+    if not settings_file.is_file():
+        raise UserError(f"{out}: not empty, and not rendered by this command; give another --out")
     try:
-        found = json.loads(record.read_text())
+        found = json.loads(settings_file.read_text())
     except ValueError as error:
-        raise UserError(f"{record}: cannot be read ({error}); give another --out") from error
+        raise UserError(f"{settings_file}: cannot be read ({error}); give another --out") from error
     if found != settings:
         raise UserError(
-            f"{out}: drawn with other settings ({found}, asked for {settings}); remove it, or give another --out"
+            f"{out}: rendered with other settings ({found}, asked for {settings}); remove it, or give another --out"
         )
     names = (dataset.pairs_csv, dataset.keypoints_csv)
     photos = sum(len(list((out / phase).glob("*.jpg"))) for phase in PHASES)
@@ -317,12 +320,12 @@ def is_rendered(out: Path, dataset: type[PosePairDataset], settings: dict[str, o
 
 
 def make_sheet(out: Path, dataset: type[PosePairDataset], rows: int, photos: int) -> Image.Image:
-    """`rows` training identities, one a row, each photo beside its skeleton."""
+    """The first `rows` training identities, one per row, with `photos` photos, each beside its skeleton."""
     sheet: dict[str, list[Image.Image]] = {}
     for name, joints in read_keypoints(out / dataset.keypoints_csv.format(phase="train")).items():
-        picture = decode_photo(out / "train" / name)
+        photo = decode_photo(out / "train" / name)
         row = sheet.setdefault(dataset.identity(name), [])
-        row += [picture, draw_skeleton(joints, dataset.stored_size, picture)]
+        row += [photo, draw_skeleton(joints, dataset.stored_size, photo)]
     return contact_sheet([row[: 2 * photos] for row in list(sheet.values())[:rows]])
 
 
@@ -331,16 +334,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--dataset_mode", choices=sorted(LOOKS), default="market", help="size, layout and look")
-    parser.add_argument("--out", required=True, metavar="DIR", help="data root to make, or to complete")
-    parser.add_argument("--identities", type=positive_int, default=40, metavar="N", help="people to train on")
-    parser.add_argument(
-        "--test_identities", type=positive_int, default=10, metavar="N", help="other people, to test on"
-    )
-    parser.add_argument("--poses", type=number(int, 2), default=8, metavar="N", help="photos of each")
-    parser.add_argument("--seed", type=count, default=0, help="other seeds, other people")
+    parser.add_argument("--out", required=True, metavar="DIR", help="data root to create or to complete")
+    parser.add_argument("--identities", type=positive_int, default=40, metavar="N", help="training identities")
+    parser.add_argument("--test_identities", type=positive_int, default=10, metavar="N", help="test identities")
+    parser.add_argument("--poses", type=number(int, 2), default=8, metavar="N", help="photos of each identity")
+    parser.add_argument("--seed", type=count, default=0, help="determines the people")
     parser.add_argument("--workers", type=positive_int, default=available_cores(), metavar="N", help="processes")
     parser.add_argument(
-        "--sheet", type=image_path, metavar="FILE", help="also write a picture (jpg or png) of the first people"
+        "--sheet", type=image_path, metavar="FILE", help="also write an overview (jpg or png) of the first people"
     )
     args = parser.parse_args()
     out, dataset = Path(args.out), find_dataset(args.dataset_mode)
@@ -348,11 +349,11 @@ def main() -> None:
     settings = {"dataset_mode": args.dataset_mode, "identities": list(people), "poses": args.poses, "seed": args.seed,
                 "version": VERSION}  # fmt: skip
     if is_rendered(out, dataset, settings):
-        print(f"{out}: already there")
+        print(f"{out}: exists already")
     else:
         atomic_write(out / SETTINGS_FILE, lambda file: file.write(json.dumps(settings).encode()))
         render_people(out, args.dataset_mode, people, args.poses, args.seed, args.workers)
-        print(f"{sum(people) * args.poses} photos of {sum(people)} drawn people in {out}")
+        print(f"{sum(people) * args.poses} photos of {sum(people)} rendered people in {out}")
     if args.sheet:
         save_image(make_sheet(out, dataset, rows=5, photos=6), args.sheet)
 

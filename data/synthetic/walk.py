@@ -1,10 +1,10 @@
-"""A drawn person walking on the spot: numbered photos in the layout of a data set, with their exact joints.
+"""A rendered person walking on the spot: numbered photos in the layout of a data set, with their exact keypoints.
 
     python -m data.synthetic.walk --out dataset/walk
     python -m data.synthetic.walk --dataset_mode fashion --frames 40 --yaw 0 --out dataset/walk_front
 
-DIR/test holds walk_0001.jpg, walk_0002.jpg and so on; beside it are the keypoints csv of all frames and a pairs csv
-from the first frame to each: what test.py reads. The same flags give the same files.
+DIR/test holds walk_0001.jpg, walk_0002.jpg and so on. DIR also has the keypoints csv of all frames and a pairs csv
+from the first frame to each frame, so test.py can read it. The same flags give the same files.
 """
 
 import argparse
@@ -17,38 +17,38 @@ from PIL import Image
 from data import find_dataset
 from data.pairs import Pair, write_keypoints, write_pairs
 from data.synthetic.body import Posture
-from data.synthetic.people import JPEG_QUALITY, LOOKS, Photo, random_person, render_photo
+from data.synthetic.people import JPEG_QUALITY, LOOKS, RenderedPhoto, random_person, render_photo
 from util.arguments import count, number, positive_int
 from util.errors import UserError, run_main
 from util.files import atomic_write
 
-STRIDE = 25.0  # degrees that a thigh swings to each side
+STRIDE = 25.0  # degrees by which a thigh swings forwards and backwards
 
 
-def walking(phase: float, yaw: float) -> Posture:
-    """The posture at `phase` (0..1 of a cycle of two steps), seen from `yaw` degrees: 90 walks to the right."""
+def walking_posture(phase: float, yaw: float) -> Posture:
+    """The posture at `phase` (0..1) of a cycle of two steps; `yaw` in degrees, 90 walks to the right."""
     angle = 2 * np.pi * (phase + np.array([0, 0.5]))  # right, left
     swing = STRIDE * np.sin(angle)
     knee = 6 + 1.6 * STRIDE * np.clip(np.cos(angle), 0, 1)  # bent while the leg comes forwards
     elbow = 22 + 0.4 * swing[::-1]
     return Posture(
-        yaw=yaw, lean=3, twist=-0.2 * float(swing[0]), hip=tuple(swing + 3), knee=tuple(knee), arm=tuple(-0.9 * swing),
-        elbow=tuple(elbow),
+        yaw=yaw, lean=3, twist=-0.2 * float(swing[0]), hip=tuple(swing + 3), knee=tuple(knee),
+        arm_forward=tuple(-0.9 * swing), elbow=tuple(elbow),
     )  # fmt: skip
 
 
-def walk(mode: str, frames: int, cycles: float, yaw: float, seed: int) -> list[Photo]:
-    """`frames` photos of `cycles` cycles of one person's walk, as `mode` ('market' or 'fashion') looks."""
+def render_walk(mode: str, frames: int, cycles: float, yaw: float, seed: int) -> list[RenderedPhoto]:
+    """`frames` photos of one person who walks for `cycles` cycles, in the look of data set `mode`."""
     random = np.random.default_rng([seed, sorted(LOOKS).index(mode)])
     look, size = LOOKS[mode], find_dataset(mode).stored_size
     person = random_person(random)
-    background = look.background(random, tuple(int(length * look.enlarged) for length in size))
+    background = look.background(random, tuple(int(length * look.supersampling) for length in size))
     photos = []
     for frame in range(frames):
-        framing = np.random.default_rng(seed)  # the same scale and place in all frames
-        posture = walking(cycles * frame / frames, yaw)
-        drawn = render_photo(person, posture, background, size, framing, upper_body=False)
-        photos.append(Photo(f"walk_{frame + 1:04d}.jpg", *drawn))
+        framing = np.random.default_rng(seed)  # gives all frames the same scale and position
+        posture = walking_posture(cycles * frame / frames, yaw)
+        pixels, keypoints = render_photo(person, posture, background, size, framing, upper_body=False)
+        photos.append(RenderedPhoto(f"walk_{frame + 1:04d}.jpg", pixels, keypoints))
     return photos
 
 
@@ -57,16 +57,18 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--dataset_mode", choices=sorted(LOOKS), default="market", help="size, layout and look")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="data root to make")
-    parser.add_argument("--frames", type=positive_int, default=24, metavar="N", help="photos in all")
-    parser.add_argument("--cycles", type=number(float, 0), default=1.0, metavar="X", help="cycles of two steps in all")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="data root to create")
+    parser.add_argument("--frames", type=positive_int, default=24, metavar="N", help="number of photos")
+    parser.add_argument(
+        "--cycles", type=number(float, 0), default=1.0, metavar="X", help="number of cycles of two steps"
+    )
     parser.add_argument("--yaw", type=number(float), default=60.0, metavar="DEGREES", help="0 front, 90 side, 180 back")
-    parser.add_argument("--seed", type=count, default=0, help="other seeds, other people")
+    parser.add_argument("--seed", type=count, default=0, help="determines the person")
     args = parser.parse_args()
     if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
-        raise UserError(f"{args.out}: there already; remove it, or give another --out")
+        raise UserError(f"{args.out}: exists already; remove it, or give another --out")
     dataset = find_dataset(args.dataset_mode)
-    photos = walk(args.dataset_mode, args.frames, args.cycles, args.yaw, args.seed)
+    photos = render_walk(args.dataset_mode, args.frames, args.cycles, args.yaw, args.seed)
     for photo in photos:
         save = partial(Image.fromarray(photo.pixels).save, format="JPEG", quality=JPEG_QUALITY)
         atomic_write(args.out / "test" / photo.name, save)

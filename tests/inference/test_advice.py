@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from inference.advice import Advice, advise
+from inference.advice import Advice, advise, has_fatal_warning
 from inference.framing import Frame, can_be_framed, frame_person
 from tests.inference.test_framing import PARTS, SIZES, standing
 
@@ -23,7 +23,7 @@ def without(*joints: int) -> np.ndarray:
 
 
 def only(found: list[Advice]) -> str:
-    """The text of the one piece of advice, which names the photo in one line and lets --force go on."""
+    """The text of the one piece of advice, which is one line that names the photo, and which --force overrides."""
     assert len(found) == 1
     assert not found[0].fatal
     assert found[0].text.startswith("me.jpg: ")
@@ -33,31 +33,31 @@ def only(found: list[Advice]) -> str:
 
 @pytest.mark.parametrize("style", SIZES)
 @pytest.mark.parametrize("part", PARTS)
-def test_ordinary_photos(style, part):
+def test_advise_ordinary_photos_returns_nothing(style, part):
     pose = standing(style, part)
     assert advice(pose, SIZES[style], style) == []
     pose[[0, 4, 14, 15]] = np.nan  # seen from behind, a hand hidden
     assert advice(pose * 4 + 50, (4 * SIZES[style][0] + 100, 4 * SIZES[style][1] + 100), style) == []
 
 
-def test_no_person():
+def test_advise_nobody_is_fatal():
     for people in ([], [np.full((18, 2), np.nan)]):
         [found] = advise(people, PHOTO, None, "me.jpg")
         assert found.fatal
         assert "no person" in found.text
 
 
-def test_too_little_of_a_person():
-    """Fatal exactly where no frame can be made."""
+def test_advise_face_only_is_fatal_and_names_the_joints():
+    """Advice is fatal exactly if no frame can be made."""
     face = np.full((18, 2), np.nan)
     face[[0, 14, 15]] = standing()[[0, 14, 15]]
     assert not can_be_framed(face)
     [found] = advice(face)
-    assert found.fatal
+    assert has_fatal_warning([found])
     assert "nose, right eye, left eye" in found.text
 
 
-def test_missing_torso_and_few_joints():
+def test_advise_missing_torso_or_few_joints_says_which():
     text = only(advice(without(5, 8)))
     assert "left shoulder and right hip not found" in text
     few = np.full((18, 2), np.nan)
@@ -65,8 +65,8 @@ def test_missing_torso_and_few_joints():
     assert "only 5 of 18" in only(advice(few))
 
 
-def test_several_people():
-    """The one taken is told by their order from the left; small people in the background do not count."""
+def test_advise_several_people_says_which_is_taken():
+    """It is identified by the order from the left; small people in the background do not count."""
     chosen, other = standing() + (0, 100), standing() * 0.9
     child = standing() * 0.3
     assert advise([chosen, child], None, None, "me.jpg") == []
@@ -76,14 +76,14 @@ def test_several_people():
 
 
 @pytest.mark.parametrize(("turn", "expected"), [(1, "sideways"), (2, "upside down"), (3, "sideways")])
-def test_turned_photos(turn, expected):
+def test_advise_turned_photo_says_how(turn, expected):
     pose = standing()
     for _ in range(turn):
         pose = np.stack([176 - pose[:, 1], pose[:, 0]], axis=1)
     assert expected in only(advise([pose], None, None, "me.jpg"))
 
 
-def test_joints_outside_the_photo():
+def test_advise_joint_outside_the_photo_names_it():
     pose = standing()
     pose[4] = 120, 400
     assert "right wrist outside the photo of 176 x 256" in only(advise([pose], PHOTO, None, "me.jpg"))
@@ -91,9 +91,9 @@ def test_joints_outside_the_photo():
     assert advise([pose], PHOTO, None, "me.jpg") == []
 
 
-def test_cut_off():
+def test_advise_cut_off_person_names_the_side():
     portrait = standing(part="hip")
-    text = only(advice(portrait / 2, (128, 88), "market"))  # Market's photos go on to the feet
+    text = only(advice(portrait / 2, (128, 88), "market"))  # Market's photos reach to the feet
     assert "cut off" in text
     assert "bottom" in text
     assert "right" in only(advice(standing() + (0, 60)))
@@ -102,21 +102,21 @@ def test_cut_off():
     assert "head is cut off" in only(advise([headless - (45, 0)], PHOTO, None, "me.jpg"))
 
 
-def test_small_photo():
+def test_advise_small_photo_says_its_size():
     small = standing() * 0.4
     text = only(advice(small, (103, 71)))
-    assert "70 x 102 pixels for a picture of 176 x 256" in text
+    assert "70 x 102 pixels for an image of 176 x 256" in text
     assert advice(standing() * 0.7, (180, 124)) == []
 
 
-def test_only_the_pose_counts():
-    """A keypoint file has no photo to be cut off or too small."""
+def test_advise_without_photo_judges_the_pose_only():
+    """A keypoint file has no photo that could be cut off or too small."""
     assert advise([standing() * 0.1], None, Frame(10, -500, 0, PHOTO), "dancer.json") == []
 
 
-def test_every_fault_is_told():
+def test_advise_lists_every_fault():
     faults = advise([without(11), standing()], (50, 35), Frame(5, -20, 0, PHOTO), "me.jpg")
     assert [fault.fatal for fault in faults] == [False] * len(faults)
-    told = " ".join(fault.text for fault in faults)
+    text = " ".join(fault.text for fault in faults)
     for part in ("left hip not found", "2 people", "outside the photo", "cut off", "larger photo"):
-        assert part in told
+        assert part in text

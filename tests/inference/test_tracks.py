@@ -1,4 +1,4 @@
-"""Poses over time against closed forms, numpy's own fits, and drawn walks, whose poses in between are known."""
+"""Poses over time against closed forms, numpy's own fits, and rendered walks, whose poses in between are known."""
 
 import math
 
@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 
 from data.keypoints import JOINTS
-from data.synthetic.body import pose
+from data.synthetic.body import pose_skeleton
 from data.synthetic.people import random_person
-from data.synthetic.walk import walk, walking
-from inference.tracks import clean, fill_gaps, flicker, interpolate, person_mask, repair, smooth
+from data.synthetic.walk import walking_posture
+from inference.tracks import clean, fill_gaps, interpolate, repair, smooth
 
 ANKLES = [JOINTS.index("right ankle"), JOINTS.index("left ankle")]
 
 
-def drawn_track(times: np.ndarray, yaw: float = 60) -> np.ndarray:
-    """Exact joints of a drawn walk, 130 pixels a metre, at `times` in cycles."""
+def walk_track(times: np.ndarray, yaw: float = 60) -> np.ndarray:
+    """Exact joints of a synthetic walk, 130 pixels a metre, at `times` in cycles."""
     person = random_person(np.random.default_rng(0))
-    return np.stack([pose(person, walking(t, yaw)).joints[:, [1, 0]] * 130 + 150 for t in times])
+    return np.stack([pose_skeleton(person, walking_posture(t, yaw)).joints[:, [1, 0]] * 130 + 150 for t in times])
 
 
 def moving(frames: int, acceleration: float = 0.0) -> np.ndarray:
@@ -32,7 +32,7 @@ def error(track: np.ndarray, truth: np.ndarray) -> float:
     return float(np.linalg.norm(track - truth, axis=-1).mean())
 
 
-def test_gaps_up_to_the_longest_are_filled_on_a_line():
+def test_fill_gaps_fills_short_gaps_linearly():
     truth = moving(20)
     track = truth.copy()
     track[4:7, 3] = np.nan  # 3 frames
@@ -44,11 +44,11 @@ def test_gaps_up_to_the_longest_are_filled_on_a_line():
     assert np.isnan(filled[8:12, 5]).all()
     assert np.isnan(filled[:, 7]).all()
     np.testing.assert_allclose(fill_gaps(track, 4)[:, 5], truth[:, 5], atol=1e-9)
-    assert np.isnan(track[4:7, 3]).all()  # the argument is as it was
+    assert np.isnan(track[4:7, 3]).all()  # the argument is unchanged
     np.testing.assert_array_equal(fill_gaps(truth, 3), truth)
 
 
-def test_ends_are_held_for_half_as_long():
+def test_fill_gaps_holds_ends_for_half_as_long():
     track = moving(12)
     track[:5, 0] = np.nan
     track[-3:, 1] = np.nan
@@ -61,14 +61,14 @@ def test_ends_are_held_for_half_as_long():
 
 @pytest.mark.parametrize("acceleration", [0.0, 0.3])
 @pytest.mark.parametrize("sigma", [0.8, 1.5, 4.0])
-def test_steady_movement_passes_the_filter_unchanged(acceleration, sigma):
+def test_smooth_steady_movement_is_unchanged(acceleration, sigma):
     """At the ends and beside gaps too; what is missing stays missing."""
     track = moving(30, acceleration)
     track[np.random.default_rng(1).random((30, 18)) < 0.2] = np.nan
     np.testing.assert_allclose(smooth(track, sigma), track, atol=1e-6)
 
 
-def test_filter_is_a_weighted_fit():
+def test_smooth_equals_numpys_weighted_fit():
     """Each value is that of numpy's own weighted fit of a parabola, over the known frames within reach."""
     random = np.random.default_rng(2)
     track = random.normal(0, 5, (25, 18, 2))
@@ -88,13 +88,13 @@ def test_filter_is_a_weighted_fit():
 
 
 @pytest.mark.parametrize("sigma", [1.0, 2.5])
-def test_noise_goes_down_by_the_known_factor(sigma):
-    noise = np.random.default_rng(3).normal(0, 1, (4000, 18, 2))
+def test_smooth_reduces_noise_by_the_known_factor(sigma):
+    noise = np.random.default_rng(3).normal(0, 1, (2000, 18, 2))
     factor = smooth(noise, sigma)[20:-20].var()
     assert factor == pytest.approx(27 / (32 * math.sqrt(math.pi) * sigma), rel=0.03)
 
 
-def test_filter_does_not_lag():
+def test_smooth_does_not_lag():
     """A step's middle stays where it is, and time reversed gives the result reversed."""
     track = np.zeros((41, 18, 2))
     track[20], track[21:] = 0.5, 1.0
@@ -104,28 +104,28 @@ def test_filter_does_not_lag():
     np.testing.assert_allclose(smooth(random[::-1], 2.0), smooth(random, 2.0)[::-1], atol=1e-9)
 
 
-def test_filter_off():
+def test_clean_switched_off_only_repairs():
     track = np.random.default_rng(5).normal(0, 1, (9, 18, 2))
     np.testing.assert_array_equal(smooth(track, 0), track)
-    np.testing.assert_array_equal(clean(track, 25, gap=0, width=0), repair(track))
+    np.testing.assert_array_equal(clean(track, 25, max_gap=0, smoothing=0), repair(track))
 
 
 @pytest.mark.parametrize("frames", [0, 1, 2])
-def test_short_tracks_pass_unchanged(frames):
+def test_clean_short_tracks_are_unchanged(frames):
     track = moving(3)[:frames]
     track[:1, 4] = np.nan
-    np.testing.assert_allclose(clean(track, 25, gap=0), track, atol=1e-9)
+    np.testing.assert_allclose(clean(track, 25, max_gap=0), track, atol=1e-9)
     assert np.isnan(clean(np.full((frames, 18, 2), np.nan), 25)).all()
 
 
 @pytest.mark.parametrize("yaw", [0, 90])
-def test_a_clean_walk_needs_no_repair(yaw):
-    track = drawn_track(np.arange(24) / 12, yaw)
+def test_repair_leaves_a_clean_walk_unchanged(yaw):
+    track = walk_track(np.arange(24) / 12, yaw)
     np.testing.assert_array_equal(repair(track), track)
 
 
-def test_swapped_legs_are_swapped_back_and_leaps_are_removed():
-    truth = drawn_track(np.arange(48) / 24, yaw=90)
+def test_repair_swaps_legs_back_and_removes_leaps():
+    truth = walk_track(np.arange(48) / 24, yaw=90)
     apart = np.abs(truth[:, ANKLES[0], 1] - truth[:, ANKLES[1], 1])
     frame = int(apart[:24].argmax())  # of the widest step
     track = truth.copy()
@@ -140,8 +140,8 @@ def test_swapped_legs_are_swapped_back_and_leaps_are_removed():
     assert not np.array_equal(track, truth)
 
 
-def test_cleaning_nearly_halves_the_noise():
-    truth = drawn_track(np.arange(60) / 27)
+def test_clean_nearly_halves_the_noise():
+    truth = walk_track(np.arange(60) / 27)
     track = truth + np.random.default_rng(6).normal(0, 2, truth.shape)
     track[20:26, ANKLES[0]] = np.nan
     known = ~np.isnan(track)
@@ -152,8 +152,8 @@ def test_cleaning_nearly_halves_the_noise():
 
 
 @pytest.mark.parametrize("n", [0, 1, 4])
-def test_interpolation_keeps_poses_and_constant_speed(n):
-    track = np.tile(drawn_track(np.zeros(1)), (6, 1, 1)) + 4.0 * np.arange(6)[:, None, None]
+def test_interpolate_keeps_poses_and_constant_speed(n):
+    track = np.tile(walk_track(np.zeros(1)), (6, 1, 1)) + 4.0 * np.arange(6)[:, None, None]
     between = interpolate(track, n)
     assert between.shape == (6 + 5 * n, 18, 2)
     expected = track[0] + 4 * np.linspace(0, 5, 6 + 5 * n)[:, None, None]
@@ -161,9 +161,9 @@ def test_interpolation_keeps_poses_and_constant_speed(n):
     np.testing.assert_array_equal(interpolate(track[:1], n), track[:1])
 
 
-def test_a_limb_swings_round_without_shrinking():
+def test_interpolate_limb_turns_without_shrinking():
     """Half way of a quarter turn of the forearm, with nothing before or after: on the arc, not on its chord."""
-    track = np.tile(drawn_track(np.zeros(1)), (2, 1, 1))
+    track = np.tile(walk_track(np.zeros(1)), (2, 1, 1))
     elbow, wrist = track[0, 3], JOINTS.index("right wrist")
     track[:, wrist] = elbow + [(0, 40), (40, 0)]
     middle = interpolate(track, 1)[1]
@@ -173,9 +173,9 @@ def test_a_limb_swings_round_without_shrinking():
 
 
 @pytest.mark.parametrize("yaw", [0, 60, 90])
-def test_interpolated_walks_against_the_truth(yaw):
+def test_interpolate_walk_is_closer_to_the_truth_than_lines(yaw):
     """Far less than the error of straight lines at 12 poses a cycle, and no shin shorter by more than 1 %."""
-    truth = drawn_track(np.arange(97) / 48, yaw)
+    truth = walk_track(np.arange(97) / 48, yaw)
     between = interpolate(truth[::4], 3)
     lines = np.stack([np.interp(np.arange(97), np.arange(0, 97, 4), v) for v in truth[::4].reshape(25, -1).T], 1)
     assert error(between, truth) < 0.4 * error(lines.reshape(truth.shape), truth)
@@ -184,43 +184,12 @@ def test_interpolated_walks_against_the_truth(yaw):
         np.testing.assert_allclose(shin, np.linalg.norm(truth[:, 10] - truth[:, 9], axis=1), rtol=0.01)
 
 
-def test_a_joint_missing_on_one_side_is_missing_between():
-    truth = drawn_track(np.arange(6) / 12)
+def test_interpolate_joint_missing_on_one_side_is_missing_between():
+    truth = walk_track(np.arange(6) / 12)
     track = truth.copy()
-    track[2, 3] = np.nan  # an elbow: its wrist goes on without it
+    track[2, 3] = np.nan  # an elbow: its wrist is interpolated without it
     between = interpolate(track, 1)
     assert np.isnan(between[3:6, 3]).all()
     assert np.isnan(between).sum() == 6
     known = ~np.isnan(between)
     np.testing.assert_allclose(between[known], interpolate(truth, 1)[known], atol=1.0)
-
-
-@pytest.fixture(scope="module")
-def drawn_walk() -> tuple[np.ndarray, np.ndarray]:
-    photos = walk("market", frames=4, cycles=0.5, yaw=60, seed=1)
-    return np.stack([p.pixels.transpose(2, 0, 1) for p in photos]), np.stack([p.keypoints for p in photos])
-
-
-def test_flicker_is_what_changes_outside_the_person(drawn_walk):
-    """A walk on a still background hardly flickers; a background that turns brighter by 3 flickers by 3."""
-    frames, track = drawn_walk
-    frames = np.clip(frames, 10, 240)
-    moved = np.abs(np.diff(frames.astype(int), axis=0)).mean()
-    still = flicker(frames, track)
-    assert still < 0.03 * moved
-    brighter = frames + np.array([0, 3, 0, 3], np.uint8)[:, None, None, None]
-    assert flicker(brighter, track) == pytest.approx(3, abs=2 * still)
-
-
-def test_flicker_without_anything_to_compare(drawn_walk):
-    frames, track = drawn_walk
-    assert math.isnan(flicker(frames[:1], track[:1]))
-    assert math.isnan(flicker(frames, np.full_like(track, np.nan)))
-
-
-def test_person_mask():
-    assert not person_mask(np.full((18, 2), np.nan), (40, 30)).any()
-    single = np.full((18, 2), np.nan)
-    single[4] = 45, 20
-    y, x = np.mgrid[:90, :60]
-    np.testing.assert_array_equal(person_mask(single, (90, 60)), np.hypot(y - 45, x - 20) <= 10)

@@ -1,9 +1,10 @@
-"""Folders, animations and videos, there and back."""
+"""Animations, videos and numbered images, written and read back."""
 
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
@@ -11,14 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.pairs import read_keypoints, read_pairs
-from data.synthetic import walk as walk_command
 from inference.video import read_frames, write_animation
 from util.errors import UserError
-from util.files import natural_sort_key
 
 
-def pictures(count: int, size: tuple[int, int] = (48, 36), colors: int = 5) -> list[Image.Image]:
+def moving_block(count: int, size: tuple[int, int] = (48, 36), colors: int = 5) -> list[Image.Image]:
     """A bright block that moves to the right over a still pattern, size (W, H)."""
     x, y = np.meshgrid(np.arange(size[0]) // 8 % colors, np.arange(size[1]) // 8 % colors)
     ground = np.stack([30 + 20 * x, 40 + 15 * y, 90 + 5 * x], -1).astype(np.uint8)
@@ -30,7 +28,7 @@ def pictures(count: int, size: tuple[int, int] = (48, 36), colors: int = 5) -> l
     return frames
 
 
-def array(frames: list[Image.Image]) -> np.ndarray:
+def array(frames: Iterable[Image.Image]) -> np.ndarray:
     return np.stack([np.asarray(frame, float) for frame in frames])
 
 
@@ -40,50 +38,14 @@ def read_all(path: Path, every: int = 1) -> tuple[list[str], list[Image.Image], 
     return list(names), list(found), fps
 
 
-def test_folder_in_the_order_of_its_numbers(tmp_path):
-    for number, name in enumerate(["frame10.png", "frame2.jpg", "frame1.PNG", "a.png", "notes.txt", ".b.png"]):
-        Image.new("RGB", (10 + number, 8)).save(tmp_path / name, format="PNG")
-    names, found, fps = read_all(tmp_path)
-    assert names == ["a.png", "frame1.PNG", "frame2.jpg", "frame10.png"]
-    assert [picture.width for picture in found] == [13, 12, 11, 10]
-    assert fps is None
-    assert read_all(tmp_path, every=3)[0] == ["a.png", "frame10.png"]
-
-
-def test_natural_order():
-    mixed = ["A3", "a2b1", "a1b10", "a1b2", "10.png", "9.png"]
-    assert sorted(mixed, key=natural_sort_key) == ["9.png", "10.png", "a1b2", "a1b10", "a2b1", "A3"]
-
-
-def test_photos_come_upright_and_rgb(tmp_path):
-    upright = pictures(1)[0]
-    exif = Image.Exif()
-    exif[0x112] = 6  # turn by 90 degrees clockwise to show
-    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "a.png", exif=exif)
-    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "b.jpg", exif=exif, quality=98, subsampling=0)
-    upright.convert("L").save(tmp_path / "c.png")
-    _, (png, jpeg, gray), _ = read_all(tmp_path)
-    np.testing.assert_array_equal(np.asarray(png), np.asarray(upright))
-    assert np.abs(array([jpeg]) - array([upright])).mean() < 3
-    assert gray.mode == "RGB"
-
-
-def test_frames_are_read_one_at_a_time(tmp_path):
-    """What cannot be decoded stops nothing before its turn, and never comes to it where it is skipped."""
-    for number in range(4):
-        pictures(1)[0].save(tmp_path / f"{number}.png")
-    (tmp_path / "1.png").write_bytes(b"no photo")
-    frames, _ = read_frames(tmp_path)
-    assert next(frames)[0] == "0.png"
-    with pytest.raises(UserError, match=r"1\.png"):
-        next(frames)
-    assert read_all(tmp_path, every=2)[0] == ["0.png", "2.png"]
+def read_folder(folder: Path) -> dict[str, Image.Image]:
+    return {path.name: Image.open(path) for path in sorted(folder.iterdir())}
 
 
 @pytest.mark.parametrize("ending", ["gif", "webp", "GIF"])
 @pytest.mark.parametrize("fps", [7, 12.5, 30])
-def test_animations_there_and_back(tmp_path, ending, fps):
-    frames = pictures(10)
+def test_write_animation_then_read_frames_gives_the_frames(tmp_path, ending, fps):
+    frames = moving_block(10)
     path = tmp_path / "new" / f"walk.{ending}"
     assert write_animation(iter(frames), path, fps) == 10
     assert os.listdir(path.parent) == [path.name]
@@ -95,8 +57,8 @@ def test_animations_there_and_back(tmp_path, ending, fps):
         assert file.info["loop"] == 0
 
 
-def test_a_gif_keeps_a_still_background_still(tmp_path):
-    """With more colors than a GIF holds, too: one palette for all frames."""
+def test_write_animation_gif_keeps_a_still_background_still(tmp_path):
+    """The frames have more colors than a GIF holds and share one palette."""
     random = np.random.default_rng(0)
     ground = random.integers(0, 256, (40, 40, 3)).astype(np.uint8)
     frames = []
@@ -110,9 +72,9 @@ def test_a_gif_keeps_a_still_background_still(tmp_path):
 
 
 @pytest.mark.parametrize("ending", ["gif", "webp"])
-def test_frames_that_stay_keep_their_number(tmp_path, ending):
-    """Files hold equal successive frames as one that is shown for longer."""
-    a, b, c = pictures(3)
+def test_read_frames_repeats_frames_that_are_shown_longer(tmp_path, ending):
+    """Files hold equal successive frames as one of a longer duration."""
+    a, b, c = moving_block(3)
     write_animation([a, b, b, b, c, a, c], tmp_path / f"a.{ending}", 10)
     _, found, fps = read_all(tmp_path / f"a.{ending}")
     assert np.abs(array(found) - array([a, b, b, b, c, a, c])).mean() < 4
@@ -122,19 +84,19 @@ def test_frames_that_stay_keep_their_number(tmp_path, ending):
     assert fps == pytest.approx(10 / 3)
 
 
-def test_an_animation_without_durations(tmp_path):
-    frames = pictures(3)
+def test_read_frames_without_durations_is_10_fps(tmp_path):
+    frames = moving_block(3)
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
     assert read_all(tmp_path / "a.gif")[2] == 10
 
 
 @pytest.mark.parametrize("name", ["frames", "frames/", "frames.v2/"])
-def test_numbered_photos(tmp_path, name):
-    frames = pictures(11)
+def test_write_animation_folder_gets_numbered_images(tmp_path, name):
+    frames = moving_block(11)
     assert write_animation(iter(frames), f"{tmp_path}/{name}", 25) == 11
-    names, found, _ = read_all(tmp_path / name)
-    assert names == [f"{number:05d}.png" for number in range(1, 12)]
-    np.testing.assert_array_equal(array(found), array(frames))
+    written = read_folder(tmp_path / name)
+    assert list(written) == [f"{number:05d}.png" for number in range(1, 12)]
+    np.testing.assert_array_equal(array(written.values()), array(frames))
     with pytest.raises(UserError, match="not an empty folder"):
         write_animation(frames, f"{tmp_path}/{name}", 25)
 
@@ -153,7 +115,7 @@ def untouchable():
         ("full", 25, "not an empty folder"),
     ],
 )
-def test_what_cannot_be_written_is_said_before_the_first_frame(tmp_path, name, fps, message):
+def test_write_animation_checks_its_output_before_the_first_frame(tmp_path, name, fps, message):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "00001.png").write_bytes(b"old")
     with pytest.raises(UserError, match=message):
@@ -162,12 +124,12 @@ def test_what_cannot_be_written_is_said_before_the_first_frame(tmp_path, name, f
 
 
 def broken(count: int):
-    yield from pictures(count)
+    yield from moving_block(count)
     raise UserError("the network failed")
 
 
 def differing(count: int):
-    yield from pictures(count)
+    yield from moving_block(count)
     yield Image.new("RGB", (20, 20))
 
 
@@ -183,7 +145,7 @@ def ffmpeg() -> str:
     return pytest.importorskip("imageio_ffmpeg", reason="optional: pip install imageio-ffmpeg").get_ffmpeg_exe()
 
 
-def test_written_whole_or_not_at_all(tmp_path, ending):
+def test_write_animation_is_atomic(tmp_path, ending):
     path = tmp_path / f"a.{ending}"
     path.write_bytes(b"old")
     for frames, message in [
@@ -194,21 +156,21 @@ def test_written_whole_or_not_at_all(tmp_path, ending):
             write_animation(frames, path, 25)
         assert path.read_bytes() == b"old"
         assert len(list(tmp_path.iterdir())) == 1
-    assert write_animation(pictures(1), path, 25) == 1
+    assert write_animation(moving_block(1), path, 25) == 1
     assert len(read_all(path)[1]) == 1
 
 
-def test_numbered_photos_before_a_failure_stay(tmp_path):
+def test_write_animation_folder_keeps_images_before_a_failure(tmp_path):
     with pytest.raises(UserError, match="the network failed"):
         write_animation(broken(3), tmp_path / "frames", 25)
-    assert read_all(tmp_path / "frames")[0] == ["00001.png", "00002.png", "00003.png"]
+    assert list(read_folder(tmp_path / "frames")) == ["00001.png", "00002.png", "00003.png"]
 
 
 @pytest.mark.parametrize("fps", [12.5, 30000 / 1001])
 @pytest.mark.parametrize("size", [(48, 36), (175, 127)])
-def test_videos_there_and_back(tmp_path, ffmpeg, fps, size):
-    """Odd sides get one pixel more, like that beside it."""
-    frames = pictures(15, size)
+def test_write_animation_video_then_read_frames_gives_the_frames(tmp_path, ffmpeg, fps, size):
+    """Odd sides become even by repeating the last pixel."""
+    frames = moving_block(15, size)
     path = tmp_path / "new" / "walk.mp4"
     assert write_animation(iter(frames), path, fps) == 15
     names, found, read_fps = read_all(path)
@@ -222,16 +184,16 @@ def test_videos_there_and_back(tmp_path, ffmpeg, fps, size):
     assert fewer == pytest.approx(fps / 4, rel=0.001)
 
 
-def test_a_video_as_other_programs_read_it(tmp_path, ffmpeg):
-    write_animation(pictures(4), tmp_path / "a.mp4", 25)
-    said = subprocess.run([ffmpeg, "-i", tmp_path / "a.mp4"], capture_output=True, text=True).stderr
-    assert re.search(r"Video: h264.* yuv420p", said)
-    assert "48x36" in said
+def test_write_animation_video_is_h264_for_other_programs(tmp_path, ffmpeg):
+    write_animation(moving_block(4), tmp_path / "a.mp4", 25)
+    output = subprocess.run([ffmpeg, "-i", tmp_path / "a.mp4"], capture_output=True, text=True).stderr
+    assert re.search(r"Video: h264.* yuv420p", output)
+    assert "48x36" in output
 
 
 @pytest.mark.parametrize("container", ["mov", "mkv", "webm", "avi"])
-def test_containers(tmp_path, ffmpeg, container):
-    frames = pictures(6)
+def test_read_frames_of_other_containers(tmp_path, ffmpeg, container):
+    frames = moving_block(6)
     write_animation(frames, tmp_path / "a.mp4", 25)
     subprocess.run([ffmpeg, "-v", "error", "-i", tmp_path / "a.mp4", tmp_path / f"a.{container}"], check=True)
     _, found, fps = read_all(tmp_path / f"a.{container}")
@@ -247,8 +209,8 @@ def test_containers(tmp_path, ffmpeg, container):
         ([], ["-aspect", "2:3"], lambda p: p.resize((24, 36))),
     ],
 )
-def test_videos_come_upright_and_undistorted(tmp_path, ffmpeg, flags, after, expected):
-    frames = pictures(3)
+def test_read_frames_video_comes_upright_and_undistorted(tmp_path, ffmpeg, flags, after, expected):
+    frames = moving_block(3)
     write_animation(frames, tmp_path / "a.mp4", 25)
     copy = [*flags, "-i", tmp_path / "a.mp4", "-c", "copy", *after, tmp_path / "b.mp4"]
     subprocess.run([ffmpeg, "-v", "error", *copy], check=True)
@@ -256,7 +218,7 @@ def test_videos_come_upright_and_undistorted(tmp_path, ffmpeg, flags, after, exp
     assert np.abs(array(found) - array([expected(frame) for frame in frames])).mean() < 8
 
 
-def test_a_video_cut_short(tmp_path, ffmpeg):
+def test_read_frames_video_cut_short_raises(tmp_path, ffmpeg):
     random = np.random.default_rng(0)
     frames = [Image.fromarray(random.integers(0, 256, (64, 64, 3)).astype(np.uint8)) for _ in range(40)]
     write_animation(frames, tmp_path / "a.mp4", 25)
@@ -271,40 +233,20 @@ def test_a_video_cut_short(tmp_path, ffmpeg):
         list(reader)
 
 
-def test_unreadable(tmp_path):
-    (tmp_path / "empty").mkdir()
+def test_read_frames_unreadable_file_raises(tmp_path):
     (tmp_path / "notes.txt").write_text("text")
     (tmp_path / "bad.gif").write_bytes(b"GIF89a and nothing")
     for name, message in [
-        ("empty", "no photos"), ("notes.txt", r"\.mp4"), ("bad.gif", "cannot be decoded"), ("gone.mp4", "no such file"),
+        ("notes.txt", r"\.mp4"), ("bad.gif", "cannot be decoded"), ("gone.mp4", "no such file"),
     ]:  # fmt: skip
         with pytest.raises(UserError, match=message) as caught:
             read_frames(tmp_path / name)
         assert name in str(caught.value)
 
 
-def test_videos_without_ffmpeg(tmp_path, monkeypatch):
+def test_videos_without_imageio_ffmpeg_say_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     (tmp_path / "a.mp4").write_bytes(b"")
     for action in (lambda: read_frames(tmp_path / "a.mp4"), lambda: write_animation(untouchable(), "b.mp4", 25)):
         with pytest.raises(UserError, match="pip install imageio-ffmpeg"):
             action()
-
-
-def test_drawn_walk(tmp_path, call):
-    """Numbered photos, keypoints and pairs that belong together; another frame is another pose; the same again."""
-    flags = ["--dataset_mode=market", "--frames=3", "--yaw=0", "--seed=2"]
-    for name in ("a", "b"):
-        assert call(walk_command, *flags, "--out", tmp_path / name).returncode == 0
-    names, found, _ = read_all(tmp_path / "a" / "test")
-    assert names == [f"walk_{number:04d}.jpg" for number in (1, 2, 3)]
-    assert {picture.size for picture in found} == {(64, 128)}
-    keypoints = read_keypoints(tmp_path / "a" / "market-annotation-test.csv")
-    assert list(keypoints) == names
-    assert not np.array_equal(keypoints[names[0]], keypoints[names[1]], equal_nan=True)
-    assert read_pairs(tmp_path / "a" / "market-pairs-test.csv") == [(names[0], name) for name in names]
-    for path in filter(Path.is_file, (tmp_path / "a").rglob("*")):
-        assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes()
-    again = call(walk_command, *flags, "--out", tmp_path / "a")
-    assert again.returncode == 2
-    assert "there already" in again.stderr

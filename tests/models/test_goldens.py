@@ -30,7 +30,7 @@ SETTINGS = {
     "market": (64, 32, ["--dis_layers=3", "--lambda_g=5", "--lambda_rec=2", "--t_s_ratio=0.8"]),
 }
 SIZES = [(2, 64, 64), (1, 128, 64)]
-FACTOR = 8  # processors differ by up to 4: matrix kernels sum in other orders
+FACTOR = 10  # up to 4.4 was seen: matrix kernels of other processors sum in other orders
 
 
 def differences(ours: torch.Tensor, golden: np.ndarray) -> np.ndarray:

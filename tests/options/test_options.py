@@ -5,7 +5,6 @@ import re
 from itertools import chain
 
 import pytest
-import torch
 
 from data import dataset_names, find_dataset
 from models import create_model, find_model, model_names
@@ -14,8 +13,6 @@ from models.networks import INITIALIZERS, NORMS
 from options.test_options import TestOptions
 from options.train_options import TrainOptions
 from tests.conftest import CPU, REPOSITORY, TINY, train_options
-from util.device import select_device
-from util.errors import UserError
 
 PARSERS = {"train": TrainOptions, "test": TestOptions}
 PUBLISHED_COMMANDS = {
@@ -155,25 +152,3 @@ def test_size_flags_act():
         assert sizes(flag)["D"] > plain["D"]
     heads = create_model(train_options(*TINY, "--nhead=4"), CPU, is_train=True).net_G.ptm.cabs[0].self_attention.heads
     assert heads == 4
-
-
-class TestDevice:
-    def test_cpu(self):
-        assert select_device("-1") == torch.device("cpu")
-
-    @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
-    def test_gpu_that_is_not_there(self):
-        with pytest.raises(UserError, match="--gpu_ids 0: this machine has no CUDA GPUs. Use --gpu_ids -1"):
-            select_device("0")
-
-    def test_choice_without_the_flag(self, monkeypatch):
-        for cuda, mps, wanted in ((True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")):
-            monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
-            monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-            monkeypatch.setattr(torch.backends.mps, "is_available", lambda mps=mps: mps)
-            assert select_device(None).type == wanted
-
-    @pytest.mark.parametrize("ids", ["", "gpu", "0,1", "-2", "-1,0"])
-    def test_bad_ids(self, ids):
-        with pytest.raises(UserError, match="--gpu_ids"):
-            select_device(ids)

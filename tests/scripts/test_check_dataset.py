@@ -1,4 +1,4 @@
-"""Pairs made from keypoints, and the check of a whole data set: every fault, its weight and the exit status."""
+"""The check of a whole data set: every fault, its severity and the exit status."""
 
 import re
 from collections.abc import Callable
@@ -8,10 +8,13 @@ from subprocess import CompletedProcess
 import numpy as np
 import pytest
 
-from data import find_dataset, generate_fashion_datasets
-from data.pairs import read_pairs
-from scripts import check_dataset, make_pairs
+from scripts import check_dataset
 from tests.conftest import smooth, write_keypoints
+
+POSE = np.stack([np.arange(18) * 5, np.arange(18) * 2], 1)
+
+NOBODY = np.full((18, 2), -1)
+
 
 FASHION_NAMES = (
     "fashionMENShirts_Polosid0000180202_4full.jpg",
@@ -19,96 +22,10 @@ FASHION_NAMES = (
     "fashionWOMENPantsid0000611101_3back.jpg",
 )
 
-POSE = np.stack([np.arange(18) * 5, np.arange(18) * 2], 1)
-HALF = np.where(np.arange(18)[:, None] == 8, -1, POSE)  # the right hip is missing
-NOBODY = np.full((18, 2), -1)
-
 
 def make_poses(path: Path, poses: dict[str, np.ndarray]) -> Path:
     write_keypoints(path, poses, ": ")
     return path
-
-
-def test_pairs_by_patns_rule(call, tmp_path):
-    names = ["0002_a.jpg", "0007_a.jpg", "0002_b.jpg", "0002_c.jpg", "-1_a.jpg", "-1_b.jpg", "0000_a.jpg", "0000_b.jpg"]
-    poses = dict.fromkeys(names, POSE)
-    csv = make_poses(tmp_path / "k.csv", {**poses, "0002_half.jpg": HALF, "0009_a.jpg": NOBODY, "0009_b.jpg": POSE})
-    done = call(make_pairs, "--dataset_mode=market", "--keypoints", csv, "--out", tmp_path / "p.csv")
-    assert (done.returncode, done.stderr) == (0, "")
-    a, b, c = "0002_a.jpg", "0002_b.jpg", "0002_c.jpg"
-    assert read_pairs(tmp_path / "p.csv") == [(a, b), (a, c), (b, a), (b, c), (c, a), (c, b)]
-    assert done.stdout.splitlines()[1:] == [
-        "4 left out as distractors (-1, 0000)",
-        "2 left out because a shoulder or a hip is missing",
-        "2 left out because no other photo of their identity is left",
-        "6 pairs of 3 photos of 1 identities",
-        f"written to {tmp_path / 'p.csv'}",
-    ]
-
-
-def test_fashion_pairs_are_of_one_outfit(call, tmp_path):
-    same = ["fashionMENPantsid0000161101_1front.jpg", "fashionMENPantsid0000161101_3back.jpg"]
-    root = tmp_path / "fashion"
-    root.mkdir()
-    poses = dict.fromkeys([*same, "fashionMENPantsid0000161102_1front.jpg"], POSE)
-    make_poses(root / "fasion-resize-annotation-test.csv", poses)
-    assert call(make_pairs, "--dataset_mode=fashion", "--dataroot", root, "--phase=test").returncode == 0
-    assert read_pairs(root / "fasion-resize-pairs-test.csv") == [tuple(same), tuple(same[::-1])]
-
-
-def test_identity_column(call, tmp_path):
-    csv, out = tmp_path / "k.csv", tmp_path / "p.csv"
-    y, x = POSE.T.tolist()
-    rows = {"a, 1.jpg": "anna", "b.jpg": "0000", "c.jpg": "0000", "d.jpg": "anna"}
-    lines = [f"{name}:{y}:{x}:{person}" for name, person in rows.items()]
-    csv.write_text("\n".join(["name:keypoints_y:keypoints_x:person", *lines]))
-    flags = ("--dataset_mode=market", "--keypoints", csv, "--out", out)
-    assert call(make_pairs, *flags, "--identity_column=person").returncode == 0
-    anna = ("a, 1.jpg", "d.jpg")
-    assert read_pairs(out) == [anna, anna[::-1], ("b.jpg", "c.jpg"), ("c.jpg", "b.jpg")]
-    done = call(make_pairs, *flags, "--overwrite", "--identity_column=who")
-    assert "who missing in 'name:keypoints_y:keypoints_x:person'" in done.stderr
-    csv.write_text(csv.read_text().replace("anna", ""))
-    done = call(make_pairs, *flags, "--overwrite", "--identity_column=person")
-    assert (done.returncode, done.stderr) == (2, f"error: {csv}: 2 rows without person, such as a, 1.jpg\n")
-
-
-def test_max_pairs(call, tmp_path):
-    """As many as asked for, in the order of all, the same for one seed."""
-    csv = make_poses(tmp_path / "k.csv", {f"{i % 3}_{i}.jpg": POSE for i in range(15)})
-
-    def pairs(*flags: str) -> list[tuple[str, str]]:
-        call(
-            make_pairs, "--dataset_mode=market", "--keypoints", csv, "--out", tmp_path / "p.csv", "--overwrite", *flags
-        )
-        return read_pairs(tmp_path / "p.csv")
-
-    every = pairs()
-    assert len(every) == 60 == len(pairs("--max_pairs=100"))
-    chosen = pairs("--max_pairs=10")
-    assert len(chosen) == 10
-    assert chosen == sorted(chosen, key=every.index) == pairs("--max_pairs=10", "--seed=0")
-    assert chosen != pairs("--max_pairs=10", "--seed=1")
-
-
-def test_pairs_are_not_overwritten_unasked(call, tmp_path):
-    csv = make_poses(tmp_path / "k.csv", {"1_a.jpg": POSE, "1_b.jpg": POSE})
-    (tmp_path / "p.csv").write_text("mine")
-    done = call(make_pairs, "--dataset_mode=market", "--keypoints", csv, "--out", tmp_path / "p.csv")
-    assert done.returncode == 2
-    assert "p.csv is there already; --overwrite replaces it" in done.stderr
-    assert (tmp_path / "p.csv").read_text() == "mine"
-
-
-def test_no_pairs_is_an_error(call, tmp_path):
-    csv = make_poses(tmp_path / "k.csv", {"1_a.jpg": POSE, "1_b.jpg": HALF})
-    done = call(make_pairs, "--dataset_mode=market", "--keypoints", csv, "--out", tmp_path / "p.csv")
-    assert done.returncode == 2
-    assert "no two photos of one identity with shoulders and hips" in done.stderr
-    assert not (tmp_path / "p.csv").exists()
-
-
-# --- scripts/check_dataset.py
 
 
 @pytest.fixture
@@ -129,7 +46,7 @@ def check(call: Callable[..., CompletedProcess], root: Path, *flags: str) -> Com
     return call(check_dataset, "--dataset_mode=market", "--dataroot", root, "--own_data", *flags)
 
 
-def test_a_sound_set_is_fit_to_train(call, sound):
+def test_sound_set_is_fit_to_train(call, sound):
     done = check(call, sound)
     assert (done.returncode, done.stderr) == (0, "")
     title, train, test, end = done.stdout.splitlines()
@@ -149,7 +66,11 @@ def change_poses(root: Path, **poses: np.ndarray) -> None:
 
 
 PAIRS, KEYPOINTS = "market-pairs-train.csv", "market-annotation-train.csv"
-FAR = np.where(np.arange(18)[:, None] == 3, (-31, 205), POSE)
+
+
+OUTSIDE = np.where(np.arange(18)[:, None] == 3, (-31, 205), POSE)
+
+
 FAULTS = {  # name: exit status, damage, line
     "no pairs csv": (2, lambda r: (r / PAIRS).unlink(), "error .*market-pairs-train.csv: file not found"),
     "bad row": (2, lambda r: append(r / PAIRS, "x.jpg\n"), "error .*bad rows:\n.*row 4: 1 columns, expected 2"),
@@ -188,7 +109,11 @@ FAULTS = {  # name: exit status, damage, line
         lambda r: change_poses(r, c=NOBODY),
         "note .*1 poses without any joint, which no pair uses",
     ),
-    "joints outside": (1, lambda r: change_poses(r, a=FAR), "warning .*1 joints .1.85%. lie outside 64 x 128 pixels"),
+    "joints outside": (
+        1,
+        lambda r: change_poses(r, a=OUTSIDE),
+        "warning .*1 joints .1.85%. lie outside 64 x 128 pixels",
+    ),
     "equal pairs": (
         1,
         lambda r: append(r / PAIRS, "0002_a.jpg,0002_b.jpg\n"),
@@ -202,7 +127,7 @@ FAULTS = {  # name: exit status, damage, line
     "unlisted photo": (
         0,
         lambda r: smooth(64, 128).save(r / "train/x.jpg"),
-        "note .*no list names 1 of .*:\n  x.jpg\n",
+        "note .*1 photos are in no list:\n  x.jpg\n",
     ),
     "bad list": (2, lambda r: (r / "train.lst").write_text("../a.jpg\n"), "error .*'../a.jpg' is no plain file name"),
     "not text": (2, lambda r: (r / "train.lst").write_bytes(b"\xff\xfe"), "error .*train.lst: not a list of names"),
@@ -210,7 +135,7 @@ FAULTS = {  # name: exit status, damage, line
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_faults(call, sound, fault):
+def test_fault_gives_its_message_and_exit_status(call, sound, fault):
     status, damage, message = FAULTS[fault]
     damage(sound)
     done = check(call, sound)
@@ -220,7 +145,7 @@ def test_faults(call, sound, fault):
     assert check(call, sound, "--phases", "test").returncode == 0
 
 
-def test_identities_in_train_and_test(call, sound):
+def test_identities_in_train_and_test_are_a_warning_but_for_distractors(call, sound):
     """Distractors may be in both."""
     for phase in ("train", "test"):
         smooth(64, 128).save(sound / phase / "0000_x.jpg")
@@ -236,7 +161,7 @@ def test_identities_in_train_and_test(call, sound):
 def test_few_joints_outside_are_a_note(call, sound):
     """As in DeepFashion itself."""
     names = [f"0002_{i}.jpg" for i in range(10)]
-    make_poses(sound / KEYPOINTS, {**dict.fromkeys(["0002_a.jpg", "0002_b.jpg", *names], POSE), "0002_c.jpg": FAR})
+    make_poses(sound / KEYPOINTS, {**dict.fromkeys(["0002_a.jpg", "0002_b.jpg", *names], POSE), "0002_c.jpg": OUTSIDE})
     for name in names:
         smooth(64, 128).save(sound / "train" / name)
     done = check(call, sound)
@@ -244,7 +169,7 @@ def test_few_joints_outside_are_a_note(call, sound):
     assert "note     train: 1 joints (0.43%) lie outside 64 x 128 pixels, in 1 photos:\n  0002_c.jpg\n" in done.stdout
 
 
-def test_counts_of_the_published_set(call, sound):
+def test_counts_are_compared_with_the_published_set(call, sound):
     done = call(check_dataset, "--dataset_mode=market", "--dataroot", sound)
     assert done.returncode == 1
     assert "warning  train: 3 photos, the published set has 12936\n" in done.stdout
@@ -252,7 +177,7 @@ def test_counts_of_the_published_set(call, sound):
     assert done.stdout.splitlines()[1].split()[:5] == ["train", "3", "12936", "2", "263632"]
 
 
-def test_all_faults_at_once(call, sound):
+def test_faults_are_listed_with_the_worst_first(call, sound):
     """The worst first, and its status; --show names of each."""
     for fault in ("equal pairs", "photo gone", "no joints, unused", "bad list"):
         FAULTS[fault][1](sound)
@@ -264,13 +189,13 @@ def test_all_faults_at_once(call, sound):
     assert "  1.jpg\n  ... and 2 more (3 in all)\n" in done.stdout
 
 
-def test_lists_without_photos(command, tmp_path):
+def test_lists_without_photos_report_each_fault_once(call, tmp_path):
     """Genuine rows: each fault once, with its count; the train lists are absent."""
     make_poses(tmp_path / "fasion-resize-annotation-test.csv", dict.fromkeys(FASHION_NAMES, POSE))
     name = FASHION_NAMES[0]
     (tmp_path / "fasion-resize-pairs-test.csv").write_text(f"from,to\n{name},{name}\n")
     (tmp_path / "train.lst").write_text("fashionWOMENPantsid0000611102_3back.jpg\n")  # the item, in another color
-    done = command("scripts/check_dataset.py", "--dataset_mode=fashion", "--dataroot", tmp_path, PYTHONPATH="")
+    done = call(check_dataset, "--dataset_mode=fashion", "--dataroot", tmp_path)
     assert (done.returncode, done.stderr) == (2, "")
     assert done.stdout.count("listed photos are missing") == 2
     assert f"{tmp_path / 'test'}: 3 of 3 listed photos are missing; pairs need 1 of them" in done.stdout
@@ -278,16 +203,7 @@ def test_lists_without_photos(command, tmp_path):
     assert done.stdout.count("warning") == 1  # one pair is not 8570
 
 
-def test_bad_command_lines(call, tmp_path):
+def test_missing_dataroot_or_unknown_dataset_is_refused(call, tmp_path):
     done = call(check_dataset, "--dataset_mode=market", "--dataroot", tmp_path / "nowhere")
     assert (done.returncode, done.stderr) == (2, f"error: --dataroot {tmp_path / 'nowhere'}: no such folder\n")
     assert call(check_dataset, "--dataset_mode=paintings").returncode == 2
-    assert call(make_pairs, "--dataset_mode=market", "--dataroot", tmp_path, "--max_pairs=0").returncode == 2
-    assert call(generate_fashion_datasets, "--quality=101").returncode == 2
-
-
-@pytest.mark.parametrize("mode", ["fashion", "market"])
-def test_published_counts(mode):
-    """The facts of PATN's lists."""
-    counts = {"fashion": [(48674, 101966), (4038, 8570)], "market": [(12936, 263632), (19732, 12000)]}
-    assert list(find_dataset(mode).published.values()) == counts[mode]

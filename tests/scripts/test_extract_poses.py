@@ -1,4 +1,4 @@
-"""scripts/extract_poses.py from end to end, with an estimator that reads its answer off the photo."""
+"""scripts/extract_poses.py from end to end, with an estimator that reads its answer from the photo's color."""
 
 import json
 import multiprocessing
@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from data.pairs import read_keypoints
-from inference import estimators
-from inference.estimators import Estimator, Person
+from inference import estimators, extraction
+from inference.estimators import DetectedPerson, Estimator
 from scripts import extract_poses
 from util.errors import UserError
 
@@ -25,20 +25,20 @@ class Stub(Estimator):
 
     default_weights = "own"
     uses_gpu = False
-    seen: list[int]  # greens
-    stop_at = None
+    seen: list[int]  # greens of the photos searched
+    stop_at = None  # the green of a photo at which to act like Ctrl-C
 
     def __init__(self, weights: str, device: torch.device) -> None:
         if weights == "missing":
             raise UserError("--estimator_weights missing: not found")
         self.shift = {"own": 0.0, "other": 0.5}.get(weights, 0.25)
 
-    def people(self, photo: Image.Image) -> list[Person]:
+    def find_people(self, photo: Image.Image) -> list[DetectedPerson]:
         red, green, _ = photo.getpixel((0, 0))
         if green == self.stop_at:
             raise KeyboardInterrupt
         self.seen.append(green)
-        return [Person(joints_of(green) + np.float32(self.shift), 0.9, (0.0, 0.0, 1.0, 1.0))] * red
+        return [DetectedPerson(joints_of(green) + np.float32(self.shift), 0.9, (0.0, 0.0, 1.0, 1.0))] * red
 
 
 def joints_of(green: int) -> np.ndarray:
@@ -59,7 +59,7 @@ def photos(tmp_path, monkeypatch) -> Path:
     monkeypatch.setitem(estimators.ESTIMATORS, "stub", Stub)
     monkeypatch.setattr(Stub, "seen", [], raising=False)
     monkeypatch.setattr(Stub, "stop_at", None)
-    extract_poses.load_once.cache_clear()
+    extraction.load_once.cache_clear()
     return folder
 
 
@@ -82,7 +82,7 @@ def check_csv(path: Path, names: list[str] = NAMES, shift: float = 0.0) -> None:
         np.testing.assert_array_equal(pose, expected)
 
 
-def test_a_folder(extract, tmp_path):
+def test_extract_poses_folder_becomes_a_csv(extract, tmp_path):
     done = extract()
     assert (done.returncode, done.stderr) == (0, "")
     check_csv(tmp_path / "poses.csv")
@@ -95,17 +95,13 @@ def test_a_folder(extract, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "poses.csv"]
 
 
-def test_whole_numbers_are_written_as_the_published_ones(extract, tmp_path):
+def test_extract_poses_writes_whole_numbers_like_the_published_csv(extract, tmp_path):
     extract()
     row = (tmp_path / "poses.csv").read_text().splitlines()[1]
     assert row.startswith("a.png:[-1, 3, 6, 9, 12, ")
 
 
-def test_numbers_are_rounded_down():
-    assert extract_poses.whole_hundredths(np.float32([63.9999, 1.23456])).tolist() == [63.99, 1.23]
-
-
-def test_a_csv_is_not_replaced_unasked(extract, tmp_path):
+def test_extract_poses_existing_csv_needs_overwrite(extract, tmp_path):
     (tmp_path / "poses.csv").write_text("mine")
     done = extract()
     assert done.returncode == 2
@@ -125,18 +121,18 @@ def stop(extract, tmp_path: Path) -> Path:
     return tmp_path / "poses.csv.rows"
 
 
-def test_a_stopped_run_goes_on(extract, tmp_path):
+def test_extract_poses_resumes_a_stopped_run(extract, tmp_path):
     rows = stop(extract, tmp_path)
     assert [json.loads(line)[0] for line in rows.read_text().splitlines()[1:]] == NAMES[:3]
     done = extract()
     assert done.returncode == 0
-    assert done.stdout.startswith("going on: 3 of 6 photos were done before\n")
+    assert done.stdout.startswith("resuming: 3 of 6 photos are done\n")
     assert Stub.seen == [24, 32, 40]
     check_csv(tmp_path / "poses.csv")
     assert not rows.exists()
 
 
-def test_a_row_that_was_cut_off_is_found_again(extract, tmp_path):
+def test_extract_poses_repeats_a_row_that_was_cut_off(extract, tmp_path):
     rows = stop(extract, tmp_path)
     rows.write_bytes(rows.read_bytes()[:-9])
     Stub.stop_at = 32
@@ -147,19 +143,19 @@ def test_a_row_that_was_cut_off_is_found_again(extract, tmp_path):
     check_csv(tmp_path / "poses.csv")
 
 
-def test_a_row_is_on_disk_before_the_next_photo(extract, tmp_path, monkeypatch):
-    lines, people = [], Stub.people
+def test_extract_poses_writes_a_row_before_the_next_photo(extract, tmp_path, monkeypatch):
+    lines, find_people = [], Stub.find_people
 
-    def count_and_go_on(stub: Stub, photo: Image.Image) -> list[Person]:
+    def count_lines(stub: Stub, photo: Image.Image) -> list[DetectedPerson]:
         lines.append((tmp_path / "poses.csv.rows").read_bytes().count(b"\n"))
-        return people(stub, photo)
+        return find_people(stub, photo)
 
-    monkeypatch.setattr(Stub, "people", count_and_go_on)
+    monkeypatch.setattr(Stub, "find_people", count_lines)
     extract()
     assert lines == [1, 2, 3, 4, 5, 6]
 
 
-def test_other_settings_are_not_mixed(extract, tmp_path):
+def test_extract_poses_other_settings_need_overwrite(extract, tmp_path):
     rows = stop(extract, tmp_path)
     before = rows.read_bytes()
     done = extract("--estimator_weights=other")
@@ -171,13 +167,13 @@ def test_other_settings_are_not_mixed(extract, tmp_path):
     check_csv(tmp_path / "poses.csv", shift=0.5)
 
 
-def test_overwrite_goes_on_where_the_settings_are_the_same(extract, tmp_path):
+def test_extract_poses_overwrite_resumes_same_settings(extract, tmp_path):
     stop(extract, tmp_path)
     assert extract("--overwrite").returncode == 0
     assert Stub.seen == [24, 32, 40]
 
 
-def test_weights_in_a_file_count_by_their_content(extract, tmp_path):
+def test_extract_poses_identifies_weights_by_content(extract, tmp_path):
     weights = tmp_path / "net.pt"
     weights.write_text("one")
     Stub.stop_at = 24
@@ -193,18 +189,18 @@ def test_weights_in_a_file_count_by_their_content(extract, tmp_path):
 @pytest.mark.parametrize(
     "damage", [b"no json\n", b"[]\n", b"5\n", b"[]\n[]\n", b'{"folder": 1}\n', b"\xff\n", b"{}\n[1, 2, [3]]\n"]
 )
-def test_damaged_rows(extract, tmp_path, damage):
+def test_extract_poses_damaged_rows_need_overwrite(extract, tmp_path, damage):
     (tmp_path / "poses.csv.rows").write_bytes(damage)
     done = extract()
     assert done.returncode == 2
     assert "not the rows of a stopped run" in done.stderr
-    assert "--overwrite begins again" in done.stderr
+    assert "--overwrite discards it" in done.stderr
     assert (tmp_path / "poses.csv.rows").read_bytes() == damage
     assert extract("--overwrite").returncode == 0
     check_csv(tmp_path / "poses.csv")
 
 
-def test_photos_that_cannot_be_decoded(extract, photos, tmp_path):
+def test_extract_poses_lists_undecodable_photos_and_keeps_the_rest(extract, photos, tmp_path):
     (photos / "a.png").write_text("no photo")
     (photos / "f.png").write_bytes((photos / "f.png").read_bytes()[:60])
     done = extract()
@@ -221,7 +217,7 @@ def test_photos_that_cannot_be_decoded(extract, photos, tmp_path):
     check_csv(tmp_path / "poses.csv", ["b/c.png", "b/d.png", "e.PNG", "g.png"])
 
 
-def test_nothing_to_do(call, photos, tmp_path):
+def test_extract_poses_missing_or_empty_folder_raises(call, photos, tmp_path):
     (tmp_path / "empty").mkdir()
     for folder, message in (("nowhere", "no such folder"), ("empty", "no photos")):
         done = call(extract_poses, tmp_path / folder, tmp_path / "poses.csv", "--estimator=stub")
@@ -230,7 +226,7 @@ def test_nothing_to_do(call, photos, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a:b.png", 'a"b.png', " a.png", "a\nb.png"])
-def test_names_that_a_csv_cannot_hold(extract, photos, tmp_path, name):
+def test_extract_poses_rejects_names_that_a_csv_cannot_hold(extract, photos, tmp_path, name):
     (photos / "a.png").rename(photos / name)
     done = extract()
     assert done.returncode == 2
@@ -238,17 +234,17 @@ def test_names_that_a_csv_cannot_hold(extract, photos, tmp_path, name):
     assert Stub.seen == []
 
 
-def test_what_an_estimator_lacks_is_said_before_anything_is_written(extract, tmp_path):
+def test_extract_poses_missing_weights_fail_before_anything_is_written(extract, tmp_path):
     done = extract("--estimator_weights=missing")
     assert (done.returncode, done.stderr) == (2, "error: --estimator_weights missing: not found\n")
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
 
 
-def test_sheet(extract, photos, tmp_path):
-    Image.new("RGB", (64, 32), (1, 0, 0)).save(photos / "z.png")  # lying
+def test_extract_poses_sheet_shows_skeletons_over_photos(extract, photos, tmp_path):
+    Image.new("RGB", (64, 32), (1, 0, 0)).save(photos / "z.png")  # wider than high
     assert extract("--sheet", tmp_path / "sheet.png").returncode == 0
     sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
-    height, width = extract_poses.CELL
+    height, width = extraction.CELL
     assert sheet.shape == (height, 7 * width, 3)
     cells = np.split(sheet, 7, axis=1)
     scale = min(height / 64, width / 32)
@@ -261,15 +257,7 @@ def test_sheet(extract, photos, tmp_path):
     assert (cells[6][-80:] == 255).all()
 
 
-def test_sheet_of_many_photos_is_a_choice(photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(extract_poses, "SHEET", (1, 3))
-    rows = {name: extract_poses.Row(0, np.full((18, 2), np.nan)) for name in NAMES}
-    sheet = np.asarray(extract_poses.draw_sheet(photos, rows))
-    middle = sheet[128, 88 :: extract_poses.CELL[1]]
-    assert middle[:, 1].tolist() == [0, 16, 40]  # the greens of the first, the third and the last
-
-
-def test_no_sheet_among_the_photos(extract, photos):
+def test_extract_poses_rejects_a_sheet_among_the_photos(extract, photos):
     done = extract("--sheet", photos / "b" / "sheet.png")
     assert done.returncode == 2
     assert "would take it for a photo" in done.stderr
@@ -277,18 +265,13 @@ def test_no_sheet_among_the_photos(extract, photos):
 
 
 @pytest.mark.skipif(multiprocessing.get_start_method() != "fork", reason="other processes do not know the stub")
-def test_several_processes(call, photos, tmp_path):
+def test_extract_poses_in_two_processes_gives_the_same_csv(call, photos, tmp_path):
     done = call(extract_poses, photos, tmp_path / "poses.csv", "--estimator=stub", "--workers=2")
     assert done.returncode == 0
-    assert Stub.seen == []  # it was others who saw
+    assert Stub.seen == []  # the other processes searched
     check_csv(tmp_path / "poses.csv")
 
 
-def test_as_a_command(command, photos, tmp_path):
-    done = command(
-        "scripts/extract_poses.py", photos, tmp_path / "poses.csv", "--estimator_weights", tmp_path / "no.pt"
-    )
-    assert done.returncode == 2
-    assert done.stderr.startswith(
-        f"error: {tmp_path / 'no.pt'}: Keypoint R-CNN weights (--estimator_weights) not found."
-    )
+def test_extract_poses_as_a_command_reports_one_line(command, tmp_path):
+    done = command("scripts/extract_poses.py", tmp_path / "nowhere", tmp_path / "poses.csv")
+    assert (done.returncode, done.stderr) == (2, f"error: {tmp_path / 'nowhere'}: no such folder\n")

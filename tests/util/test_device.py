@@ -1,4 +1,4 @@
-"""Freed memory stays with the process for the next tensor; counted by the pages that it holds and requests."""
+"""The choice of a device and of bf16; freed memory that stays with the process for the next tensor."""
 
 import ctypes
 import json
@@ -6,8 +6,10 @@ import os
 import sys
 
 import pytest
+import torch
 
-from util.device import keep_freed_memory
+from util.device import fast_bf16, keep_freed_memory, select_device
+from util.errors import UserError
 
 PROBE = """
 import json, os, resource
@@ -66,3 +68,60 @@ def test_keep_freed_memory_without_glibc_does_nothing(monkeypatch, platform, lib
     monkeypatch.setattr(ctypes, "CDLL", lambda name: asked_for.append(name) or library)
     keep_freed_memory()  # the library has no mallopt to call
     assert len(asked_for) == (platform == "linux")
+
+
+@pytest.mark.parametrize(("bf16_seconds", "worth_it"), [(0.5, True), (0.9, False), (2.0, False)])
+def test_fast_bf16_is_true_where_bf16_is_measured_faster(monkeypatch, bf16_seconds, worth_it):
+    """fp32 takes one second by this clock, after a slow start that does not count."""
+    laps = [9.0, *[1.0] * 5, 9.0, *[bf16_seconds] * 5]
+    ticks = iter([tick for lap in laps for tick in (0.0, lap)])
+    monkeypatch.setattr("util.device.time.perf_counter", lambda: next(ticks))
+    assert fast_bf16(torch.device("cpu"), size=4) is worth_it
+    assert not fast_bf16(torch.device("mps"))  # never asked there
+
+
+class TestSelectDevice:
+    def test_minus_one_is_the_cpu(self):
+        assert select_device("-1") == torch.device("cpu")
+
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+    def test_missing_gpu_is_a_user_error(self):
+        with pytest.raises(UserError, match="--gpu_ids 0: this machine has no CUDA GPUs. Use --gpu_ids -1"):
+            select_device("0")
+
+    def test_without_the_flag_cuda_comes_before_mps_before_cpu(self, monkeypatch):
+        for cuda, mps, wanted in ((True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")):
+            monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
+            monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+            monkeypatch.setattr(torch.backends.mps, "is_available", lambda mps=mps: mps)
+            assert select_device(None).type == wanted
+
+    @pytest.mark.parametrize("ids", ["", "gpu", "0,1", "-2", "-1,0"])
+    def test_bad_ids_are_user_errors(self, ids):
+        with pytest.raises(UserError, match="--gpu_ids"):
+            select_device(ids)
+
+
+class TestSelectDeviceOfTwoGPUs:
+    @pytest.fixture(autouse=True)
+    def two_gpus(self, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+        monkeypatch.setattr(sys, "argv", ["train.py", "--name", "a b", "--gpu_ids", "0,1"])
+
+    def test_several_gpus_in_one_process_name_torchrun(self):
+        with pytest.raises(UserError, match="torchrun --nproc_per_node=2 train.py --name 'a b' --gpu_ids 0,1"):
+            select_device("0,1")
+
+    def test_each_process_gets_one_gpu(self):
+        assert [select_device(ids, rank, 2).index for ids in (None, "1,0") for rank in range(2)] == [0, 1, 1, 0]
+        assert select_device("-1", 1, 2).type == "cpu"
+        assert select_device("1").index == 1
+
+    def test_more_processes_than_gpus_is_a_user_error(self):
+        with pytest.raises(UserError, match="torchrun started 3 processes here, but there are 2 GPUs"):
+            select_device(None, 0, 3)
+
+    def test_gpu_beyond_the_last_is_a_user_error(self):
+        with pytest.raises(UserError, match=r"2 CUDA GPUs \(0 to 1\)"):
+            select_device("2")

@@ -12,9 +12,7 @@ from data.loaders import create_train_loaders
 from tests.conftest import CPU, REPOSITORY, losses_logged, train_flags, train_options
 from tests.distributed_worker import gradients_after_one_step
 from util.checkpoint import load_state
-from util.device import select_device
 from util.errors import UserError
-from util.training import NonFiniteCheck
 
 
 def torchrun(processes: int, script: str, *flags: object) -> subprocess.CompletedProcess:
@@ -120,48 +118,3 @@ def test_batch_that_cannot_be_shared(market, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="--batchSize 6 is the total .* 2 processes x --accumulate 2"):
         create_train_loaders(options, CPU)
-
-
-class TestDevices:
-    @pytest.fixture(autouse=True)
-    def two_gpus(self, monkeypatch):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-        monkeypatch.setattr(sys, "argv", ["train.py", "--name", "a b", "--gpu_ids", "0,1"])
-
-    def test_several_gpus_need_torchrun(self):
-        with pytest.raises(UserError, match="torchrun --nproc_per_node=2 train.py --name 'a b' --gpu_ids 0,1"):
-            select_device("0,1")
-
-    def test_one_gpu_a_process(self):
-        assert [select_device(ids, rank, 2).index for ids in (None, "1,0") for rank in range(2)] == [0, 1, 1, 0]
-        assert select_device("-1", 1, 2).type == "cpu"
-        assert select_device("1").index == 1
-
-    def test_too_many_processes(self):
-        with pytest.raises(UserError, match="torchrun started 3 processes here, but there are 2 GPUs"):
-            select_device(None, 0, 3)
-
-    def test_gpu_beyond_the_last(self):
-        with pytest.raises(UserError, match=r"2 CUDA GPUs \(0 to 1\)"):
-            select_device("2")
-
-
-class TestLossWatch:
-    def test_names_the_first_bad_step(self):
-        watch = NonFiniteCheck()
-        for total, value in ((2, 1.0), (4, float("nan")), (6, float("nan"))):
-            watch.record(total, [f"{total}.jpg"], {"app": torch.tensor(value), "style": torch.tensor(0.5)})
-        with pytest.raises(UserError) as caught:
-            watch.check()
-        message = str(caught.value)
-        assert "ends at 4 samples: app nan (!), style 0.5." in message
-        assert "4.jpg" in message
-        assert "2.jpg" not in message
-
-    def test_finite_losses_pass(self):
-        watch = NonFiniteCheck()
-        watch.check()
-        watch.record(1, [], {"a": torch.tensor(1.0)})
-        assert watch.check() is None
-        assert watch.check() is None  # each step is looked at once

@@ -5,8 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
+from util.errors import UserError
 from util.image import (
     contact_sheet,
+    decode_photo,
     photo_names,
     resize_uint8,
     save_image,
@@ -93,3 +95,36 @@ def test_photo_names_are_sorted_and_leave_out_other_files(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert photo_names(tmp_path) == ["a/c.png", "b.JPG"]
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "I;16", "RGBA", "LA"])
+def test_decode_photo_converts_every_mode_to_rgb(mode, tmp_path):
+    """The content counts, not the suffix of the name."""
+    path = tmp_path / "a.jpg"
+    if mode == "I;16":
+        Image.fromarray(np.full((128, 64), 200 * 257, np.uint16)).save(path, format="PNG")
+    else:
+        Image.new("L", (64, 128), 200).convert(mode).save(path, format="PNG")
+    photo = decode_photo(path)
+    assert (photo.mode, photo.size) == ("RGB", (64, 128))
+    if mode != "1":  # which dithers
+        assert set(photo.getdata()) == {(200, 200, 200)}
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff\xd8\xff", b"GIF89a", b"\x89PNG\r\n\x1a\n" + bytes(20), b"text, of some length, no photo"]
+)
+def test_decode_photo_rejects_what_is_no_photo(content, tmp_path):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="a.jpg: photo cannot be decoded") as caught:
+        decode_photo(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_decode_photo_rejects_a_size_that_is_too_large(tmp_path, monkeypatch):
+    """A few bytes may claim an image of any size."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    Image.new("RGB", (64, 128)).save(tmp_path / "a.jpg")
+    with pytest.raises(UserError, match="photo cannot be decoded"):
+        decode_photo(tmp_path / "a.jpg")

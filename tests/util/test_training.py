@@ -1,6 +1,8 @@
 """What can happen during training: non-finite losses and weights, broken photos; and its progress bar."""
 
+import os
 import re
+import signal
 import sys
 from pathlib import Path
 
@@ -11,8 +13,9 @@ import train as train_command
 from data.pairs import read_pairs
 from models.dptn_model import DPTNModel
 from tests.conftest import LOSS_NAMES, train_flags
-from util.checkpoint import load_state
+from util.checkpoint import Progress, load_state
 from util.errors import UserError
+from util.training import NonFiniteCheck, StopReason, StopSignal
 
 
 def test_non_finite_loss_stops_the_run(run, market, monkeypatch):
@@ -78,3 +81,66 @@ def test_progress_bar_shows_data_and_step_time(run, market, monkeypatch, capsys)
     run("train", *train_flags(market), "--name=a")
     bar = capsys.readouterr().err
     assert re.search(r"epoch 2/2: 100%.*8/8|epoch 2/2:.*6/6.*sample.*data \d\.\d{3} s, step \d\.\d{3} s", bar)
+
+
+class TestNonFiniteCheck:
+    def test_bad_losses_name_the_first_step(self):
+        nan_check = NonFiniteCheck()
+        for total, value in ((2, 1.0), (4, float("nan")), (6, float("nan"))):
+            nan_check.record(total, [f"{total}.jpg"], {"app": torch.tensor(value), "style": torch.tensor(0.5)})
+        with pytest.raises(UserError) as caught:
+            nan_check.check()
+        message = str(caught.value)
+        assert "ends at 4 samples: app nan (!), style 0.5." in message
+        assert "4.jpg" in message
+        assert "2.jpg" not in message
+
+    def test_finite_losses_pass_once(self):
+        nan_check = NonFiniteCheck()
+        nan_check.check()
+        nan_check.record(1, [], {"a": torch.tensor(1.0)})
+        assert nan_check.check() is None
+        assert nan_check.check() is None  # each step is looked at once
+
+
+class TestProgress:
+    def test_crossed_is_true_when_a_multiple_is_reached_or_passed(self):
+        progress = Progress()
+        crossings = []
+        for _ in range(5):
+            progress.step(4)
+            crossings.append(progress.crossed(6))
+        assert crossings == [False, True, True, False, True]  # at 4, 8, 12, 16, 20 samples
+        assert (progress.batches_done, progress.total) == (5, 20)
+
+    def test_epochs_end_after_the_last(self):
+        progress = Progress(epoch=2, batches_done=3)
+        seen = []
+        for epoch in progress.epochs(4):
+            seen.append((epoch, progress.batches_done))
+            progress.next_epoch()
+        assert seen == [(2, 3), (3, 0), (4, 0)]
+
+
+class TestStopSignal:
+    def test_signal_becomes_its_reason_and_handlers_are_restored(self):
+        before = signal.getsignal(signal.SIGTERM)
+        with StopSignal() as stop:
+            assert stop.reason() is None
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert stop.reason() is StopReason.SIGTERM
+        assert signal.getsignal(signal.SIGTERM) is before
+
+    def test_second_interrupt_after_a_while_raises(self, monkeypatch):
+        monkeypatch.setattr(StopSignal, "REPEATED_SIGNAL", 0.0)
+        with StopSignal() as stop:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert stop.reason() is StopReason.SIGINT
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+
+    def test_time_limit_stops_with_status_0(self):
+        with StopSignal(max_minutes=0) as stop:
+            reason = stop.reason()
+        assert (reason, reason.exit_status, str(reason)) == (StopReason.TIME_LIMIT, 0, "after --max_minutes")
+        assert (StopReason.SIGINT.exit_status, str(StopReason.SIGTERM)) == (130, "by signal 15")

@@ -1,4 +1,4 @@
-"""Raw archives in small become data sets: every layout, every way they can be wrong, and the exit status."""
+"""Small DeepFashion archives become data sets: every layout, every fault, and the exit status."""
 
 import os
 import re
@@ -14,9 +14,7 @@ from PIL import Image
 
 from data import generate_fashion_datasets
 from data.fashion_dataset import FashionDataset
-from data.generate_fashion_datasets import CROP, STORED_SIZE, scale_down, stored_name
-from data.market_dataset import MarketDataset
-from scripts import prepare_market
+from data.generate_fashion_datasets import CROP, scale_down, stored_name
 from tests.conftest import REPOSITORY, smooth
 
 # raw photo -> name in PATN's lists (train.lst, the last two test.lst)
@@ -28,6 +26,8 @@ NAMES = {
     "MEN/Shirts_Polos/id_00001802/02_4_full.jpg": "fashionMENShirts_Polosid0000180202_4full.jpg",
     "WOMEN/Pants/id_00006111/01_3_back.jpg": "fashionWOMENPantsid0000611101_3back.jpg",
 }
+
+
 UNLISTED = "MEN/Denim/id_00000080/01_6_flat.jpg"
 
 
@@ -51,20 +51,18 @@ def stored(root: Path) -> set[str]:
 ALL_STORED = {f"{'train' if i < 4 else 'test'}/{name}" for i, name in enumerate(NAMES.values())}
 
 
-# --- DeepFashion
-
-
 @pytest.mark.parametrize("raw", NAMES)
-def test_names_are_those_of_the_lists(raw):
+def test_stored_name_is_that_of_patns_lists(raw):
     assert stored_name(Path("somewhere/img", raw)) == NAMES[raw]
 
 
-def test_stored_size_is_the_data_sets():
-    assert FashionDataset.stored_size == STORED_SIZE == (CROP[3] - CROP[1], CROP[2] - CROP[0])
+def test_crop_has_the_stored_size_and_is_centered():
+    assert CROP == (40, 0, 216, 256)
+    assert FashionDataset.stored_size == (CROP[3] - CROP[1], CROP[2] - CROP[0])
 
 
 @pytest.mark.parametrize("layout", ["img", "", "In-shop Clothes Retrieval Benchmark/Img/img"])
-def test_fashion_from_every_layout(call, tmp_path, layout):
+def test_photos_are_found_in_every_layout(call, tmp_path, layout):
     root = make_raw(tmp_path / "fashion", layout)
     done = call(generate_fashion_datasets, "--dataroot", root, "--workers", 1)
     assert (done.returncode, done.stderr) == (0, "")
@@ -80,7 +78,7 @@ def test_fashion_from_every_layout(call, tmp_path, layout):
         assert abs(change.mean((0, 1))).max() < 0.3
 
 
-def test_published_command(command, tmp_path):
+def test_published_command_runs_as_a_script(command, tmp_path):
     """As a script from the root of a repository, without flags."""
     root = make_raw(tmp_path / "work/dataset/fashion", "")
     done = command("data/generate_fashion_datasets.py", PYTHONPATH="")
@@ -88,7 +86,7 @@ def test_published_command(command, tmp_path):
     assert stored(root) == ALL_STORED
 
 
-def test_quality_is_what_was_asked_for(call, tmp_path):
+def test_quality_sets_the_jpeg_quality(call, tmp_path):
     root = make_raw(tmp_path / "fashion")
     call(generate_fashion_datasets, "--dataroot", root, "--quality", 60)
     smooth(8, 8).save(tmp_path / "60.jpg", quality=60)
@@ -100,7 +98,7 @@ def test_second_run_does_nothing_and_nothing_is_overwritten(call, tmp_path):
     root = make_raw(tmp_path / "fashion")
     first = root / "train" / next(iter(NAMES.values()))
     first.parent.mkdir()
-    first.write_bytes(b"somebody's own")
+    first.write_bytes(b"the user's own")
     done = call(generate_fashion_datasets, "--dataroot", root)
     assert re.search(r"train +4 +1 +3 +0 +0\ntest +2 +0 +2 +0 +0\n", done.stdout)
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
@@ -109,10 +107,10 @@ def test_second_run_does_nothing_and_nothing_is_overwritten(call, tmp_path):
     assert "0 to write" in done.stdout
     assert re.search(r"train +4 +4 +0 +0 +0\ntest +2 +2 +0 +0 +0\n", done.stdout)
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
-    assert first.read_bytes() == b"somebody's own"
+    assert first.read_bytes() == b"the user's own"
 
 
-def test_photos_elsewhere_may_go_afterwards(call, tmp_path):
+def test_raw_photos_elsewhere_may_be_removed_afterwards(call, tmp_path):
     root, raw = make_raw(tmp_path / "fashion", "../disk"), tmp_path / "disk"
     assert "no raw photos such as" in call(generate_fashion_datasets, "--dataroot", root).stderr
     assert call(generate_fashion_datasets, "--dataroot", root, "--raw", raw).returncode == 0
@@ -120,7 +118,7 @@ def test_photos_elsewhere_may_go_afterwards(call, tmp_path):
     assert call(generate_fashion_datasets, "--dataroot", root).returncode == 0
 
 
-def test_listed_but_missing(call, tmp_path):
+def test_listed_but_missing_photos_are_reported(call, tmp_path):
     root = make_raw(tmp_path / "fashion")
     with (root / "train.lst").open("a") as file:
         file.writelines(f"fashionMENPantsid000016{i}_1front.jpg\n" for i in range(1100, 1112))
@@ -143,7 +141,7 @@ def test_high_resolution_archive_is_refused(call, tmp_path):
     assert stored(root) == set()
 
 
-def test_high_resolution_archive_scaled_on_demand(call, tmp_path):
+def test_high_resolution_archive_is_scaled_with_allow_highres(call, tmp_path):
     root = make_raw(tmp_path / "fashion", "img_highres", (750, 1101))
     done = call(generate_fashion_datasets, "--dataroot", root, "--allow_highres")
     assert done.returncode == 0
@@ -153,7 +151,7 @@ def test_high_resolution_archive_scaled_on_demand(call, tmp_path):
         assert photo.size == (176, 256)
 
 
-def test_joints_stay_where_they_are_in_the_low_resolution_archive():
+def test_scale_down_keeps_joints_where_the_low_resolution_archive_has_them():
     """174 columns in the middle of 176; the outermost are repeated."""
     photo = smooth(750, 1101)
     columns = np.array(scale_down(photo)).swapaxes(0, 1)
@@ -207,7 +205,7 @@ def test_other_modes_become_rgb(call, tmp_path):
         ),
     ],
 )
-def test_bad_lists(call, tmp_path, content, message):
+def test_bad_list_is_one_line(call, tmp_path, content, message):
     root = make_raw(tmp_path / "fashion")
     (root / "train.lst").unlink()
     if content:
@@ -219,7 +217,7 @@ def test_bad_lists(call, tmp_path, content, message):
     assert stored(root) == set()
 
 
-def test_archive_that_cannot_be_used(call, tmp_path):
+def test_missing_folder_or_two_archives_are_an_error(call, tmp_path):
     done = call(generate_fashion_datasets, "--dataroot", tmp_path / "nowhere")
     assert (done.returncode, done.stderr) == (2, f"error: {tmp_path / 'nowhere'}: no such folder\n")
     root = make_raw(tmp_path / "fashion")
@@ -230,7 +228,7 @@ def test_archive_that_cannot_be_used(call, tmp_path):
     assert call(generate_fashion_datasets, "--dataroot", root, "--raw", root / "img").returncode == 0
 
 
-def test_packed_archive(call, tmp_path):
+def test_packed_archive_is_named(call, tmp_path):
     root = make_raw(tmp_path / "fashion")
     (root / "img").rename(tmp_path / "elsewhere")
     (root / "img.zip").write_bytes(b"")
@@ -240,7 +238,7 @@ def test_packed_archive(call, tmp_path):
     assert "password" in done.stderr
 
 
-def test_full_disk_is_one_line(call, tmp_path):
+def test_failed_write_is_one_line(call, tmp_path):
     root = make_raw(tmp_path / "fashion")
     (root / "train").write_text("a file, where a folder should be")
     done = call(generate_fashion_datasets, "--dataroot", root)
@@ -249,7 +247,7 @@ def test_full_disk_is_one_line(call, tmp_path):
     assert done.stderr.count("\n") == 1
 
 
-def test_interrupted_run_leaves_whole_photos_and_goes_on(tmp_path):
+def test_interrupted_run_leaves_complete_photos_and_can_be_resumed(call, tmp_path):
     """Ctrl-C, with several processes at work."""
     root = make_raw(tmp_path / "fashion")
     noise = np.random.RandomState(0).randint(0, 256, (256, 256, 3), np.uint8)
@@ -278,105 +276,10 @@ def test_interrupted_run_leaves_whole_photos_and_goes_on(tmp_path):
     assert len(sizes) == 1
 
     (root / "train.lst").write_text("\n".join(sorted(Path(name).name for name in written) + names[-40:]))
-    done = subprocess.run(script, capture_output=True, text=True, timeout=60)
+    done = call(generate_fashion_datasets, "--dataroot", root)
     assert done.returncode == 0, done.stderr
     assert re.search(rf"train +{len(written) + 40} +{len(written)} +40 +0 +0\n", done.stdout)
 
 
-# --- Market-1501
-
-
-@pytest.fixture
-def archive(tmp_path, monkeypatch) -> Path:
-    """Market-1501 in small."""
-    monkeypatch.setattr(MarketDataset, "published", {"train": (3, 0), "test": (2, 0)})
-    names = {"train": ["0002_c1s1_000451_03", "0002_c1s1_000551_01", "0007_c3s3_077419_03"],
-             "test": ["-1_c1s1_000401_03", "0000_c1s1_000151_01"]}  # fmt: skip
-    for phase, photos in names.items():
-        folder = tmp_path / f"disk/Market-1501-v15.09.15/bounding_box_{phase}"
-        folder.mkdir(parents=True)
-        (folder / "Thumbs.db").write_bytes(b"Windows")
-        (folder / "._0002_c1s1_000451_03.jpg").write_bytes(b"macOS")
-        for name in photos:
-            smooth(64, 128).save(folder / f"{name}.jpg")
-    return tmp_path / "disk"
-
-
-@pytest.mark.parametrize("mode", ["link", "copy", "rename"])
-def test_market(call, archive, tmp_path, mode):
-    root = tmp_path / "dataset/market"
-    done = call(prepare_market, "--raw", archive, "--dataroot", root, "--mode", mode)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert len(list((root / "train").glob("0*.jpg"))) == 3
-    assert len(list((root / "test").glob("[-0]*.jpg"))) == 2
-    raw = archive / "Market-1501-v15.09.15/bounding_box_train"
-    assert (root / "train").is_symlink() == (mode == "link")
-    assert raw.exists() == (mode != "rename")
-    assert (root / "train/Thumbs.db").exists() == (mode != "copy")
-    assert f"still needed: {root / 'market-annotation-train.csv'} (published by PATN" in done.stdout
-    assert f"{root / 'market-pairs-test.csv'} (published by PATN too; or made" in done.stdout
-
-    before = {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")}
-    done = call(prepare_market, "--raw", archive, "--dataroot", root, "--mode", mode)
-    assert done.returncode == 0
-    assert f"{root / 'train'} is there already" in done.stdout
-    assert {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")} == before
-
-
-def test_market_by_the_published_layout(call, archive):
-    """The archive lies in the data root, and the links survive a move of it."""
-    root = archive / "Market-1501-v15.09.15"
-    assert call(prepare_market, "--dataroot", root).returncode == 0
-    moved = root.rename(archive / "market")
-    assert len(list((moved / "train").glob("0*.jpg"))) == 3
-
-
-def test_market_copy_goes_on(call, archive, tmp_path):
-    root = tmp_path / "market"
-    flags = ("--raw", archive, "--dataroot", root, "--mode=copy")
-    call(prepare_market, *flags)
-    mine, other = sorted((root / "train").glob("*.jpg"))[:2]
-    smooth(64, 128).save(mine, quality=5)
-    content = mine.read_bytes()
-    other.unlink()
-    assert call(prepare_market, *flags).returncode == 0
-    assert other.exists()
-    assert mine.read_bytes() == content
-
-
-def test_market_counts_sizes_and_broken_photos(call, archive, tmp_path):
-    folder = archive / "Market-1501-v15.09.15/bounding_box_train"
-    first, second, third = sorted(folder.glob("0*.jpg"))
-    smooth(128, 64).save(first)
-    second.write_bytes(b"")
-    third.unlink()
-    done = call(prepare_market, "--raw", archive, "--dataroot", tmp_path / "market")
-    assert done.returncode == 1
-    assert "2 photos, Market-1501 has 3" in done.stdout
-    assert f"{first.name}: 128 x 64 pixels, expected 64 x 128" in done.stdout
-    assert f"{second.name}: photo cannot be decoded" in done.stdout
-
-
-def test_market_that_cannot_start(call, archive, tmp_path, monkeypatch):
-    root = tmp_path / "market"
-    done = call(prepare_market, "--raw", tmp_path / "nowhere", "--dataroot", root)
-    assert (done.returncode, done.stderr) == (2, f"error: {tmp_path / 'nowhere'}: no such folder\n")
-    (tmp_path / "empty").mkdir()
-    done = call(prepare_market, "--raw", tmp_path / "empty", "--dataroot", root)
-    assert "no folder bounding_box_train below it" in done.stderr
-    (archive / "copy/bounding_box_train").mkdir(parents=True)
-    done = call(prepare_market, "--raw", archive, "--dataroot", root)
-    assert "2 folders bounding_box_train" in done.stderr
-    (archive / "copy/bounding_box_train").rmdir()
-
-    def refuse(*_, **__):
-        raise OSError("a privilege is missing")
-
-    monkeypatch.setattr(Path, "symlink_to", refuse)
-    done = call(prepare_market, "--raw", archive, "--dataroot", root)
-    assert "no link can be made (a privilege is missing); use --mode copy or --mode rename" in done.stderr
-    monkeypatch.undo()
-    (root / "train").symlink_to("gone")
-    done = call(prepare_market, "--raw", archive, "--dataroot", root)
-    assert done.returncode == 2
-    assert "a link to gone, which is gone" in done.stderr
+def test_quality_above_100_is_refused(call):
+    assert call(generate_fashion_datasets, "--quality=101").returncode == 2

@@ -1,0 +1,46 @@
+"""Sources of poses: which photos of a folder, in which order and orientation (more in scripts/test_transfer.py)."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from inference.sources import open_poses, read_photo
+from tests.conftest import smooth
+from util.errors import UserError
+
+
+def test_open_poses_folder_comes_in_natural_order(tmp_path):
+    for name in ("frame10.png", "frame2.jpg", "frame1.PNG", "a.png", "notes.txt", ".b.png"):
+        Image.new("RGB", (10, 8)).save(tmp_path / name, format="PNG")
+    source = open_poses(str(tmp_path), [])
+    assert [name for name, _ in source.entries] == ["a.png", "frame1.PNG", "frame2.jpg", "frame10.png"]
+    assert (source.count, source.needs_estimator, source.fps) == (4, True, None)
+    assert [name for name, _ in open_poses(str(tmp_path), [], every=3).entries] == ["a.png", "frame10.png"]
+
+
+def test_open_poses_decodes_photos_one_at_a_time(tmp_path):
+    for number in range(2):
+        smooth(10, 8).save(tmp_path / f"{number}.png")
+    (tmp_path / "1.png").write_bytes(b"no photo")
+    (_, first), (_, second) = open_poses(str(tmp_path), []).entries
+    assert first().size == (10, 8)
+    with pytest.raises(UserError, match=r"1\.png"):
+        second()
+
+
+def test_read_photo_comes_upright_and_rgb(tmp_path):
+    upright = smooth(48, 36)
+    exif = Image.Exif()
+    exif[0x112] = 6  # turn by 90 degrees clockwise to show
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "a.png", exif=exif)
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "b.jpg", exif=exif, quality=98, subsampling=0)
+    upright.convert("L").save(tmp_path / "c.png")
+    png, jpeg, gray = (read_photo(tmp_path / name) for name in ("a.png", "b.jpg", "c.png"))
+    np.testing.assert_array_equal(np.asarray(png), np.asarray(upright))
+    assert np.abs(np.asarray(jpeg, float) - np.asarray(upright, float)).mean() < 3
+    assert gray.mode == "RGB"
+
+
+def test_read_photo_missing_file_raises(tmp_path):
+    with pytest.raises(UserError, match=r"gone\.png: no such photo"):
+        read_photo(tmp_path / "gone.png")

@@ -1,0 +1,45 @@
+"""Initial weights and the learning rate schedule."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from models import create_model
+from models.networks import INIT_GAIN, linear_decay
+from tests.conftest import CPU, train_options
+
+
+class TestInitialization:
+    @pytest.mark.slow
+    def test_generator_is_orthogonal_but_for_input_projections(self):
+        net = create_model(train_options(), CPU, is_train=True).net_G
+        weight = net.encoder.residual[0].conv1.weight.flatten(1).double()
+        assert torch.allclose(weight @ weight.t(), INIT_GAIN**2 * torch.eye(256).double(), atol=1e-8)
+        projection = net.ptm.cabs[0].self_attention.in_proj
+        bound = np.sqrt(6 / (256 + 768))  # Xavier-uniform
+        assert 0.99 * bound < projection.weight.abs().max() <= bound
+        for name, parameter in net.named_parameters():
+            if name.endswith("bias"):
+                assert not parameter.any(), name
+            elif parameter.dim() == 1:
+                assert (parameter == 1).all(), name
+
+    def test_discriminator_keeps_torch_defaults_and_zero_biases(self):
+        net = create_model(train_options("--init_type=normal"), CPU, is_train=True).net_D
+        weight = net.blocks[0].conv1.weight_orig
+        bound = np.sqrt(1 / weight[0].numel())
+        assert 0.99 * bound < weight.abs().max() <= bound
+        assert all(not p.any() for name, p in net.named_parameters() if name.endswith("bias"))
+
+
+def test_linear_decay_follows_its_formula():
+    """Factor of epoch e: 1 - max(0, e - niter) / (niter_decay + 1)."""
+    optimizer = torch.optim.Adam([nn.Parameter(torch.zeros(1))], lr=2.0)
+    scheduler = linear_decay(optimizer, niter=3, niter_decay=4)
+    rates = []
+    for _ in range(7):
+        rates.append(optimizer.param_groups[0]["lr"] / 2)
+        optimizer.step()
+        scheduler.step()
+    np.testing.assert_allclose(rates, [1, 1, 1, 0.8, 0.6, 0.4, 0.2])
