@@ -1,27 +1,29 @@
 """One pass over all pairs for all metrics of all protocols.
 
-Kept in memory: one number an image and metric, and sums of features; never images.
+Memory holds one number per image and metric, and sums of features; never all images.
 """
 
 import math
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
-from tqdm import tqdm
+from torch import Tensor
 
+from data import find_dataset
 from metrics import feature_cache
 from metrics.fid import FeatureStatistics, Gaussian, InceptionScore, frechet_distance
 from metrics.inception import Inception
 from metrics.lpips import LPIPS
 from metrics.pairing import Problems, Sample
-from metrics.protocols import DataSet, Protocol
-from metrics.stream import Images, PairBatches, PhotoBatches, make_loader
+from metrics.protocols import PROTOCOLS, Protocol
+from metrics.stream import PairDataset, PhotoDataset, load_batches
 from util.device import PRECISIONS
 from util.errors import UserError
 from util.pretrained import weights_hash
@@ -29,7 +31,7 @@ from util.pretrained import weights_hash
 
 class Metric(NamedTuple):
     higher_is_better: bool
-    network: str | None = None  # "alexnet", or "inception" (which one, the protocol says)
+    network: str | None = None  # "alexnet", or "inception" (the protocol chooses which)
     masked: bool = False
     per_image: bool = True
 
@@ -55,7 +57,7 @@ DEFAULT = ["psnr", "ssim", "ssim_256", "mae", "l1", "fid", "lpips"]
 class Measurement:
     """A metric's value over `n` images; `reason` says why it was not measured, if so.
 
-    `variance` is the population variance over images (of `is`: over its parts), None where there is none. `note` names
+    `variance` is the population variance over images (of `is`: over its splits), None where there is none. `note` names
     what makes the value infinite or undefined.
     """
 
@@ -69,7 +71,7 @@ class Measurement:
 
     @staticmethod
     def of(values: np.ndarray) -> "Measurement":
-        """Mean of one number an image."""
+        """Mean of one number per image."""
         if not len(values):
             return Measurement(None, reason="no image could be measured")
         with np.errstate(invalid="ignore"):  # an infinite PSNR has no variance
@@ -80,15 +82,14 @@ class Measurement:
 
 @dataclass
 class Networks:
-    """What could be loaded, on the device; the reasons why others could not; the hashes of their weights."""
+    """The loaded networks by name ("alexnet", or a Protocol.inception), and why others are not loaded."""
 
-    lpips: LPIPS | None = None
-    inception: dict[str, Inception] = field(default_factory=dict)  # by Protocol.inception
-    missing: dict[str, str] = field(default_factory=dict)  # "alexnet" or Protocol.inception -> reason
-    hashes: dict[str, str] = field(default_factory=dict)
+    loaded: dict[str, LPIPS | Inception] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)  # name -> reason
+    hashes: dict[str, str] = field(default_factory=dict)  # of the loaded weights
 
     def load(self, name: str, weights: str, device: torch.device, skip: bool) -> None:
-        """`name`: "alexnet", or a Protocol.inception. With `skip`, weights that cannot be had go to `missing`."""
+        """With `skip`, unavailable weights are noted in `missing`; UserError otherwise."""
         try:
             net = LPIPS(weights) if name == "alexnet" else Inception(name, weights)
         except UserError as error:
@@ -97,11 +98,10 @@ class Networks:
             self.missing[name] = str(error)
             return
         self.hashes[name] = weights_hash(net)
-        net = net.to(device).to(memory_format=torch.channels_last)
-        if name == "alexnet":
-            self.lpips = net
-        else:
-            self.inception[name] = net
+        self.loaded[name] = net.to(device).to(memory_format=torch.channels_last)
+
+    def inceptions(self) -> dict[str, Inception]:
+        return {name: net for name, net in self.loaded.items() if name != "alexnet"}
 
 
 @dataclass
@@ -110,11 +110,11 @@ class Task:
 
     samples: Sequence[Sample]
     target_dir: Path
-    data_set: DataSet
+    data_set: str
     protocols: Sequence[Protocol]
     metrics: Sequence[str]
-    keypoints: Mapping[str, np.ndarray] | None  # of the targets, where a metric needs masks
-    real_dir: Path | None  # and its photos, where FID is wanted
+    keypoints: Mapping[str, np.ndarray] | None  # target name -> (18,2), for mask metrics
+    real_dir: Path | None  # for fid
     real_names: Sequence[str]
     cache_dir: Path
     device: torch.device
@@ -130,11 +130,10 @@ class Task:
 
 @dataclass
 class Evaluation:
-    """`values`: (protocol, metric) -> one number a sample. `measured`: bool (samples,), False for those left out."""
+    """`values`: a row for each measured sample, by its index, and a column for each (protocol, metric)."""
 
     results: dict[tuple[str, str], Measurement]
-    values: dict[tuple[str, str], np.ndarray]
-    measured: np.ndarray
+    values: pd.DataFrame
 
 
 def network_of(metric: str, protocol: Protocol) -> str | None:
@@ -143,118 +142,119 @@ def network_of(metric: str, protocol: Protocol) -> str | None:
     return protocol.inception if network == "inception" else network
 
 
+@torch.inference_mode()
 def evaluate(task: Task, networks: Networks, problems: Problems) -> Evaluation:
     """Measure everything. Images that cannot be used go to `problems`, which may raise."""
-    total = len(task.samples)
-    keys = [(protocol.name, metric) for protocol in task.protocols for metric in task.metrics]
-    values = {key: np.full(total, np.nan) for key in keys if METRICS[key[1]].per_image}
-    measured = np.zeros(total, bool)
-    fakes = {kind: FeatureStatistics() for kind in networks.inception if "fid" in task.metrics}
-    # first, so that a broken photo among them does not cost the pass over the pairs
-    reals = _real_statistics(task, {kind: networks.inception[kind] for kind in fakes}, networks.hashes, problems)
-    scores = {kind: InceptionScore(total) for kind in networks.inception if "is" in task.metrics}
-
-    batches = PairBatches(
-        task.samples, task.target_dir, task.data_set, task.batch_size, task.protocols, task.metrics, task.keypoints,
-        keep_images=bool(networks.lpips or networks.inception),
+    reals = _real_statistics(task, networks, problems)  # before the pairs, so that a broken training photo fails early
+    evaluator = _Evaluator(task, networks)
+    pairs = PairDataset(
+        task.samples, task.target_dir, task.data_set, task.protocols, task.metrics, task.keypoints,
+        keep_images=bool(networks.loaded),
     )  # fmt: skip
-    with tqdm(total=total, desc="pairs", unit="image", disable=None) as bar, torch.inference_mode():
-        for batch in make_loader(batches, task.workers):
-            bar.update(min(task.batch_size, total - bar.n))
-            problems.add(batch.problems)
-            measured[batch.numbers] = True
-            found = dict(batch.scores)
-            if batch.images:
-                images = Images(*(None if part is None else part.to(task.device) for part in batch.images))
-                if networks.lpips:
-                    found |= _distances(task, networks.lpips, images)
-                for kind, net in networks.inception.items():
-                    with task.autocast():
-                        features = net(images.fakes)
-                    if kind in fakes:
-                        fakes[kind].update(features)
-                    if kind in scores:
-                        scores[kind].update(batch.numbers, net.probabilities(features))
-            for key, numbers in found.items():
-                values[key][batch.numbers] = numbers
-    problems.add([], last=True)
+    for batch in load_batches(pairs, task.batch_size, task.workers, "pairs", problems):
+        evaluator.update(batch)
+    return evaluator.compute(reals)
 
-    results = {}
-    for protocol in task.protocols:
-        for metric in task.metrics:
-            key = (protocol.name, metric)
-            if reason := networks.missing.get(network_of(metric, protocol) or ""):
-                results[key] = Measurement(None, reason=reason)
-            elif metric == "fid":
-                fake, real = fakes[protocol.inception].compute(), reals[protocol.inception]
-                results[key] = Measurement(frechet_distance(fake, real), fake.n, n_real=real.n)
-            elif metric == "is":
-                results[key] = Measurement.of(scores[protocol.inception].compute())
-                results[key].n = int(measured.sum())
+
+class _Evaluator:
+    """The state of the pass over all pairs."""
+
+    def __init__(self, task: Task, networks: Networks) -> None:
+        self.task, self.networks = task, networks
+        self.values: list[pd.DataFrame] = []
+        kinds = networks.inceptions()
+        self.features = {kind: FeatureStatistics() for kind in kinds if "fid" in task.metrics}
+        self.scores = {kind: InceptionScore(len(task.samples)) for kind in kinds if "is" in task.metrics}
+
+    def update(self, batch: dict[str, Any]) -> None:
+        """`batch`: as collated from PairDataset."""
+        indices = batch["index"].numpy()
+        values = {key: scores.numpy() for key, scores in batch["scores"].items()}
+        images = {name: batch[name].to(self.task.device) for name in ("fakes", "reals", "masks") if name in batch}
+        for name, net in self.networks.loaded.items():
+            if name == "alexnet":
+                values |= self._distances(net, **images)
             else:
-                results[key] = Measurement.of(values[key][measured])
-                results[key].note = _not_finite(values[key], measured, task.samples)
-    values = {key: numbers for key, numbers in values.items() if results[key].value is not None}
-    return Evaluation(results, values, measured)
+                self._update_features(name, net, images["fakes"], indices)
+        self.values.append(pd.DataFrame(values, index=indices))
+
+    def _distances(
+        self, net: LPIPS, fakes: Tensor, reals: Tensor, masks: Tensor | None = None
+    ) -> dict[tuple[str, str], np.ndarray]:
+        """LPIPS of whole images, and of images that are black outside their masks; the same under every protocol."""
+        distances = {}
+        for metric in {"lpips", "mask_lpips"} & set(self.task.metrics):
+            visible = masks if METRICS[metric].masked else 1
+            with self.task.autocast():
+                values = net(fakes * visible, reals * visible)
+            values = values.cpu().double().numpy()  # in this order: Apple's MPS has no float64
+            distances |= {(protocol.name, metric): values for protocol in self.task.protocols}
+        return distances
+
+    def _update_features(self, kind: str, net: Inception, fakes: Tensor, indices: np.ndarray) -> None:
+        with self.task.autocast():
+            features = net(fakes)
+        if kind in self.features:
+            self.features[kind].update(features)
+        if kind in self.scores:
+            self.scores[kind].update(indices, net.probabilities(features))
+
+    def compute(self, reals: Mapping[str, Gaussian]) -> Evaluation:
+        """`reals`: statistics of the real photos by Protocol.inception, where fid is wanted."""
+        keys = [(protocol.name, metric) for protocol in self.task.protocols for metric in self.task.metrics]
+        values = pd.concat(self.values) if self.values else pd.DataFrame(columns=keys, dtype=float)
+        results = {key: self._measure(*key, values, reals) for key in keys}
+        return Evaluation(results, values[[key for key in keys if key in values]])
+
+    def _measure(self, protocol: str, metric: str, values: pd.DataFrame, reals: Mapping[str, Gaussian]) -> Measurement:
+        network = network_of(metric, PROTOCOLS[protocol])
+        if network in self.networks.missing:
+            return Measurement(None, reason=self.networks.missing[network])
+        if metric == "fid":
+            fake, real = self.features[network].compute(), reals[network]
+            return Measurement(frechet_distance(fake, real), fake.n, n_real=real.n)
+        if metric == "is":
+            return replace(Measurement.of(self.scores[network].compute()), n=len(values))
+        measurement = Measurement.of(values[protocol, metric].to_numpy())
+        return replace(measurement, note=self._note_on_undefined(values[protocol, metric]))
+
+    def _note_on_undefined(self, values: pd.Series) -> str | None:
+        """How many values are infinite or NaN, and the first one's sample."""
+        undefined = values.index[~np.isfinite(values)]
+        if undefined.empty:
+            return None
+        first = self.task.samples[undefined[0]]
+        where = f"{first.generated.name} for {first.target}"
+        return f"{len(undefined):,} of {len(values):,} values are not finite, first {where}"
 
 
-def _not_finite(values: np.ndarray, measured: np.ndarray, samples: Sequence[Sample]) -> str | None:
-    """How many of the measured values are infinite or NaN, and the first one's sample."""
-    numbers = np.flatnonzero(measured & ~np.isfinite(values))
-    if not len(numbers):
-        return None
-    first = samples[numbers[0]]
-    where = f"{first.generated.name} for {first.target}"
-    return f"{len(numbers):,} of {measured.sum():,} values are not finite, first {where}"
-
-
-def _distances(task: Task, net: LPIPS, images: Images) -> dict[tuple[str, str], np.ndarray]:
-    """LPIPS of images as they are, and black outside their masks; the same under every protocol."""
-    found = {}
-    for metric in {"lpips", "mask_lpips"} & set(task.metrics):
-        pair = (images.fakes, images.reals)
-        if METRICS[metric].masked:
-            pair = tuple(side * images.masks for side in pair)
-        with task.autocast():
-            distances = net(*pair).cpu().double().numpy()  # in this order: Apple's MPS has no float64
-        found |= {(protocol.name, metric): distances for protocol in task.protocols}
-    return found
-
-
-def _real_statistics(
-    task: Task, nets: Mapping[str, Inception], hashes: Mapping[str, str], problems: Problems
-) -> dict[str, Gaussian]:
-    """Features of the real photos, from the cache where they are there. One pass for all networks."""
-    if not nets:
-        return {}
-    keys = {
-        kind: feature_cache.cache_key(
-            task.real_dir,
-            task.real_names,
-            {"inception": kind, "weights": hashes[kind], "precision": task.precision, "size": task.data_set.size},
-        )
-        for kind in nets
-    }
-    cached = {kind: feature_cache.load(task.cache_dir, key) for kind, key in keys.items()}
-    known = {kind: statistics for kind, statistics in cached.items() if statistics}
+def _real_statistics(task: Task, networks: Networks, problems: Problems) -> dict[str, Gaussian]:
+    """Protocol.inception -> statistics of the real photos, from the cache where possible; one pass for the others."""
+    nets = networks.inceptions() if "fid" in task.metrics else {}
+    size = find_dataset(task.data_set).stored_size
+    keys = {}
+    for kind in nets:
+        settings = {"inception": kind, "weights": networks.hashes[kind], "precision": task.precision, "size": size}
+        keys[kind] = feature_cache.cache_key(task.real_dir, task.real_names, settings)
+    known = {kind: found for kind, key in keys.items() if (found := feature_cache.load(task.cache_dir, key))}
     sums = {kind: FeatureStatistics() for kind in nets if kind not in known}
     if not sums:
         return known
-    batches = PhotoBatches(task.real_dir, task.real_names, task.data_set.size, task.batch_size)
-    with tqdm(total=len(task.real_names), desc="real photos", unit="image", disable=None) as bar:
-        for photos, wrong in make_loader(batches, task.workers):
-            bar.update(min(task.batch_size, len(task.real_names) - bar.n))
-            problems.add(wrong)
-            on_device = photos.to(task.device)
-            for kind, statistics in sums.items():
-                with task.autocast(), torch.inference_mode():
-                    statistics.update(nets[kind](on_device))
-    problems.add([], last=True)
+    photos = PhotoDataset(task.real_dir, task.real_names, size)
+    for batch in load_batches(photos, task.batch_size, task.workers, "real photos", problems):
+        images = batch.to(task.device)
+        for kind, statistics in sums.items():
+            with task.autocast():
+                statistics.update(nets[kind](images))
     for kind, statistics in sums.items():
         known[kind] = statistics.compute()
-        if statistics.n == len(task.real_names):  # what lacks photos is not to be found again
-            try:
-                feature_cache.save(task.cache_dir, keys[kind], known[kind])
-            except UserError as error:
-                print(f"warning: the features of the real photos are not kept: {error}", file=sys.stderr)
+        if statistics.n == len(photos):  # statistics without some photos must not be found in the cache
+            _save_statistics(task.cache_dir, keys[kind], known[kind])
     return known
+
+
+def _save_statistics(cache_dir: Path, key: str, statistics: Gaussian) -> None:
+    try:
+        feature_cache.save(cache_dir, key, statistics)
+    except UserError as error:
+        print(f"warning: the features of the real photos are not cached: {error}", file=sys.stderr)

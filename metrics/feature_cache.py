@@ -1,4 +1,4 @@
-"""Feature statistics of a folder of photos, kept on disk under a key made of everything that changes them."""
+"""On-disk cache of the Inception statistics of a folder of photos; its key covers everything that changes them."""
 
 import hashlib
 import json
@@ -19,15 +19,13 @@ def default_folder() -> Path:
 
 def cache_key(folder: Path, names: Iterable[str], settings: Mapping[str, object]) -> str:
     """SHA-256 over name, size and modification time of each photo, and over `settings`. The folder may move."""
-    files = []
-    for name in sorted(names):
-        facts = (folder / name).stat()
-        files.append((name, facts.st_size, facts.st_mtime_ns))
+    stats = [(name, (folder / name).stat()) for name in sorted(names)]
+    files = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
     return hashlib.sha256(json.dumps([files, settings], sort_keys=True).encode()).hexdigest()
 
 
 def load(cache_dir: Path, key: str) -> Gaussian | None:
-    """What was saved under `key`; None if nothing was, or if the file is damaged."""
+    """The statistics that were saved under `key`; None if there are none, or if the file is damaged."""
     try:
         with np.load(_file(cache_dir, key), allow_pickle=False) as saved:
             return Gaussian(int(saved["n"]), saved["mean"], saved["covariance"])

@@ -1,6 +1,6 @@
 """Frechet Inception distance (Heusel et al., NeurIPS 2017) and the Inception Score (Salimans et al., NeurIPS 2016).
 
-Both stream: whatever the number of images, only sums are kept, in float64.
+Both are computed from float64 sums, so memory does not grow with the number of images.
 """
 
 from typing import NamedTuple
@@ -20,7 +20,7 @@ class Gaussian(NamedTuple):
 
 
 class FeatureStatistics:
-    """Sums over features (N,D), in any batches and order; kept where the features are (Apple's MPS has no float64)."""
+    """Sums over features (N,D), in any batches and order, on the features' device (Apple's MPS lacks float64: CPU)."""
 
     def __init__(self) -> None:
         self.n = 0
@@ -44,10 +44,10 @@ class FeatureStatistics:
 
 
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
-    """|mean difference|^2 + tr(A + B - 2 (A B)^1/2), which is 0 for equal sets.
+    """|mean difference|^2 + tr(A + B - 2 (A B)^1/2) with covariances A and B; 0 for equal sets.
 
-    tr (A B)^1/2 is the sum of the singular values of A^1/2 B^1/2, both roots by symmetric eigenvalues. Rounding of
-    eigenvalues near 0, of which there are many where images are fewer than features, does not grow in it.
+    tr (A B)^1/2 is the sum of the singular values of A^1/2 B^1/2, where both roots come from symmetric eigenvalues.
+    This does not amplify the rounding of eigenvalues near 0, which are many if there are fewer images than features.
     """
     shared = np.linalg.svd(_root(a.covariance) @ _root(b.covariance), compute_uv=False).sum()
     distance = np.square(a.mean - b.mean).sum() + np.trace(a.covariance) + np.trace(b.covariance) - 2 * shared
@@ -61,33 +61,33 @@ def _root(covariance: np.ndarray) -> np.ndarray:
 
 
 class InceptionScore:
-    """exp of the mean divergence of an image's classes from all images' classes, in 10 parts as usual.
+    """exp of the mean KL divergence of an image's class probabilities from their average, in 10 splits as usual.
 
-    `n` images are expected; an image's part is by its number, so that batches do not matter.
+    An image's split follows from its index among the `n` expected ones, so batches and their order do not matter.
     """
 
-    PARTS = 10
+    SPLITS = 10
 
     def __init__(self, n: int) -> None:
         self.expected = n
-        self._counts = np.zeros(self.PARTS)
-        self._entropies = np.zeros(self.PARTS)  # sums of p log p
-        self._sums: np.ndarray | None = None
+        self._counts = np.zeros(self.SPLITS)
+        self._sums_p_log_p = np.zeros(self.SPLITS)
+        self._sums_p: np.ndarray | None = None  # (SPLITS,classes)
 
-    def update(self, numbers: np.ndarray, probabilities: Tensor) -> None:
-        """`numbers` (N,) of the images in 0..n-1; their `probabilities` (N,classes) float64."""
+    def update(self, indices: np.ndarray, probabilities: Tensor) -> None:
+        """`indices` (N,) of the images in 0..n-1; their `probabilities` (N,classes) float64."""
         p = probabilities.numpy()
-        parts = numbers * self.PARTS // self.expected
-        if self._sums is None:
-            self._sums = np.zeros((self.PARTS, p.shape[1]))
-        np.add.at(self._sums, parts, p)
-        np.add.at(self._counts, parts, 1)
-        np.add.at(self._entropies, parts, (p * np.log(p.clip(1e-300))).sum(1))
+        splits = indices * self.SPLITS // self.expected
+        if self._sums_p is None:
+            self._sums_p = np.zeros((self.SPLITS, p.shape[1]))
+        np.add.at(self._sums_p, splits, p)
+        np.add.at(self._counts, splits, 1)
+        np.add.at(self._sums_p_log_p, splits, (p * np.log(p.clip(1e-300))).sum(1))
 
     def compute(self) -> np.ndarray:
-        """The score of each part that got images."""
-        if self._sums is None:
+        """The score of each split that got images."""
+        if self._sums_p is None:
             return np.array([])
         used = self._counts > 0
-        counts, q = self._counts[used], self._sums[used] / self._counts[used, None]
-        return np.exp(self._entropies[used] / counts - (q * np.log(q.clip(1e-300))).sum(1))
+        counts, q = self._counts[used], self._sums_p[used] / self._counts[used, None]
+        return np.exp(self._sums_p_log_p[used] / counts - (q * np.log(q.clip(1e-300))).sum(1))

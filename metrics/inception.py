@@ -8,19 +8,19 @@ max pool in the last block, images in [-1, 1].
 
 import torch
 import torch.nn.functional as F
+from pytorch_fid.inception import FID_WEIGHTS_URL, FIDInceptionA, FIDInceptionC, FIDInceptionE_1, FIDInceptionE_2
 from torch import Tensor, nn
 from torchvision.models import Inception_V3_Weights
 from torchvision.models.inception import Inception3
 
-from util.errors import UserError
 from util.pretrained import PretrainedWeights, load_pretrained
 
 SIDE = 299  # pixels; images are stretched to it, bilinear without anti-aliasing
-TORCHVISION_URL = Inception_V3_Weights.IMAGENET1K_V1.url
-PYTORCH_FID_URL = (
-    "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
-)
 FLAGS = {"torchvision": "--inception_weights", "pytorch-fid": "--fid_inception_weights"}
+PUBLISHED = {
+    "torchvision": PretrainedWeights("Inception-v3", "torchvision", "imagenet", Inception_V3_Weights.IMAGENET1K_V1.url),
+    "pytorch-fid": PretrainedWeights("Inception-v3", "pytorch-fid", "pytorch-fid", FID_WEIGHTS_URL),
+}
 
 
 class Inception(nn.Module):
@@ -31,14 +31,12 @@ class Inception(nn.Module):
         super().__init__()
         if kind == "torchvision":
             net = Inception3(aux_logits=False, init_weights=False)
-            published = PretrainedWeights("Inception-v3", "torchvision", "imagenet", TORCHVISION_URL)
             deviations, means = (0.229, 0.224, 0.225), (0.485, 0.456, 0.406)  # ImageNet's
             scale, shift = [d / 0.5 for d in deviations], [(m - 0.5) / 0.5 for m in means]
         else:
-            net = _pytorch_fid_network()
-            published = PretrainedWeights("Inception-v3", "pytorch-fid", "pytorch-fid", PYTORCH_FID_URL)
+            net = pytorch_fid_network()
             scale, shift = (2.0,) * 3, (-1.0,) * 3
-        load_pretrained(net, weights, published, FLAGS[kind])
+        load_pretrained(net, weights, PUBLISHED[kind], FLAGS[kind])
         self.classifier, net.fc = net.fc, nn.Identity()
         self.net, self.kind = net, kind
         for name, values in (("scale", scale), ("shift", shift)):
@@ -55,11 +53,8 @@ class Inception(nn.Module):
         return F.linear(features, self.classifier.weight, bias).cpu().double().softmax(1)
 
 
-def _pytorch_fid_network() -> Inception3:
-    try:
-        from pytorch_fid.inception import FIDInceptionA, FIDInceptionC, FIDInceptionE_1, FIDInceptionE_2
-    except ImportError as error:
-        raise UserError("the standard protocol's Inception needs pytorch-fid: pip install pytorch-fid") from error
+def pytorch_fid_network() -> Inception3:
+    """The network that `pytorch_fid.inception.fid_inception_v3` builds; that function always downloads its weights."""
     net = Inception3(num_classes=1008, aux_logits=False, init_weights=False)
     net.Mixed_5b = FIDInceptionA(192, pool_features=32)
     net.Mixed_5c, net.Mixed_5d = (FIDInceptionA(channels, pool_features=64) for channels in (256, 288))

@@ -1,4 +1,4 @@
-"""Where the person is, by the pose: the mask of mask-SSIM (Ma et al., NeurIPS 2017) as PATN draws it."""
+"""The region of the person, drawn from the pose: the mask of mask-SSIM (Ma et al., NeurIPS 2017) as in PATN's code."""
 
 import numpy as np
 from skimage.draw import disk, polygon
@@ -6,20 +6,20 @@ from skimage.morphology import closing
 
 from util.draw_pose import LIMBS
 
-# the skeleton's limbs, and lines that fill the torso and the head
+# the skeleton's limbs, and more lines that fill the torso and the head
 MASK_LIMBS = (*LIMBS, (1, 16), (1, 17), (16, 17), (8, 2), (11, 5), (8, 11))
-RADIUS = 4  # pixels in a photo 128 pixels high, in proportion elsewhere
+RADIUS = 4  # pixels in an image 128 pixels high; in proportion to other heights
 CLOSING = np.ones((5, 5), bool)
 
 
 def pose_mask(keypoints: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Keypoints (18,2) of (y, x) in pixels, NaN = missing -> bool `size` (H, W).
 
-    Joints are discs, limbs whose two joints are known are bars of twice the discs' radius; the whole is closed with a
-    5 x 5 square. Multiplied into both images, it leaves the background black.
+    Each known joint is a disc, each limb between two known joints a bar as wide as the disc; the union is closed with a
+    5 x 5 square. Mask metrics multiply it into both images, so that the background is black.
     """
     mask = np.zeros(size, bool)
-    keypoints = keypoints.astype(np.float64)  # in float32 the bars' corners move, and pixels at their edges change
+    keypoints = keypoints.astype(np.float64)  # float32 would move the bars' corners and change pixels at their edges
     radius = RADIUS * size[0] / 128
     known = ~np.isnan(keypoints).any(axis=1)
     for a, b in MASK_LIMBS:

@@ -1,4 +1,4 @@
-"""Evaluate generated images against the photos they should look like.
+"""Evaluate generated images against their target photos.
 
     python -m metrics.metrics --gt_path=./dataset/fashion/test --distorated_path=./results/DPTN_fashion \\
         --fid_real_path=./dataset/fashion/train --name=./fashion
@@ -9,31 +9,30 @@ Protocols and what their switches do: metrics/protocols.py. All flags: python -m
 """
 
 import json
-import os
 import shlex
 import sys
 import tempfile
 import time
 from argparse import Namespace
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from data import find_dataset
 from data.pairs import Pair, read_keypoints, read_pairs
 from metrics.baselines import mean_image
 from metrics.evaluation import MASKED, Networks, Task, evaluate, network_of
-from metrics.inception import FLAGS as INCEPTION_FLAGS
 from metrics.options import data_set_name, parse
 from metrics.page import write_evaluation_page
 from metrics.pairing import Problem, Problems, Sample, copy_sources, match_names, match_pairs, photos_below
-from metrics.protocols import DATA_SETS, PROTOCOLS
-from metrics.report import append_records, as_table, check_writable, compare, remarks, result_rows, write_per_image
+from metrics.protocols import PROTOCOLS
+from metrics.report import append_records, check_writable, compare, results_text, write_per_image
+from metrics.stream import PhotoDataset
 from util.device import describe_device, select_device
 from util.errors import UserError, run_main, summarize
 from util.files import sha256
@@ -48,36 +47,29 @@ def main() -> None:
         print(compare(args.compare))
         return
     start = time.perf_counter()
-    out = args.out or default_out(args)
-    for path in filter(None, (out, args.per_image, args.html and args.html / "index.html")):
+    for path in filter(None, (args.out, args.per_image, args.html and args.html / "index.html")):
         check_writable(path)
     pairs = read_pairs(args.pairs) if args.pairs else None
     problems = Problems(args.allow_missing)
     with tempfile.TemporaryDirectory() as scratch:
         task = make_task(args, pairs, problems, Path(scratch))
         networks = load_networks(args, task)
-        common = describe_inputs(args, task, networks)  # now: what is unreadable is not to cost the evaluation
+        record = describe_inputs(args, task, networks)  # before evaluating, so an unreadable file fails early
         print(f"{len(task.samples):,} pairs on {describe_device(task.device)}", flush=True)
         evaluation = evaluate(task, networks, problems)
 
-        facts = describe(args, task, problems)
-        common["time"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        common["seconds"] = seconds = round(time.perf_counter() - start, 3)
-        common["problems"] = problems.counts()
-        append_records(out, common, evaluation.results)
+        record["time"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        record["seconds"] = round(time.perf_counter() - start, 3)
+        record["problems"] = problems.counts()
+        append_records(args.out, record, evaluation.results)
+        summary = summarize_run(args, task, problems)
         if args.per_image:
             write_per_image(args.per_image, task.samples, evaluation, pairs)
         if args.html:
             folders = (args.source_path, args.gt_path)
-            write_evaluation_page(args.html, label(args), facts, evaluation, task.samples, *folders)
-    print("\n".join([as_table(result_rows(evaluation.results)), *remarks(evaluation.results), *facts]))
-    print(f"{seconds:.0f} s; recorded in {out}")
-
-
-def default_out(args: Namespace) -> Path:
-    """metrics.jsonl beside the folder of results; baselines have none, and take test.py's default."""
-    folder = Path(os.path.abspath(args.distorated_path)).parent if args.distorated_path else Path("results")
-    return folder / "metrics.jsonl"
+            write_evaluation_page(args.html, label(args), summary, evaluation, task.samples, *folders)
+    print("\n".join([results_text(evaluation.results), *summary]))
+    print(f"{record['seconds']:.0f} s; recorded in {args.out}")
 
 
 def label(args: Namespace) -> str:
@@ -85,13 +77,13 @@ def label(args: Namespace) -> str:
 
 
 def make_task(args: Namespace, pairs: Sequence[Pair] | None, problems: Problems, scratch: Path) -> Task:
-    """Read and check everything but the images themselves. `scratch` takes the mean image, if that is asked for."""
+    """Read and check everything but the images themselves. The mean image of --baseline is written into `scratch`."""
     device = select_device(args.gpu_ids)
     if device.type == "mps" and args.precision != "fp32":
         raise UserError(f"--precision {args.precision} needs CUDA or the CPU; Apple's MPS computes in fp32 here")
     torch.backends.cudnn.allow_tf32 = False  # fp32 is to mean fp32 on every GPU
     batch_size = args.batch_size or (8 if device.type == "cpu" else 64)
-    data_set = DATA_SETS[data_set_name(args)]
+    size = find_dataset(data_set_name(args)).stored_size
     real_names = photos_below(args.fid_real_path, "--fid_real_path") if args.fid_real_path else []
     samples, wrong = find_samples(args, pairs)
     problems.add(wrong, last=True)
@@ -100,45 +92,43 @@ def make_task(args: Namespace, pairs: Sequence[Pair] | None, problems: Problems,
     if "fid" in args.metrics and min(len(samples), len(real_names)) < 2:
         raise UserError("fid needs at least 2 images on each side; choose other --metrics")
     if args.baseline == "mean_image":
-        mean = mean_image(args.fid_real_path, real_names, data_set.size, batch_size, args.nThreads, problems)
-        save_image(to_pil(mean), scratch / "mean.png")
+        photos = PhotoDataset(args.fid_real_path, real_names, size)
+        save_image(to_pil(mean_image(photos, batch_size, args.nThreads, problems)), scratch / "mean.png")
         samples = [sample._replace(generated=scratch / "mean.png") for sample in samples]
     return Task(
-        samples=samples, target_dir=args.gt_path, data_set=data_set,
+        samples=samples, target_dir=args.gt_path, data_set=data_set_name(args),
         protocols=[PROTOCOLS[name] for name in args.protocol], metrics=args.metrics,
-        keypoints=target_keypoints(args, samples, data_set.size) if set(args.metrics) & set(MASKED) else None,
+        keypoints=target_keypoints(args.annotations, samples, size) if set(args.metrics) & set(MASKED) else None,
         real_dir=args.fid_real_path, real_names=real_names, cache_dir=args.cache_dir, device=device,
         precision=args.precision, batch_size=batch_size, workers=args.nThreads,
     )  # fmt: skip
 
 
 def find_samples(args: Namespace, pairs: Sequence[Pair] | None) -> tuple[list[Sample], list[Problem]]:
+    """What is compared with what, and what is missing or extra."""
     targets = photos_below(args.gt_path, "--gt_path")
     sources = targets if args.source_path == args.gt_path else photos_below(args.source_path, "--source_path")
     if args.baseline:
         return copy_sources(pairs, args.source_path, sources, targets)
-    # test.py keeps the thumbnails of its page in a folder below
+    # no subfolders: test.py writes the thumbnails of its page into one
     results = [name for name in photos_below(args.distorated_path, "--distorated_path") if "/" not in name]
     if pairs:
         return match_pairs(pairs, args.distorated_path, results, targets)
     return match_names(args.distorated_path, results, targets, sources)
 
 
-def target_keypoints(args: Namespace, samples: list[Sample], size: tuple[int, int]) -> dict[str, np.ndarray]:
-    """Name -> (18,2) of every target; UserError, listing them, where no joint in a photo of `size` makes a mask."""
-    keypoints = read_keypoints(args.annotations)
+def target_keypoints(path: Path, samples: Sequence[Sample], size: tuple[int, int]) -> dict[str, np.ndarray]:
+    """Name -> (18,2) of every target; UserError, listing those without any joint inside a photo of `size` (H, W)."""
+    keypoints = read_keypoints(path)
     names = dict.fromkeys(sample.target for sample in samples)
     inside = {name for name, joints in keypoints.items() if ((joints >= 0) & (joints < size)).all(axis=1).any()}
-    if bare := [name for name in names if name not in inside]:
-        raise UserError(
-            f"{args.annotations}: no joints inside these target photos, which mask metrics need:\n{summarize(bare)}"
-        )
+    if without := [name for name in names if name not in inside]:
+        raise UserError(f"{path}: mask metrics need joints inside these target photos:\n{summarize(without)}")
     return {name: keypoints[name] for name in names}
 
 
 def load_networks(args: Namespace, task: Task) -> Networks:
-    networks = Networks()
-    weights = weights_flags(args)
+    networks, weights = Networks(), weights_flags(args)
     wanted = [network_of(metric, protocol) for protocol in task.protocols for metric in task.metrics]
     for name in dict.fromkeys(filter(None, wanted)):
         networks.load(name, weights[name], task.device, args.skip_unavailable)
@@ -146,57 +136,51 @@ def load_networks(args: Namespace, task: Task) -> Networks:
 
 
 def weights_flags(args: Namespace) -> dict[str, str]:
-    """Network -> what its flag says."""
-    inceptions = {kind: getattr(args, flag.removeprefix("--")) for kind, flag in INCEPTION_FLAGS.items()}
-    return {"alexnet": args.alexnet_weights, **inceptions}
+    """Network -> the value of its weights flag."""
+    return {
+        "alexnet": args.alexnet_weights,
+        "torchvision": args.inception_weights,
+        "pytorch-fid": args.fid_inception_weights,
+    }
 
 
-def describe(args: Namespace, task: Task, problems: Problems) -> list[str]:
-    """For people: what was evaluated, and what was not."""
+def summarize_run(args: Namespace, task: Task, problems: Problems) -> list[str]:
+    """Lines for the console and the web page: what was evaluated, and what was left out."""
     results = f"baseline {args.baseline}" if args.baseline else str(args.distorated_path)
-    facts = [f"{label(args)}: {results}, {data_set_name(args)}, {len(task.samples):,} pairs"]
+    lines = [f"{label(args)}: {results}, {task.data_set}, {len(task.samples):,} pairs"]
     if args.pairs:
-        facts.append(f"pairs: {args.pairs} ({args.paired_by})")
+        lines.append(f"pairs: {args.pairs} ({args.paired_by})")
     else:
-        facts.append("pairs: by the results' names; nobody knows whether results are missing")
+        lines.append("pairs: inferred from file names; missing results cannot be detected")
     if problems:
         counts = ", ".join(f"{number} {kind}" for kind, number in problems.counts().items())
-        facts.append(f"left out: {counts}; for example {problems[0]}")
-    return facts
-
-
-def network_versions() -> dict[str, str]:
-    """Of the packages that networks come from; pixel metrics do without."""
-    found = {}
-    for name in ("lpips", "pytorch-fid"):
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+        lines.append(f"left out: {counts}; for example {problems[0]}")
+    return lines
 
 
 def describe_inputs(args: Namespace, task: Task, networks: Networks) -> dict[str, Any]:
-    """For the JSON lines of this evaluation: what is known before it."""
+    """The part of this evaluation's JSON records that is known before it."""
     paths = {
         "generated": args.baseline or args.distorated_path, "targets": args.gt_path, "sources": args.source_path,
         "real": args.fid_real_path, "pairs": args.pairs, "annotations": args.annotations,
     }  # fmt: skip
     flags = weights_flags(args)
-    weights = {name: {"source": flags[name], "sha256": digest} for name, digest in networks.hashes.items()}
-    common = {
-        "name": label(args), "data_set": data_set_name(args), "baseline": args.baseline, "pairs": len(task.samples),
+    record = {
+        "name": label(args), "data_set": task.data_set, "baseline": args.baseline, "pairs": len(task.samples),
         "paired_by": args.paired_by, "completeness": "checked" if args.pairs else "unknown",
         "paths": {role: str(path) for role, path in paths.items() if path},
-        "weights": weights, "precision": task.precision, "device": describe_device(task.device),
-        "versions": {**versions(), **network_versions()},
+        "weights": {name: {"source": flags[name], "sha256": digest} for name, digest in networks.hashes.items()},
+        "precision": task.precision, "device": describe_device(task.device),
+        "versions": {**versions(), **{name: version(name) for name in ("lpips", "pytorch-fid")}},
         "git": git_revision(), "command": shlex.join(sys.argv),
     }  # fmt: skip
-    if checkpoint := drawn_with(args):
-        common["checkpoint"] = checkpoint
-    return common
+    if checkpoint := generator_checkpoint(args):
+        record["checkpoint"] = checkpoint
+    return record
 
 
-def drawn_with(args: Namespace) -> dict[str, str] | None:
-    """Path and SHA-256 of the weights that drew the images: by --checkpoint, or by what test.py left beside them."""
+def generator_checkpoint(args: Namespace) -> dict[str, str] | None:
+    """Path and SHA-256 of the generator's weights: of --checkpoint, or as test.py recorded them beside its results."""
     if args.checkpoint:
         return {"path": str(args.checkpoint), "sha256": sha256(args.checkpoint)}
     try:

@@ -1,34 +1,57 @@
-"""The page of an evaluation: table, a histogram for each metric, and the worst, median and best pairs."""
+"""The web page of an evaluation: table, a histogram for each metric, and the worst, median and best pairs."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from dominate import svg, tags
 from PIL import Image
 
 from metrics.evaluation import METRICS, Evaluation
 from metrics.pairing import Sample
-from metrics.report import remarks, result_rows, title
-from util.files import atomic_write
-from util.html import HEIGHT, WIDTH, new_page
+from metrics.report import remarks, results_table, table_rows, title
+from util.html import HEIGHT, WIDTH, add_table, new_page, write_page
 from util.image import contact_sheet, decode_photo, save_image
 
 BINS = 40
 PAIRS = 3  # worst, median and best ones each
 STYLE = """
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-td, th { padding: 0.2rem 0.7rem; text-align: right; border-bottom: 1px solid #ddd; }
-td:first-child, th:first-child { text-align: left; }
-.scroll { overflow-x: auto; }
 .metric { display: grid; grid-template-columns: minmax(12rem, 1fr) 3fr; gap: 1.5rem; align-items: start; }
-.metric svg { width: 100%; background: #f6f6f6; }
 .ranks { display: grid; grid-template-columns: repeat(3, 1fr); gap: 1rem; }
 .ranks h3 { font-size: 0.9rem; margin: 0 0 0.3rem; }
-.ranks figure { margin: 0 0 0.7rem; } .ranks img { width: 100%; }
-.ranks figcaption { overflow-wrap: anywhere; font-size: 0.7rem; }
+.ranks figure { margin: 0 0 0.7rem; } .ranks img { width: 100%; } .ranks figcaption { font-size: 0.7rem; }
 @media (max-width: 50rem) { .metric { grid-template-columns: 1fr; } }
 """
+
+
+def write_evaluation_page(
+    folder: Path, name: str, facts: Sequence[str], evaluation: Evaluation, samples: Sequence[Sample],
+    source_dir: Path, target_dir: Path,
+) -> None:  # fmt: skip
+    """Write folder/index.html and the images that it shows below folder/images. `facts`: lines under the title."""
+    page = new_page(f"{name}: evaluation")
+    with page.head:
+        tags.style(STYLE)
+    shown: set[int] = set()
+    with page:
+        tags.h1(f"{name}: evaluation")
+        for fact in facts:
+            tags.div(fact)
+        add_table(table_rows(results_table(evaluation.results)))
+        for remark in remarks(evaluation.results):
+            tags.p(remark)
+        tags.p("Images: source, target, generated.")
+        for (protocol, metric), values in evaluation.values.items():
+            tags.h2(f"{title(metric)} ({protocol})")
+            ranks = ranked(values, METRICS[metric].higher_is_better)
+            with tags.div(cls="metric"):
+                _add_histogram(values)
+                _add_ranks(ranks, samples)
+            shown.update(*(rank.index for rank in ranks.values()))
+    for index in shown:
+        save_image(_sheet(samples[index], source_dir, target_dir), folder / _sheet_name(index))
+    write_page(folder / "index.html", page)
 
 
 def histogram(values: np.ndarray) -> svg.svg:
@@ -36,74 +59,49 @@ def histogram(values: np.ndarray) -> svg.svg:
     low, high = values.min(), values.max()
     slack = 1e-9 * max(abs(low), abs(high), 1e-9)  # values that differ by rounding alone cannot fill 40 bins
     counts, _ = np.histogram(values, bins=BINS, range=(low - slack, high + slack))
-    picture = svg.svg(viewBox=f"0 0 {WIDTH} {HEIGHT}", preserveAspectRatio="none")
+    chart = svg.svg(viewBox=f"0 0 {WIDTH} {HEIGHT}", preserveAspectRatio="none")
     for number, count in enumerate(counts):
         height = count / counts.max() * (HEIGHT - 4)
         bar = {"x": f"{number * WIDTH / BINS:.1f}", "y": f"{HEIGHT - height:.1f}", "height": f"{height:.1f}"}
-        picture.add(svg.rect(**bar, width=f"{WIDTH / BINS - 0.5:.1f}", fill="#1660a8"))
-    return picture
+        chart.add(svg.rect(**bar, width=f"{WIDTH / BINS - 0.5:.1f}", fill="#1660a8"))
+    return chart
 
 
-def ranked(values: np.ndarray, higher_is_better: bool) -> dict[str, np.ndarray]:
-    """Which samples are the worst (from the very worst on), the ones around the median, and the best."""
-    measured = np.flatnonzero(~np.isnan(values))
-    worst_first = measured[np.argsort(values[measured] * (1 if higher_is_better else -1), kind="stable")]
+def ranked(values: pd.Series, higher_is_better: bool) -> dict[str, pd.Series]:
+    """The worst values (the very worst first), those around the median, and the best, by index of their samples."""
+    worst_first = values.dropna().sort_values(ascending=higher_is_better, kind="stable")
     middle = max(0, (len(worst_first) - PAIRS) // 2)
     best = worst_first[::-1][:PAIRS]
     return {"worst": worst_first[:PAIRS], "median": worst_first[middle : middle + PAIRS], "best": best}
 
 
-def write_evaluation_page(
-    folder: Path, name: str, facts: Sequence[str], evaluation: Evaluation, samples: Sequence[Sample],
-    source_dir: Path, target_dir: Path,
-) -> None:  # fmt: skip
-    """Write folder/index.html and the pictures that it shows below folder/images. `facts`: lines under the title."""
-    page = new_page(f"{name}: evaluation")
-    with page.head:
-        tags.style(STYLE)
-    drawn: set[int] = set()
-    with page:
-        tags.h1(f"{name}: evaluation")
-        for fact in facts:
-            tags.div(fact)
-        header, *rows = result_rows(evaluation.results)
-        with tags.div(cls="scroll"), tags.table():
-            tags.tr(*map(tags.th, header))
-            for row in rows:
-                tags.tr(*map(tags.td, row))
-        for remark in remarks(evaluation.results):
-            tags.p(remark)
-        tags.p("Pictures: source, target, generated.")
-        for (protocol, metric), values in evaluation.values.items():
-            tags.h2(f"{title(metric)} ({protocol})")
-            with tags.div(cls="metric"):
-                finite = values[np.isfinite(values)]
-                with tags.figure():
-                    if len(finite):
-                        histogram(finite)
-                        tags.figcaption(f"{finite.min():.4g} to {finite.max():.4g}, {len(finite):,} images")
-                    else:
-                        tags.figcaption("no finite value")
-                with tags.div(cls="ranks"):
-                    for rank, numbers in ranked(values, METRICS[metric].higher_is_better).items():
-                        with tags.div():
-                            tags.h3(rank)
-                            for number in numbers:
-                                _figure(samples[number], number, float(values[number]))
-                            drawn.update(numbers.tolist())
-    for number in drawn:
-        save_image(_sheet(samples[number], source_dir, target_dir), folder / _file(number))
-    atomic_write(folder / "index.html", lambda file: file.write(page.render().encode()))
-
-
-def _figure(sample: Sample, number: int, value: float) -> None:
+def _add_histogram(values: pd.Series) -> None:
+    finite = values[np.isfinite(values)].to_numpy()
     with tags.figure():
-        tags.img(src=_file(number), alt=sample.generated.name, loading="lazy")
+        if len(finite):
+            histogram(finite)
+            tags.figcaption(f"{finite.min():.4g} to {finite.max():.4g}, {len(finite):,} images")
+        else:
+            tags.figcaption("no finite value")
+
+
+def _add_ranks(ranks: dict[str, pd.Series], samples: Sequence[Sample]) -> None:
+    with tags.div(cls="ranks"):
+        for rank, values in ranks.items():
+            with tags.div():
+                tags.h3(rank)
+                for index, value in values.items():
+                    _add_figure(samples[index], index, value)
+
+
+def _add_figure(sample: Sample, index: int, value: float) -> None:
+    with tags.figure():
+        tags.img(src=_sheet_name(index), alt=sample.generated.name, loading="lazy")
         tags.figcaption(f"{value:.4g}: {sample.source or '?'} → {sample.target}")
 
 
-def _file(number: int) -> str:
-    return f"images/{number:06d}.png"
+def _sheet_name(index: int) -> str:
+    return f"images/{index:06d}.png"
 
 
 def _sheet(sample: Sample, source_dir: Path, target_dir: Path) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Which generated image is compared with which photo; nothing guesses, nothing is passed over."""
+"""Which generated image is compared with which photo. Nothing is guessed or skipped silently."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 from data.pairs import Pair, photo_stem, result_name
 from util.errors import UserError, summarize
-from util.image import IMAGE_FORMATS, is_photo, photo_names
+from util.image import IMAGE_FORMATS, photo_names
 
 
 class Sample(NamedTuple):
-    """`target` is a name below the folder of targets, `source` likewise, or None where it is not known."""
+    """`source` and `target` are photo names, relative to their folders; `source` is None where it is not known."""
 
     source: str | None
     target: str
@@ -26,7 +26,7 @@ class Problem(NamedTuple):
 
 
 class Problems(list[Problem]):
-    """Collects problems, each once; unless allowed, raises UserError as soon as there are as many as are ever shown."""
+    """Collects each different problem once. Unless `allowed`, raises UserError when there are more than SHOWN."""
 
     SHOWN = 10
 
@@ -36,7 +36,7 @@ class Problems(list[Problem]):
         self._seen: set[Problem] = set()
 
     def add(self, problems: Iterable[Problem], last: bool = False) -> None:
-        """`last`: nothing will follow, so that any problem is raised now."""
+        """`last`: no more will follow, so even a single problem is raised now."""
         new = [problem for problem in dict.fromkeys(problems) if problem not in self._seen]
         self.extend(new)
         self._seen.update(new)
@@ -52,10 +52,10 @@ class Problems(list[Problem]):
 
 
 def photos_below(folder: Path, flag: str) -> list[str]:
-    """Names of the photos below `folder`; UserError where there is no such folder, or none in it."""
+    """Sorted names of the photos below `folder`; UserError where there is no such folder or no photo in it."""
     if not folder.is_dir():
         raise UserError(f"{flag} {folder}: no such folder")
-    names = sorted(name for name in photo_names(folder) if is_photo(Path(name)))
+    names = photo_names(folder)
     if not names:
         raise UserError(f"{flag} {folder}: no photos (jpg, png) in it")
     return names
@@ -64,37 +64,38 @@ def photos_below(folder: Path, flag: str) -> list[str]:
 def match_pairs(
     pairs: Sequence[Pair], results_dir: Path, results: Iterable[str], targets: Iterable[str]
 ) -> tuple[list[Sample], list[Problem]]:
-    """A sample for each pair whose target photo and result are there, in the order of `pairs`.
+    """A sample for each pair whose target photo and result exist, in the order of `pairs`.
 
-    `results` and `targets` are names of photos. A result that belongs to no pair is extra.
+    `results` and `targets` are file names. A result that belongs to no pair is an "extra" problem.
     """
-    left, targets = set(results), set(targets)
+    results, targets = set(results), set(targets)
     samples, problems, owners = [], [], {}
     for pair in pairs:
         names = [result_name(*pair, image_format) for image_format in IMAGE_FORMATS]
-        there = [name for name in names if name in left or name in owners]
-        if len(there) > 1:
-            problems.append(Problem("ambiguous", f"both {' and '.join(there)} in {results_dir}"))
-        elif not there:
+        found = [name for name in names if name in results]
+        first = [owners.setdefault(name, pair) for name in found]
+        if len(found) > 1:
+            problems.append(Problem("ambiguous", f"both {' and '.join(found)} in {results_dir}"))
+        elif not found:
             problems.append(Problem("missing", f"{results_dir / names[0]}"))
-        elif owners.setdefault(there[0], pair) != pair:
-            problems.append(Problem("ambiguous", f"{there[0]} would be the result of two pairs, {pair} is one"))
+        elif first != [pair]:
+            problems.append(Problem("ambiguous", f"{found[0]} would be the result of two pairs, {pair} is one"))
         elif pair.target not in targets:
             problems.append(Problem("missing", f"target photo {pair.target}"))
         else:
-            samples.append(Sample(*pair, results_dir / there[0]))
-        left -= set(there)
-    problems += [Problem("extra", f"{results_dir / name} belongs to no pair") for name in sorted(left)]
+            samples.append(Sample(*pair, results_dir / found[0]))
+    extra = sorted(results - set(owners))
+    problems += [Problem("extra", f"{results_dir / name} belongs to no pair") for name in extra]
     return samples, problems
 
 
 def match_names(
     results_dir: Path, results: Iterable[str], targets: Iterable[str], sources: Iterable[str]
 ) -> tuple[list[Sample], list[Problem]]:
-    """A sample for each result whose name, taken apart, holds the name of a target photo.
+    """A sample for each result whose name contains the name of a target photo.
 
-    Where a name can be taken apart in several ways ('_2_' inside a photo's name), those with a known source photo come
-    first. What is missing cannot be known without a list of pairs.
+    Where a name can be split in several ways ('_2_' inside a photo's name), those with a known source photo take
+    precedence. Missing results cannot be detected without a list of pairs.
     """
     target_names, source_names = _by_stem(targets), _by_stem(sources)
     samples, problems, seen = [], [], set()
@@ -102,16 +103,16 @@ def match_names(
         stem = photo_stem(name)
         readings = [
             (source_names.get(source, [None]), target_names[target])
-            for source, target in _readings(stem)
+            for source, target in _split_name(stem)
             if target in target_names
         ]
         readings = [reading for reading in readings if reading[0] != [None]] or readings
         if stem in seen:
-            problems.append(Problem("ambiguous", f"{results_dir / name}: there in two formats"))
+            problems.append(Problem("ambiguous", f"{results_dir / name}: exists in two formats"))
         elif not readings:
             problems.append(Problem("extra", f"{results_dir / name}: not SOURCE_2_TARGET_vis of a target photo"))
         elif len(readings) > 1 or len(readings[0][1]) > 1:
-            problems.append(Problem("ambiguous", f"{results_dir / name} fits several photos; --pairs tells"))
+            problems.append(Problem("ambiguous", f"{results_dir / name} fits several photos; give --pairs"))
         else:
             (source, *others), (target,) = readings[0]
             samples.append(Sample(None if others else source, target, results_dir / name))
@@ -122,13 +123,13 @@ def match_names(
 def copy_sources(
     pairs: Sequence[Pair], source_dir: Path, sources: Iterable[str], targets: Iterable[str]
 ) -> tuple[list[Sample], list[Problem]]:
-    """The source photo of each pair in the place of a generated image."""
+    """A sample for each pair, with the source photo as the generated image."""
     photos = {"source": set(sources), "target": set(targets)}
     samples, problems = [], []
     for pair in pairs:
-        gone = [f"{role} photo {name}" for role, name in pair._asdict().items() if name not in photos[role]]
-        if gone:
-            problems += [Problem("missing", text) for text in gone]
+        missing = [f"{role} photo {name}" for role, name in pair._asdict().items() if name not in photos[role]]
+        if missing:
+            problems += [Problem("missing", text) for text in missing]
         else:
             samples.append(Sample(*pair, source_dir / pair.source))
     return samples, problems
@@ -141,10 +142,8 @@ def _by_stem(names: Iterable[str]) -> dict[str, list[str]]:
     return stems
 
 
-def _readings(stem: str) -> list[tuple[str, str]]:
-    """Every (source stem, target stem) that would make the file stem `{source}_2_{target}_vis`."""
+def _split_name(stem: str) -> list[tuple[str, str]]:
+    """Every (source stem, target stem) whose result has the file stem `{source}_2_{target}_vis`."""
     body = stem.removesuffix("_vis")
-    if body == stem:
-        return []
-    places = [place for place in range(len(body)) if body.startswith("_2_", place)]
-    return [(body[:place], body[place + 3 :]) for place in places]
+    starts = [start for start in range(len(body)) if body.startswith("_2_", start)] if body != stem else []
+    return [(body[:start], body[start + 3 :]) for start in starts]

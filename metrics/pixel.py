@@ -1,44 +1,43 @@
-"""Metrics computed from the pixels of two 8-bit images alone.
+"""Metrics of the pixels of two 8-bit images: generated a, target b.
 
-Gray levels count as 0..1 in psnr, mae, l1 and ssim, as 0..255 in ssim_256.
+psnr, mae, l1 and ssim take gray levels as 0..1, ssim_256 as 0..255.
 """
 
 import math
 from collections.abc import Callable, Iterable
 
-import torch
 from torch import Tensor
 
-from metrics.protocols import DataSet, Protocol
+from metrics.protocols import Protocol
 from metrics.ssim import gaussian_ssim, moments, uniform_ssim
 
 
 class Comparison:
-    """Two uint8 images (3,H,W), with `margin` white columns at each side, and what all metrics take from them.
+    """What all metrics need of two uint8 images (3,H,W) with `margin` white columns at each side.
 
-    float32 holds every sum along a row exactly up to 256 columns.
+    Sums are exact: float32 holds every sum along a row of up to 256 columns, float64 the rest.
     """
 
     def __init__(self, fake: Tensor, real: Tensor, margin: int) -> None:
         x, y = fake.float(), real.float()
         self.planes, self.margin = moments(x, y), margin
-        white = 2 * margin * x.shape[0] * x.shape[1]  # numbers in the margins
+        white = 2 * margin * x.shape[0] * x.shape[1]  # values in the margins
         self.size = x.numel() + white
         self.sum = (x + y).sum(-1).double().sum().item() + 2 * 255 * white
         self.range = (255 if margin else x.max().item()) - x.min().item()  # of the generated image
 
-    def absolute(self) -> float:
-        """sum |a - b| in gray levels."""
+    def absolute_difference(self) -> float:
+        """sum |a - b|, in levels of 0..255."""
         return self.planes[1].abs().sum(-1).double().sum().item()
 
-    def squared(self) -> float:
-        """sum (a - b)^2 in gray levels."""
+    def squared_difference(self) -> float:
+        """sum (a - b)^2, in levels of 0..255."""
         return self.planes[3].sum(-1).double().sum().item()
 
 
 def psnr(pair: Comparison, _protocol: Protocol) -> float:
-    """10 log10(1 / mean squared difference), in dB; infinite for equal images."""
-    squared = pair.squared()
+    """10 log10(1 / mean (a - b)^2), in dB; infinite for equal images."""
+    squared = pair.squared_difference()
     return 10 * math.log10(255**2 * pair.size / squared) if squared else math.inf
 
 
@@ -55,12 +54,12 @@ def ssim_256(pair: Comparison, protocol: Protocol) -> float:
 
 def mae(pair: Comparison, _protocol: Protocol) -> float:
     """sum |a - b| / sum (a + b); 0 for two black images."""
-    return pair.absolute() / max(pair.sum, 1.0)
+    return pair.absolute_difference() / max(pair.sum, 1.0)
 
 
 def l1(pair: Comparison, _protocol: Protocol) -> float:
     """mean |a - b|."""
-    return pair.absolute() / (255 * pair.size)
+    return pair.absolute_difference() / (255 * pair.size)
 
 
 PIXEL_METRICS: dict[str, Callable[[Comparison, Protocol], float]] = {
@@ -71,23 +70,17 @@ MASKED_PIXEL_METRICS = {"mask_ssim": ssim_256, "mask_psnr": psnr}
 
 
 def score_pixels(
-    fakes: Tensor, reals: Tensor, masks: Tensor | None, names: Iterable[str], protocol: Protocol, data_set: DataSet
-) -> dict[str, Tensor]:
-    """Those of `names` that this module computes: name -> float64 (N,).
+    fake: Tensor, real: Tensor, mask: Tensor | None, names: Iterable[str], protocol: Protocol, data_set: str
+) -> dict[str, float]:
+    """Those of `names` that this module computes, for one pair.
 
-    `fakes`, `reals`: uint8 (N,3,H,W). `masks`: bool (N,1,H,W), for the mask metrics.
+    `fake`, `real`: uint8 (3,H,W). `mask`: bool (1,H,W), for the mask metrics.
     """
-    plain, masked = ([name for name in names if name in known] for known in (PIXEL_METRICS, MASKED_PIXEL_METRICS))
-    margin = data_set.margin if protocol.pad else 0
-    rows = []
-    for number, (fake, real) in enumerate(zip(fakes, reals)):  # one pair at a time stays in the processor's cache
-        row = []
-        if plain:
-            pair = Comparison(fake, real, margin)
-            row += [PIXEL_METRICS[name](pair, protocol) for name in plain]
-        if masked:
-            pair = Comparison(fake * masks[number], real * masks[number], margin=0)
-            row += [MASKED_PIXEL_METRICS[name](pair, protocol) for name in masked]
-        rows.append(row)
-    columns = torch.tensor(rows, dtype=torch.float64).unbind(1)
-    return dict(zip([*plain, *masked], columns))
+    scores = {}
+    if plain := [name for name in names if name in PIXEL_METRICS]:
+        pair = Comparison(fake, real, protocol.margin(data_set))
+        scores |= {name: PIXEL_METRICS[name](pair, protocol) for name in plain}
+    if masked := [name for name in names if name in MASKED_PIXEL_METRICS]:
+        pair = Comparison(fake * mask, real * mask, margin=0)
+        scores |= {name: MASKED_PIXEL_METRICS[name](pair, protocol) for name in masked}
+    return scores

@@ -4,26 +4,20 @@ Numbers of two protocols are never comparable, and never stand in one column.
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
-
-class DataSet(NamedTuple):
-    size: tuple[int, int]  # (H, W) of the photos and of the generated images on disk
-    margin: int  # white columns that protocols which pad add at each side
-
-
-DATA_SETS = {"fashion": DataSet((256, 176), margin=40), "market": DataSet((128, 64), margin=0)}
+MARGINS = {"fashion": 40}  # data set -> white columns that `pad` adds at each side; other data sets get none
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """One bundle of switches.
+    """One set of switches.
 
     pad: pixel metrics see both images with white columns added at each side, 256 x 256 on DeepFashion. White is like
         white, so every PSNR rises by 10 log10(256 / 176) = 1.63 dB, l1 falls to 0.69 of itself, and SSIM s rises
         to almost 0.69 s + 0.31. Market-1501 is not padded.
     ssim_256_range: the data range of ssim_256. "generated": max - min of each generated image, so that an image of
-        less contrast is compared with smaller stabilising constants and scores lower; "full": 255.
+        less contrast is compared with smaller stabilizing constants and scores lower; "full": 255.
     inception: the network behind `fid` and `is`. "torchvision": its ImageNet Inception-v3 with the input scaling of
         pytorch-fid before 2019; "pytorch-fid": the 2015 TensorFlow weights and layers of the FID paper's code. The
         two give different numbers for the same images.
@@ -33,6 +27,10 @@ class Protocol:
     pad: bool
     ssim_256_range: Literal["generated", "full"]
     inception: Literal["torchvision", "pytorch-fid"]
+
+    def margin(self, data_set: str) -> int:
+        """White columns at each side of an image of `data_set` ("fashion" or "market")."""
+        return MARGINS.get(data_set, 0) if self.pad else 0
 
 
 PROTOCOLS = {

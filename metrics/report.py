@@ -1,7 +1,5 @@
-"""What an evaluation leaves behind: a table, a JSON line for each protocol, a csv with a row for each pair."""
+"""What an evaluation leaves: tables (console and web pages), a JSON line for each protocol, a csv row for each pair."""
 
-import csv
-import io
 import json
 import math
 import os
@@ -10,6 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from data.pairs import Pair
 from metrics.evaluation import METRICS, Evaluation, Measurement
 from metrics.pairing import Sample
@@ -17,29 +17,41 @@ from metrics.protocols import PROTOCOLS
 from util.errors import UserError
 from util.files import atomic_write
 
-Rows = list[list[str]]
+Results = Mapping[tuple[str, str], Measurement]  # by (protocol, metric)
 
 
-def result_rows(results: Mapping[tuple[str, str], Measurement]) -> Rows:
-    """A header and a row for each metric; each protocol has columns of its own."""
-    protocols, metrics = (list(dict.fromkeys(key[part] for key in results)) for part in (0, 1))
-    header = ["metric"]
-    for protocol in protocols:
-        header += [protocol, "variance", "std. error", "n"]
-    rows = [header]
-    for metric in metrics:
-        row = [title(metric)]
-        for protocol in protocols:
-            row += _cells(results[protocol, metric])
-        rows.append(row)
-    return rows
+def results_text(results: Results) -> str:
+    return "\n".join([format_table(results_table(results)), *remarks(results)])
+
+
+def results_table(results: Results) -> pd.DataFrame:
+    """Text cells: a row for each metric, four columns for each protocol."""
+    blocks = []
+    for protocol in _protocols(results):
+        cells = {title(metric): _result_cells(m) for (owner, metric), m in results.items() if owner == protocol}
+        columns = [protocol, "variance", "std. error", "n"]
+        blocks.append(pd.DataFrame.from_dict(cells, orient="index", columns=columns))
+    return pd.concat(blocks, axis=1)
+
+
+def format_table(table: pd.DataFrame) -> str:
+    """Text in columns with two spaces between them; the index to the left, cells to the right."""
+    numbered = table.set_axis(range(table.shape[1]), axis="columns")  # column names may come twice
+    widths = [1 + max(map(len, (name, *numbered[number]))) for number, name in enumerate(table)]
+    text = numbered.rename_axis(columns="metric").to_string(header=list(table), col_space=widths)
+    return "\n".join(line.rstrip() for line in text.splitlines())
+
+
+def table_rows(table: pd.DataFrame) -> list[Sequence[str]]:
+    """The header and the rows, for a web page."""
+    return [("metric", *table), *table.itertuples(name=None)]
 
 
 def title(metric: str) -> str:
     return f"{metric} {'↑' if METRICS[metric].higher_is_better else '↓'}"
 
 
-def remarks(results: Mapping[tuple[str, str], Measurement]) -> list[str]:
+def remarks(results: Results) -> list[str]:
     """Why some metrics were not measured, and what made some infinite or undefined."""
     lines = [
         f"not measured: {metric} ({protocol}): {m.reason}" for (protocol, metric), m in results.items() if m.reason
@@ -47,27 +59,20 @@ def remarks(results: Mapping[tuple[str, str], Measurement]) -> list[str]:
     return lines + [f"{metric} ({protocol}): {m.note}" for (protocol, metric), m in results.items() if m.note]
 
 
-def _cells(measurement: Measurement) -> list[str]:
+def _protocols(results: Results) -> list[str]:
+    return list(dict.fromkeys(protocol for protocol, _ in results))
+
+
+def _result_cells(measurement: Measurement) -> list[str]:
     if measurement.value is None:
         return ["not measured", "", "", "0"]
-    spread = [
-        "" if number is None else f"{number:.3g}" for number in (measurement.variance, measurement.standard_error)
-    ]
+    spread = (measurement.variance, measurement.standard_error)
+    spread = ["" if number is None else f"{number:.3g}" for number in spread]
     return [f"{measurement.value:.6f}", *spread, _count(measurement.n, measurement.n_real)]
 
 
 def _count(n: int, n_real: int | None) -> str:
     return f"{n:,}" if n_real is None else f"{n:,} vs {n_real:,}"
-
-
-def as_table(rows: Rows) -> str:
-    """Text in columns: the first to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    lines = []
-    for row in rows:
-        cells = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:])]
-        lines.append("  ".join([row[0].ljust(widths[0]), *cells]).rstrip())
-    return "\n".join(lines)
 
 
 def check_writable(path: Path) -> None:
@@ -82,13 +87,13 @@ def check_writable(path: Path) -> None:
         path.unlink()
 
 
-def append_records(path: Path, common: Mapping[str, Any], results: Mapping[tuple[str, str], Measurement]) -> None:
+def append_records(path: Path, common: Mapping[str, Any], results: Results) -> None:
     """One JSON line for each protocol: `common`, the protocol's switches, its measurements.
 
-    JSON knows no infinity or NaN; they are written as "inf", "-inf", "nan".
+    JSON has no infinity or NaN; they are written as "inf", "-inf", "nan".
     """
     lines = []
-    for protocol in dict.fromkeys(protocol for protocol, _ in results):
+    for protocol in _protocols(results):
         metrics = {
             metric: {name: _jsonable(value) for name, value in asdict(m).items() if value is not None}
             for (owner, metric), m in results.items()
@@ -108,116 +113,81 @@ def write_per_image(
     path: Path, samples: Sequence[Sample], evaluation: Evaluation, pairs: Sequence[Pair] | None
 ) -> None:
     """A row for each of `pairs` (without them, for each sample): source, target, generated, and a column
-    PROTOCOL:METRIC a metric, empty for what was left out."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    columns = evaluation.values
-    writer.writerow(["source", "target", "generated", *(f"{protocol}:{metric}" for protocol, metric in columns)])
-    numbers = {sample[:2]: number for number, sample in enumerate(samples)}
-    rows = [(pair, numbers.get(pair)) for pair in pairs] if pairs else [(s[:2], n) for n, s in enumerate(samples)]
-    for (source, target), number in rows:
-        generated = "" if number is None else samples[number].generated
-        measured = number is not None and evaluation.measured[number]
-        cells = [float(column[number]) if measured else "" for column in columns.values()]
-        writer.writerow([source or "", target, generated, *cells])
-    atomic_write(path, lambda file: file.write(text.getvalue().encode()))
+    PROTOCOL:METRIC for each metric, empty for what was left out."""
+    scores = evaluation.values.map(str)  # a measured NaN is "nan", not an empty cell
+    scores.columns = [":".join(key) for key in scores.columns]
+    table = pd.DataFrame(samples).join(scores)
+    if pairs:
+        table = pd.DataFrame(pairs).merge(table.drop_duplicates(["source", "target"]), how="left")
+    text = table.to_csv(index=False, lineterminator="\n")
+    atomic_write(path, lambda file: file.write(text.encode()))
 
 
 def compare(path: Path) -> str:
-    """Tables of all evaluations in a file of JSON lines: one for each data set and protocol, a column an evaluation."""
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for record in read_records(path):
-        groups.setdefault((record["data_set"], record["protocol"]), []).append(record)
+    """A table for each data set and protocol in a file of JSON lines, with a column for each evaluation."""
     tables = []
-    for (data_set, protocol), records in groups.items():
-        rows = compared_rows(records, [f"[{number}]" for number in range(1, len(records) + 1)])
-        keys = [f"[{number}] {_key(path, record)}" for number, record in enumerate(records, start=1)]
-        tables.append("\n".join([f"{data_set}, {protocol} protocol", as_table(rows), *keys]))
+    for kind, records in read_records(path).groupby("kind", sort=False):
+        records.index = [f"[{number}]" for number in range(1, len(records) + 1)]
+        keys = [f"{number} {description}" for number, description in records["description"].items()]
+        tables.append("\n".join([kind, format_table(comparison_table(records)), *keys]))
     return "\n\n".join(tables)
 
 
-def _key(path: Path, record: Mapping[str, Any]) -> str:
-    """Which evaluation this is, and what else moves its numbers: weights of the metrics' networks, precision."""
-    if "generated" not in record["paths"]:
-        raise UserError(f"--compare {path}: '{record['name']}' of {record['time']} does not say what it evaluated")
-    parts = [f"{record['name']}: {record['paths']['generated']}", record["time"]]
-    parts += [f"{network} {str(weights['sha256'])[:8]}" for network, weights in record.get("weights", {}).items()]
-    if (precision := record.get("precision", "fp32")) != "fp32":
-        parts.append(str(precision))
-    return ", ".join(parts)
-
-
-def compared_rows(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Rows:
-    """A header with `names` and a row for each metric that any of `records` has.
+def comparison_table(records: pd.DataFrame) -> pd.DataFrame:
+    """Text cells: a column for each row of `records`, a row for each metric that any of them has.
 
     UserError where they are not of one data set and one protocol.
     """
-    if len(kinds := {(record["data_set"], record["protocol"]) for record in records}) > 1:
-        kinds = ", ".join(" ".join(kind) for kind in sorted(kinds))
-        raise UserError(f"evaluations of several data sets or protocols cannot stand in one table: {kinds}")
-    rows = [["metric", *names]]
-    for metric in METRICS:
-        found = [record["metrics"].get(metric) for record in records]
-        if any(found):
-            rows.append([title(metric), *map(_compared, found)])
-    return rows
+    if len(kinds := sorted(set(records["kind"]))) > 1:
+        raise UserError(f"evaluations of several data sets or protocols cannot stand in one table: {'; '.join(kinds)}")
+    cells = records.reindex(columns=list(METRICS)).T.dropna(how="all").fillna("-")
+    return cells.rename(index=title)
 
 
-def _compared(found: Mapping[str, Any] | None) -> str:
-    if not found or "value" not in found:
-        return "-"
-    error = f" ± {float(found['standard_error']):.2g}" if "standard_error" in found else ""
-    return f"{float(found['value']):.4f}{error} (n {_count(found['n'], found.get('n_real'))})"
+def read_records(path: Path) -> pd.DataFrame:
+    """The evaluations in a file of JSON lines, a row each: name, kind (data set and protocol), description, and a text
+    cell for each metric that was asked for.
 
-
-def read_records(path: Path) -> list[dict[str, Any]]:
-    """The evaluations in a file. UserError where a line is none, or its protocol has other switches."""
+    UserError where a line is not of an evaluation, or its protocol has other switches.
+    """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--compare {path}: cannot be read ({error})") from error
-    records = []
-    for number, line in enumerate(lines, start=1):
-        where = f"--compare {path}, line {number}"
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{where}: not a line that an evaluation wrote ({error})") from error
-        if wrong := _malformed(record):
-            raise UserError(f"{where}: not a line that an evaluation wrote ('{wrong}' is missing or malformed)")
-        name, switches = record["protocol"], record["switches"]
-        if name not in PROTOCOLS or switches != asdict(PROTOCOLS[name]):
-            raise UserError(
-                f"{where}: measured with a protocol '{name}' of other switches ({switches}); its numbers cannot stand "
-                "beside these. Evaluate again, or take the line out"
-            )
-        records.append(record)
-    if not records:
+    if not lines:
         raise UserError(f"--compare {path}: no evaluation in it")
-    return records
+    return pd.DataFrame([_read_record(line, f"--compare {path}, line {n}") for n, line in enumerate(lines, start=1)])
 
 
-def _malformed(record: Any) -> str | None:
-    """The first part of a record, as far as a comparison reads it, that `append_records` would not have written so."""
-    if not isinstance(record, dict):
-        return "protocol"
-    texts, tables = ("protocol", "data_set", "name", "time"), ("switches", "paths", "metrics")
-    wrong = [part for part in texts if not isinstance(record.get(part), str)]
-    wrong += [part for part in tables if not isinstance(record.get(part), dict)]
-    if wrong:
-        return wrong[0]
-    for metric, found in record["metrics"].items():
-        if (
-            not isinstance(found, dict)
-            or not all(isinstance(count, int) for count in (found.get("n"), found.get("n_real", 0)))
-            or not all(_is_number(found.get(part, 0)) for part in ("value", "standard_error"))
-        ):
-            return metric
-    weights = record.get("weights", {})
-    if not isinstance(weights, dict) or not all(isinstance(w, dict) and "sha256" in w for w in weights.values()):
-        return "weights"
-    return None
+def _read_record(line: str, where: str) -> dict[str, str]:
+    try:
+        record = json.loads(line)
+        name, protocol, switches = record["name"], record["protocol"], record["switches"]
+        row = {
+            "name": name,
+            "kind": record["data_set"] + ", " + protocol + " protocol",
+            "description": name + ": " + _description(record),
+            **{metric: _comparison_cell(found) for metric, found in record["metrics"].items()},
+        }
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{where}: not a line that an evaluation wrote ({type(error).__name__}: {error})") from error
+    if protocol not in PROTOCOLS or switches != asdict(PROTOCOLS[protocol]):
+        raise UserError(
+            f"{where}: measured with a protocol '{protocol}' of other switches ({switches}); its numbers cannot stand "
+            "beside these. Evaluate again, or take the line out"
+        )
+    return row
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) or value in ("inf", "-inf", "nan")
+def _description(record: Mapping[str, Any]) -> str:
+    """What was evaluated and when, and what else moves its numbers: weights of the metrics' networks, precision."""
+    weights = [f"{network} {found['sha256'][:8]}" for network, found in record.get("weights", {}).items()]
+    precision = [] if record.get("precision", "fp32") == "fp32" else [record["precision"]]
+    return ", ".join([record["paths"]["generated"], record["time"], *weights, *precision])
+
+
+def _comparison_cell(found: Mapping[str, Any]) -> str:
+    if "value" not in found:
+        return "-"
+    error = f" ± {float(found['standard_error']):.2g}" if "standard_error" in found else ""
+    return f"{float(found['value']):.4f}{error} (n {_count(found['n'], found.get('n_real'))})"

@@ -1,9 +1,13 @@
 """Structural similarity (Wang et al., IEEE TIP 2004) with scikit-image's conventions, several times as fast.
 
-Only windows that lie wholly inside the image count, so no border rule matters. With s = x + y and d = x - y, means m
-and variances v over a window, SSIM is (1 - m_d^2 / ((m_s^2 + m_d^2) / 2 + c1)) (1 - v_d / ((v_s + v_d) / 2 + c2)):
-four filtered planes instead of five, and nothing cancels where the images are alike. Windows in white margins are
-perfect, and never computed. Agrees with scikit-image to 1e-7.
+Only windows that lie wholly inside the image count, so no border rule matters. With s = x + y and d = x - y, and with
+means m and variances v over a window,
+
+    SSIM = (1 - m_d^2 / ((m_s^2 + m_d^2) / 2 + c1)) (1 - v_d / ((v_s + v_d) / 2 + c2)),   c = (K data range)^2
+
+This filters four planes (s, d and their squares) where the usual form filters five (x, y, x^2, y^2, x y), and it loses
+no digits where the images are alike. A window within the white margins has SSIM 1 and is not computed. The result
+agrees with scikit-image's to 1e-7.
 """
 
 from functools import lru_cache
@@ -27,33 +31,34 @@ def moments(x: Tensor, y: Tensor) -> Tensor:
 
 
 def uniform_ssim(planes: Tensor, margin: int) -> float:
-    """Uniform window of 51 x 51, sample covariance, data range 255, of `moments`.
+    """Mean SSIM with a uniform window of 51 x 51, sample covariance and data range 255, from `moments`.
 
-    `margin`: white columns that both images have at each side, beside those in `planes`.
+    `margin`: white columns at each side of both images, which `planes` does not have.
     """
     area = WINDOW**2
-    sums = _window_sums(_window_sums(_widened(planes, min(margin, WINDOW - 1)).int()).mT.contiguous())
+    sums = _window_sums(_window_sums(_add_white_columns(planes, min(margin, WINDOW - 1)).int()).mT.contiguous())
     levels, squares = sums.double().chunk(2)
-    # whole numbers below 2^53: exact, however much cancels
+    # area * sum of squares - square of sum: exact, because both are whole numbers below 2^53
     variances = squares.mul_(area).addcmul_(levels, levels, value=-1).float().div_(area * (area - 1))
-    return 1 - _lost(levels.float().div_(area), variances, 255.0) / _windows(planes, margin, WINDOW)
+    return 1 - _sum_one_minus_ssim(levels.float().div_(area), variances, 255.0) / _count_windows(planes, margin, WINDOW)
 
 
 def gaussian_ssim(planes: Tensor, margin: int, data_range: float) -> float:
-    """Gaussian window, population covariance, of `moments`; `margin` as above."""
-    means = _gaussian_means(_gaussian_means(_widened(planes, min(margin, 2 * RADIUS)).double()))
+    """Mean SSIM with a Gaussian window and population covariance, from `moments`; `margin` as above."""
+    means = _gaussian_means(_gaussian_means(_add_white_columns(planes, min(margin, 2 * RADIUS)).double()))
     levels, squares = means.chunk(2)
     variances = torch.addcmul(squares, levels, levels, value=-1).float()
-    return 1 - _lost(levels.float(), variances, data_range) / _windows(planes, margin, 2 * RADIUS + 1)
+    windows = _count_windows(planes, margin, 2 * RADIUS + 1)
+    return 1 - _sum_one_minus_ssim(levels.float(), variances, data_range) / windows
 
 
-def _windows(planes: Tensor, margin: int, side: int) -> int:
+def _count_windows(planes: Tensor, margin: int, side: int) -> int:
     """How many windows of `side` x `side` the images have, margins included."""
     _, channels, height, width = planes.shape
     return channels * (height - side + 1) * (width + 2 * margin - side + 1)
 
 
-def _widened(planes: Tensor, columns: int) -> Tensor:
+def _add_white_columns(planes: Tensor, columns: int) -> Tensor:
     """(4,C,H,W) -> (4,C,H,W + 2 columns): white at both sides."""
     if not columns:
         return planes
@@ -67,7 +72,7 @@ def _widened(planes: Tensor, columns: int) -> Tensor:
 def _window_sums(planes: Tensor) -> Tensor:
     """int32 (...,W) -> sums of 51 neighbors (...,W-50).
 
-    Running sums may wrap around; the sum of a window is below 2^31, so their difference is right nevertheless.
+    The cumulative sums may overflow; a window's sum is below 2^31, so the difference modulo 2^32 is still right.
     """
     running = planes.new_empty(*planes.shape[:-1], planes.shape[-1] + 1)
     running[..., 0] = 0
@@ -95,10 +100,10 @@ def _band(size: int) -> Tensor:
     return band
 
 
-def _lost(means: Tensor, variances: Tensor, data_range: float) -> float:
+def _sum_one_minus_ssim(means: Tensor, variances: Tensor, data_range: float) -> float:
     """Sum of 1 - SSIM over all windows, from means and variances, float32 (2,C,h,w) each, of s - 255 and of d.
 
-    Overwrites both. Nothing cancels any more, so float32 will do.
+    Works in-place on both. No step here subtracts nearly equal numbers, so float32 is precise enough.
     """
     c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
     (level, difference), (v_s, v_d) = means, variances

@@ -1,99 +1,82 @@
 """Images on disk -> batches, in worker processes that decode them and compute the pixel metrics."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
+from tqdm import tqdm
 
+from data import find_dataset
 from metrics.masks import pose_mask
-from metrics.pairing import Problem, Sample
+from metrics.pairing import Problem, Problems, Sample
 from metrics.pixel import score_pixels
-from metrics.protocols import DataSet, Protocol
+from metrics.protocols import Protocol
 from util.errors import UserError
 from util.image import decode_photo, size_problem
 from util.parallel import ignore_signals_in_worker
 
-
-class Images(NamedTuple):
-    """What networks look at."""
-
-    fakes: Tensor  # uint8 (n,3,H,W)
-    reals: Tensor  # the same of the targets
-    masks: Tensor | None  # bool (n,1,H,W)
+Item = tuple[Any, list[Problem]]  # data (None where it could not be read), and what is wrong with it
 
 
-class Batch(NamedTuple):
-    """n pairs that could be read, and what is wrong with the others."""
+class PairDataset(Dataset):
+    """Index of a sample -> its `index`, and `scores` by (protocol, pixel metric).
 
-    numbers: np.ndarray  # (n,) which samples these are
-    scores: dict[tuple[str, str], np.ndarray]  # (protocol, pixel metric) -> float64 (n,)
-    images: Images | None  # where they are wanted
-    problems: list[Problem]
-
-
-class PairBatches(Dataset):
-    """Number of a batch -> Batch.
-
-    `keypoints` (photo name -> (18,2)): for masks, where these are wanted. `keep_images`: give them, for networks.
+    With `keep_images` also what networks need: uint8 (3,H,W) `fakes` and `reals` and, where there are keypoints, bool
+    (1,H,W) `masks`. Names are plural because a batch has the same ones.
     """
 
     def __init__(
-        self, samples: Sequence[Sample], target_dir: Path, data_set: DataSet, batch_size: int,
-        protocols: Sequence[Protocol], metrics: Sequence[str], keypoints: Mapping[str, np.ndarray] | None,
-        keep_images: bool,
+        self, samples: Sequence[Sample], target_dir: Path, data_set: str, protocols: Sequence[Protocol],
+        metrics: Sequence[str], keypoints: Mapping[str, np.ndarray] | None, keep_images: bool,
     ) -> None:  # fmt: skip
-        self.samples, self.target_dir, self.data_set, self.batch_size = samples, target_dir, data_set, batch_size
-        self.protocols, self.metrics, self.keypoints = protocols, metrics, keypoints
-        self.keep_images = keep_images
+        """`keypoints`: photo name -> (18,2), for mask metrics."""
+        self.samples, self.target_dir, self.data_set, self.protocols = samples, target_dir, data_set, protocols
+        self.metrics, self.keypoints, self.keep_images = metrics, keypoints, keep_images
+        self.size = find_dataset(data_set).stored_size
 
     def __len__(self) -> int:
-        return -(-len(self.samples) // self.batch_size)
+        return len(self.samples)
 
-    def __getitem__(self, index: int) -> Batch:
-        first = index * self.batch_size
-        numbers, pairs, masks, problems = [], [], [], []
-        for number, sample in enumerate(self.samples[first : first + self.batch_size], start=first):
-            paths = (sample.generated, self.target_dir / sample.target)
-            pair, wrong = read_images(paths, self.data_set.size)
-            problems += wrong
-            if not wrong:
-                numbers.append(number)
-                pairs.append(pair)
-                if self.keypoints is not None:
-                    masks.append(pose_mask(self.keypoints[sample.target], self.data_set.size))
-        if not numbers:
-            return Batch(np.array([], int), {}, None, problems)
-        mask = torch.from_numpy(np.stack(masks))[:, None] if masks else None
-        images = Images(*torch.stack(pairs).unbind(1), mask)
+    def __getitem__(self, index: int) -> Item:
+        sample = self.samples[index]
+        images, problems = read_images((sample.generated, self.target_dir / sample.target), self.size)
+        if problems:
+            return None, problems
+        (fake, real), mask = images, None
+        if self.keypoints is not None:
+            mask = torch.from_numpy(pose_mask(self.keypoints[sample.target], self.size))[None]
         scores = {
-            (protocol.name, metric): values.numpy()
+            (protocol.name, metric): value
             for protocol in self.protocols
-            for metric, values in score_pixels(*images, self.metrics, protocol, self.data_set).items()
+            for metric, value in score_pixels(fake, real, mask, self.metrics, protocol, self.data_set).items()
         }
-        return Batch(np.array(numbers), scores, images if self.keep_images else None, problems)
+        item = {"index": index, "scores": scores}
+        if self.keep_images:
+            item |= {"fakes": fake, "reals": real} | ({} if mask is None else {"masks": mask})
+        return item, []
 
 
-class PhotoBatches(Dataset):
-    """Number of a batch -> uint8 (n,3,H,W), and what is wrong with the photos left out."""
+class PhotoDataset(Dataset):
+    """Index of a photo -> uint8 (3,H,W)."""
 
-    def __init__(self, folder: Path, names: Sequence[str], size: tuple[int, int], batch_size: int) -> None:
-        self.folder, self.names, self.size, self.batch_size = folder, names, size, batch_size
+    def __init__(self, folder: Path, names: Sequence[str], size: tuple[int, int]) -> None:
+        self.folder, self.names, self.size = folder, names, size
 
     def __len__(self) -> int:
-        return -(-len(self.names) // self.batch_size)
+        return len(self.names)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, list[Problem]]:
-        names = self.names[index * self.batch_size : (index + 1) * self.batch_size]
-        return read_images([self.folder / name for name in names], self.size)
+    def __getitem__(self, index: int) -> Item:
+        images, problems = read_images([self.folder / self.names[index]], self.size)
+        return (None if problems else images[0]), problems
 
 
-def read_images(paths: Iterable[Path], size: tuple[int, int]) -> tuple[Tensor, list[Problem]]:
-    """uint8 (n,3,H,W) of those that can be read and are of `size`, and a problem for each other."""
-    images, problems = [torch.empty(0, 3, *size, dtype=torch.uint8)], []
+def read_images(paths: Iterable[Path], size: tuple[int, int]) -> tuple[list[Tensor], list[Problem]]:
+    """uint8 (3,H,W) of each photo that can be decoded and has `size` (H, W), and a problem for each other."""
+    images, problems = [], []
     for path in paths:
         try:
             image = decode_photo(path)
@@ -103,20 +86,35 @@ def read_images(paths: Iterable[Path], size: tuple[int, int]) -> tuple[Tensor, l
         if wrong := size_problem(image, size):
             problems.append(Problem("wrong size", f"{path}: {wrong}"))
         else:
-            images.append(torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()[None])
-    return torch.cat(images), problems
+            images.append(torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous())
+    return images, problems
 
 
-def make_loader(batches: Dataset, workers: int) -> DataLoader:
-    """Batches in order, made by `workers` processes of one thread each; at most two wait for each process."""
+def load_batches(
+    dataset: PairDataset | PhotoDataset, batch_size: int, workers: int, title: str, problems: Problems
+) -> Iterator[Any]:
+    """The data set in order, in batches, behind a progress bar. Its problems go to `problems`, which may raise."""
+    with tqdm(total=len(dataset), desc=title, unit="image", disable=None) as bar:
+        for batch, found in make_loader(dataset, batch_size, workers):
+            bar.update(min(batch_size, len(dataset) - bar.n))
+            problems.add(found)
+            if batch is not None:
+                yield batch
+    problems.add([], last=True)
+
+
+def make_loader(dataset: PairDataset | PhotoDataset, batch_size: int, workers: int) -> DataLoader:
+    """Items in batches; each of the `workers` processes has one thread and is at most two batches ahead."""
     return DataLoader(
-        batches, batch_size=None, num_workers=workers, collate_fn=_as_it_is, worker_init_fn=_start_worker
+        dataset, batch_size, num_workers=workers, collate_fn=_collate, worker_init_fn=_start_worker
     )  # fmt: skip
 
 
-def _as_it_is(batch: object) -> object:
-    return batch
-
-
-def _start_worker(_number: int) -> None:
+def _start_worker(_index: int) -> None:
     ignore_signals_in_worker()
+
+
+def _collate(items: Sequence[Item]) -> Item:
+    """A batch of the data that could be read (None if there is none), and the problems of the rest."""
+    data = [data for data, _ in items if data is not None]
+    return default_collate(data) if data else None, [problem for _, problems in items for problem in problems]

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from dominate import document, tags
 
-from metrics.report import as_table, compared_rows, read_records
+from metrics.report import comparison_table, format_table, read_records, table_rows
 from util.errors import UserError, run_main
 from util.html import add_column_titles, add_table, new_page, write_page
 from util.results import STRIP_COLUMNS
@@ -31,15 +31,14 @@ def main() -> None:
     parser.add_argument("--metrics", type=Path, required=True, metavar="JSONL", help="evaluations to show side by side")
     parser.add_argument("--training", type=Path, required=True, metavar="DIR", help="folder of the training run")
     args = parser.parse_args()
-    records = read_records(args.metrics)
-    scores = compared_rows(records, [record["name"] for record in records])
+    scores = comparison_table(read_records(args.metrics).set_index("name"))
     strips = sorted((args.results / "strips").glob("*.jpg"))
     if not strips:
         raise UserError(f"{args.results}/strips: empty; run test.py first")
     shown = strips[:: -(-len(strips) // MAX_STRIPS)]
     training_page = os.path.relpath(args.training / "web/index.html", args.results)
-    write_page(args.results / "demo.html", make_page(scores, shown, training_page))
-    print(f"\n{as_table(scores)}\n\npage: {args.results / 'demo.html'}")
+    write_page(args.results / "demo.html", make_page(table_rows(scores), shown, training_page))
+    print(f"\n{format_table(scores)}\n\npage: {args.results / 'demo.html'}")
 
 
 def make_page(scores: Sequence[Sequence[str]], strips: Sequence[Path], training_page: str) -> document:

@@ -14,11 +14,12 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import AlexNet, Inception3
 
+from data import find_dataset
 from metrics.inception import Inception
 from metrics.lpips import LPIPS
 from metrics.pairing import Sample
-from metrics.protocols import DATA_SETS, PROTOCOLS, DataSet
-from metrics.stream import PairBatches, make_loader
+from metrics.protocols import PROTOCOLS
+from metrics.stream import PairDataset, make_loader
 from scripts.benchmark.measure import matmul_gflops, median_seconds, print_table
 from util.device import PRECISIONS
 from util.image import save_image
@@ -34,22 +35,21 @@ NETWORK_COLUMNS = {"network": "", "batch": "", "precision": "", "s/image": ".4f"
 
 def report_pixels(repeats: int) -> None:
     """Print a table: the five pixel metrics of the dptn protocol, JPEG decoding included, in ms for each pair."""
-    print_table((measure_pixels(name, repeats) for name in DATA_SETS), PIXEL_COLUMNS)
+    print_table((measure_pixels(name, repeats) for name in PAIRS), PIXEL_COLUMNS)
 
 
 def measure_pixels(name: str, repeats: int) -> tuple:
     """One row of `report_pixels`' table."""
-    data_set = DATA_SETS[name]
     with tempfile.TemporaryDirectory() as folder:
-        samples = write_pairs(Path(folder), data_set, PAIRS[name])
-        loops = [milliseconds(scikit_image_loop, samples[:FILES], Path(folder), data_set) for _ in range(repeats)]
+        samples = write_pairs(Path(folder), name, PAIRS[name])
+        loops = [milliseconds(scikit_image_loop, samples[:FILES], Path(folder), name) for _ in range(repeats)]
         loop, loop_processor = sorted(loops)[repeats // 2]
-        here, here_processor = milliseconds(stream, samples, Path(folder), data_set)
+        here, here_processor = milliseconds(stream, samples, Path(folder), name)
     return name, loop, here, loop / here, loop_processor, here_processor
 
 
 def milliseconds(
-    call: Callable[[list[Sample], Path, DataSet], None], samples: list[Sample], folder: Path, data_set: DataSet
+    call: Callable[[list[Sample], Path, str], None], samples: list[Sample], folder: Path, data_set: str
 ) -> tuple[float, float]:
     """Milliseconds for each pair: by the clock, and of processor time over all processes."""
     start, before = time.perf_counter(), sum(os.times()[:4])
@@ -57,10 +57,10 @@ def milliseconds(
     return (time.perf_counter() - start) / len(samples) * 1e3, (sum(os.times()[:4]) - before) / len(samples) * 1e3
 
 
-def write_pairs(folder: Path, data_set: DataSet, count: int) -> list[Sample]:
+def write_pairs(folder: Path, data_set: str, count: int) -> list[Sample]:
     """`count` pairs of a few files, each of which serves as generated image and as target."""
     names = [f"{number}.jpg" for number in range(FILES)]
-    for name, pixels in zip(names, noisy_waves(FILES, *data_set.size)):
+    for name, pixels in zip(names, noisy_waves(FILES, *find_dataset(data_set).stored_size)):
         save_image(Image.fromarray(pixels), folder / name)
     return [Sample(None, names[number % FILES], folder / names[(number + 1) % FILES]) for number in range(count)]
 
@@ -74,9 +74,9 @@ def noisy_waves(count: int, height: int, width: int) -> np.ndarray:
     return (128 + 76 * waves + 25 * random.standard_normal(waves.shape)).clip(0, 255).astype(np.uint8)
 
 
-def scikit_image_loop(samples: list[Sample], folder: Path, data_set: DataSet) -> None:
+def scikit_image_loop(samples: list[Sample], folder: Path, data_set: str) -> None:
     """The metrics in `PIXELS` as a user of scikit-image would compute them."""
-    margin = ((0, 0), (data_set.margin, data_set.margin), (0, 0))
+    margin = ((0, 0), (PROTOCOLS["dptn"].margin(data_set),) * 2, (0, 0))
     for sample in samples:
         files = (sample.generated, folder / sample.target)
         fake, real = (np.pad(np.asarray(Image.open(file)), margin, constant_values=255) / 255 for file in files)
@@ -89,9 +89,9 @@ def scikit_image_loop(samples: list[Sample], folder: Path, data_set: DataSet) ->
         difference.mean()
 
 
-def stream(samples: list[Sample], folder: Path, data_set: DataSet) -> None:
-    batches = PairBatches(samples, folder, data_set, 8, [PROTOCOLS["dptn"]], PIXELS, None, keep_images=False)
-    for _ in make_loader(batches, WORKERS):
+def stream(samples: list[Sample], folder: Path, data_set: str) -> None:
+    pairs = PairDataset(samples, folder, data_set, [PROTOCOLS["dptn"]], PIXELS, None, keep_images=False)
+    for _ in make_loader(pairs, 8, WORKERS):
         pass
 
 
@@ -103,7 +103,7 @@ def report_networks(device: torch.device, batch: int | None, precisions: list[st
 
 def measure_networks(device: torch.device, batch: int, precisions: list[str], repeats: int) -> Iterator[tuple]:
     """The rows of `report_networks`' table."""
-    images = torch.randint(0, 256, (batch, 3, *DATA_SETS["fashion"].size), dtype=torch.uint8, device=device)
+    images = torch.randint(0, 256, (batch, 3, *find_dataset("fashion").stored_size), dtype=torch.uint8, device=device)
     for name, call in networks(device, images).items():
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             call()

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 
+import pandas as pd
 import torch
 from torch import Tensor
 
 from data.loaders import create_test_dataset, create_test_loader
 from inference.pose_transfer import PoseTransfer
 from metrics.pixel import score_pixels
-from metrics.protocols import DATA_SETS, PROTOCOLS
+from metrics.protocols import PROTOCOLS
 from metrics.stream import read_images
 from options.test_options import TestOptions
 from scripts.benchmark.measure import print_table, speed_flags, yes_no
@@ -43,15 +44,14 @@ def measure(flags: Sequence[str], variants: Sequence[tuple[str, bool]]) -> Itera
 
 def generate_and_score(transfer: PoseTransfer) -> tuple[Tensor, dict[str, float]]:
     """All test pairs: uint8 (N,3,H,W) at the stored size, and metrics against the target photos (`standard`)."""
-    dataset, data_set = create_test_dataset(transfer.opt), DATA_SETS[transfer.opt.dataset_mode]
+    dataset = create_test_dataset(transfer.opt)
+    settings = (None, ["psnr", "ssim_256", "l1"], PROTOCOLS["standard"], transfer.opt.dataset_mode)
     images, scores = [], []
     for batch in create_test_loader(transfer.opt, dataset, transfer.device):
         images.append(transfer.generate(batch))
-        reals, _ = read_images([dataset.photo_dir / name for name in batch["target_name"]], data_set.size)
-        scores.append(
-            score_pixels(images[-1], reals, None, ["psnr", "ssim_256", "l1"], PROTOCOLS["standard"], data_set)
-        )
-    return torch.cat(images), {name: torch.cat([score[name] for score in scores]).mean().item() for name in scores[0]}
+        reals, _ = read_images([dataset.photo_dir / name for name in batch["target_name"]], dataset.stored_size)
+        scores += [score_pixels(fake, real, *settings) for fake, real in zip(images[-1], reals)]
+    return torch.cat(images), pd.DataFrame(scores).mean().to_dict()
 
 
 def difference(images: Tensor, others: Tensor) -> tuple[float, int]:

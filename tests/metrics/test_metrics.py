@@ -1,420 +1,354 @@
-"""The numbers of metrics/ against goldens, scikit-image, SciPy, the lpips and pytorch-fid packages, closed forms."""
+"""python -m metrics.metrics as a user runs it: what it finds, prints, writes and refuses."""
 
 import dataclasses
+import io
+import json
 import re
+import shutil
+import sys
 from pathlib import Path
 
-import lpips
 import numpy as np
 import pytest
-import pytorch_fid.inception
-import torch
 from PIL import Image
-from scipy import linalg, ndimage, stats
-from torchvision.models.alexnet import AlexNet
-from torchvision.models.inception import Inception3
 
-from data import find_dataset
-from data.pairs import Pair, result_name
-from metrics.evaluation import Measurement
-from metrics.fid import FeatureStatistics, Gaussian, InceptionScore, frechet_distance
-from metrics.inception import Inception, _pytorch_fid_network
-from metrics.lpips import LPIPS
-from metrics.masks import pose_mask
-from metrics.page import BINS, histogram
-from metrics.pairing import Problem, Problems, Sample, match_names, match_pairs
-from metrics.pixel import score_pixels
-from metrics.protocols import DATA_SETS, PROTOCOLS
-from metrics.stream import PairBatches, make_loader
-from tests.conftest import REPOSITORY
-from tests.formula import formula_array, formula_images
-from tests.reference_metrics import reference_mask, reference_scores
-from util.errors import UserError
-
-GOLDENS = np.load(REPOSITORY / "tests/goldens/metric_goldens.npz")
-DPTN, STANDARD = PROTOCOLS["dptn"], PROTOCOLS["standard"]
-PIXELS = ["psnr", "ssim", "ssim_256", "mae", "l1"]
+from data.pairs import read_pairs, result_name, write_pairs
+from metrics import metrics
+from metrics.protocols import PROTOCOLS
+from tests.conftest import write_keypoints
+from tests.formula import formula_images
+from tests.metrics.conftest import PIXELS, read_jsonl, read_per_image, read_pixels, save
+from tests.metrics.reference_metrics import reference_mask, reference_scores
+from util.errors import run_main
+from util.results import RUN_FILE
 
 
-def golden_images(h: int, w: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Generated images and targets, uint8 (3,3,h,w)."""
-    real, other = (
-        np.round((formula_images(name, (3, 3, h, w)) + 1) * 127.5).astype(np.uint8)
-        for name in ("metric_gt", "metric_fake")
-    )
-    fake = (3 * real.astype(int) + other) // 4
-    return torch.from_numpy(fake.astype(np.uint8)), torch.from_numpy(real)
+class TestNumbers:
+    def test_published_command_equals_scikit_image(self, call, flags, results, market, tiny):
+        """Both protocols in columns of their own; values, variances and n against scikit-image and NumPy."""
+        done = call(metrics, *flags, "--protocol=dptn,standard", f"--per_image={market}/p.csv")
+        assert done.returncode == 0, done.stderr
+        table = [re.split(r"\s{2,}", line) for line in done.stdout.splitlines()]
+        header = next(row for row in table if row[0] == "metric")
+        assert header == ["metric", "dptn", "variance", "std. error", "n", "standard", "variance", "std. error", "n"]
+        shown = {row[0].split()[0]: row for row in table[table.index(header) + 1 :][:7]}
+        assert list(shown) == ["psnr", "ssim", "ssim_256", "mae", "l1", "fid", "lpips"]
+        assert shown["psnr"][4] == shown["psnr"][8] == "8"
+        assert shown["fid"][2:] == ["8 vs 6", shown["fid"][3], "8 vs 6"]
 
-
-@pytest.fixture(scope="session")
-def weights(tmp_path_factory) -> dict[str, str]:
-    """Files of formula weights, by network."""
-    folder = tmp_path_factory.mktemp("weights")
-    alexnet = {f"features.{key}": value for key, value in AlexNet().features.state_dict().items()}
-    nets = {
-        "alexnet": alexnet,
-        "torchvision": Inception3(aux_logits=True, init_weights=False).state_dict(),
-        "pytorch-fid": _pytorch_fid_network().state_dict(),
-    }
-    for name, state in nets.items():
-        filled = {k: torch.from_numpy(np.asarray(formula_array(k, tuple(v.shape)))) for k, v in state.items()}
-        torch.save(filled, folder / f"{name}.pth")
-    return {name: str(folder / f"{name}.pth") for name in nets}
-
-
-class TestPixels:
-    @pytest.mark.parametrize(
-        ("golden", "protocol", "data_set"),
-        [
-            ("pixel_fashion", DPTN, "fashion"),
-            ("pixel_fashion_unpadded", dataclasses.replace(DPTN, pad=False), "fashion"),
-            ("pixel_market", DPTN, "market"),
-        ],
-    )
-    def test_goldens(self, golden, protocol, data_set):
-        scores = score_pixels(*golden_images(*DATA_SETS[data_set].size), None, PIXELS, protocol, DATA_SETS[data_set])
-        for column, name in enumerate(GOLDENS["pixel_columns"]):
-            np.testing.assert_allclose(scores[name], GOLDENS[golden][:, column], rtol=0, atol=1e-6, err_msg=name)
-
-    @pytest.mark.parametrize("data_set", DATA_SETS)
-    @pytest.mark.parametrize("protocol", [DPTN, STANDARD], ids=lambda p: p.name)
-    def test_agrees_with_scikit_image(self, protocol, data_set):
-        """Also where float32 variances would drown: dark, bright, flat, low contrast, half black and half white."""
-        size, margin = DATA_SETS[data_set]
-        random = np.random.RandomState(0)
-        noise = lambda low, high: random.randint(low, high, (3, *size))  # noqa: E731
-        smooth = golden_images(*size)[1][0].numpy().astype(int)
-        halves = np.zeros((3, *size), int)
-        halves[:, :, size[1] // 2 :] = 255
-        cases = {
-            "unrelated": (noise(0, 256), smooth),
-            "a level apart": (smooth - 1, smooth),
-            "a little noise": (halves + noise(-3, 4), halves),
-            "dark": (noise(0, 2), noise(0, 1)),
-            "bright": (255 - noise(0, 3), 255 - noise(0, 3)),
-            "low contrast": (noise(100, 120), noise(100, 120)),
-            "inverse": (255 - halves + noise(-9, 10), halves),
-            "flat": (np.full((3, *size), 93), np.full((3, *size), 255)),
-            "flat and white": (np.full((3, *size), 255), np.full((3, *size), 93)),
-        }
-        for case, pair in cases.items():
-            fake, real = (np.clip(image, 0, 255).astype(np.uint8) for image in pair)
-            with np.errstate(invalid="ignore"):
-                expected = reference_scores(
-                    fake.transpose(1, 2, 0), real.transpose(1, 2, 0), size[1] + 2 * margin * protocol.pad,
-                    full_range=protocol is STANDARD,
-                )  # fmt: skip
-            images = (torch.from_numpy(image)[None] for image in (fake, real))
-            scores = score_pixels(*images, None, PIXELS, protocol, DATA_SETS[data_set])
-            no_range = protocol is DPTN and fake.min() == (255 if margin else fake.max())
+        pairs = read_pairs(market / "market-pairs-test.csv")
+        written = read_per_image(market / "p.csv").to_dict("records")
+        assert [(row["source"], row["target"]) for row in written] == pairs
+        dptn, standard = read_jsonl(results)
+        assert (dptn["protocol"], standard["protocol"]) == ("dptn", "standard")
+        for record, full_range in ((dptn, False), (standard, True)):
+            expected = [
+                reference_scores(
+                    read_pixels(row["generated"]), read_pixels(market / "test" / row["target"]), 64, full_range
+                )
+                for row in written
+            ]
             for name in PIXELS:
-                if not (name == "ssim_256" and no_range):  # which is undefined then
-                    assert scores[name].item() == pytest.approx(expected[name], abs=5e-7), (case, name)
+                each = [scores[name] for scores in expected]
+                found = record["metrics"][name]
+                column = [float(row[f"{record['protocol']}:{name}"]) for row in written]
+                np.testing.assert_allclose(column, each, rtol=0, atol=1e-6)
+                assert found["value"] == pytest.approx(np.mean(each), abs=1e-6)
+                assert found["variance"] == pytest.approx(np.var(each), rel=1e-4)
+                assert found["standard_error"] == pytest.approx(np.std(each, ddof=1) / 8**0.5, rel=1e-4)
+                assert found["n"] == 8
+                assert f"{found['value']:.6f}" == shown[name][1 if record is dptn else 5]
+        assert dptn["metrics"]["ssim_256"] != standard["metrics"]["ssim_256"]
+        assert standard["metrics"]["fid"]["value"] == pytest.approx(4 * dptn["metrics"]["fid"]["value"], rel=1e-5)
 
-    @pytest.mark.parametrize("protocol", [DPTN, STANDARD], ids=lambda p: p.name)
-    def test_equal_images(self, protocol):
-        image = golden_images(256, 176)[0]
-        scores = score_pixels(image, image, None, PIXELS, protocol, DATA_SETS["fashion"])
-        assert {name: value.tolist() for name, value in scores.items()} == {
-            "psnr": [np.inf] * 3, "ssim": [1] * 3, "ssim_256": [1] * 3, "mae": [0] * 3, "l1": [0] * 3,
-        }  # fmt: skip
-
-    def test_what_the_padding_does(self):
-        """As protocols.py says it."""
-        images = golden_images(256, 176)
-        dptn, plain = (
-            score_pixels(*images, None, PIXELS, dataclasses.replace(DPTN, pad=pad), DATA_SETS["fashion"])
-            for pad in (True, False)
-        )
-        np.testing.assert_allclose(dptn["psnr"] - plain["psnr"], 10 * np.log10(256 / 176))
-        np.testing.assert_allclose(dptn["l1"], plain["l1"] * 176 / 256)
-        np.testing.assert_allclose(dptn["ssim"], 0.69 * plain["ssim"] + 0.31, atol=0.01)
-
-    def test_masked_metrics_see_black_outside_the_mask(self):
-        fakes, reals = golden_images(128, 64)
-        masks = torch.zeros(3, 1, 128, 64, dtype=torch.bool)
-        masks[:, :, 30:90, 20:50] = True
-        scores = score_pixels(fakes, reals, masks, ["mask_ssim", "mask_psnr"], STANDARD, DATA_SETS["fashion"])
-        for number in range(3):
-            fake, real = (image[number].permute(1, 2, 0).numpy().copy() for image in (fakes, reals))
-            for image in (fake, real):
-                image[:30] = image[90:] = image[:, :20] = image[:, 50:] = 0
-            expected = reference_scores(fake, real, 64, full_range=True)
-            assert scores["mask_ssim"][number].item() == pytest.approx(expected["ssim_256"], abs=1e-7)
-            assert scores["mask_psnr"][number].item() == pytest.approx(expected["psnr"], abs=1e-7)
-
-    def test_sizes_are_those_of_the_data_sets(self):
-        assert {name: find_dataset(name).stored_size for name in DATA_SETS} == {
-            name: data_set.size for name, data_set in DATA_SETS.items()
-        }
-
-
-class TestLPIPS:
-    def test_goldens(self, weights):
-        distances = LPIPS(weights["alexnet"])(*golden_images(256, 176))
-        np.testing.assert_allclose(distances, GOLDENS["lpips_alex_formula"], rtol=0, atol=1e-7)
-
-    @pytest.mark.filterwarnings("ignore:.*pretrained.*", "ignore:Arguments other than a weight enum")
-    def test_equals_the_package_image_by_image(self, weights):
-        package = lpips.LPIPS(net="alex", version="0.1", pnet_rand=True, verbose=False)
-        state = torch.load(weights["alexnet"], weights_only=True)
-        slices = {}
-        for part in range(1, 6):
-            slices.update(getattr(package.net, f"slice{part}").named_children())
-        for key, value in state.items():
-            _, index, kind = key.split(".")
-            getattr(slices[index], kind).data.copy_(value)
-        fakes, reals = golden_images(128, 64)
-        fakes = torch.cat((fakes, reals[:1]))  # the last two are equal
-        reals = torch.cat((reals, reals[:1]))
-        with torch.no_grad():
-            expected = package(fakes / 127.5 - 1, reals / 127.5 - 1).flatten()
-        distances = LPIPS(weights["alexnet"])(fakes, reals)
-        np.testing.assert_allclose(distances, expected, rtol=1e-5, atol=1e-8)
-        assert distances[-1] == 0
-
-    def test_wrong_weights(self, tmp_path):
-        torch.save({"features.0.weight": torch.zeros(1)}, tmp_path / "a.pth")
-        with pytest.raises(UserError, match="not a torchvision alexnet state dict"):
-            LPIPS(str(tmp_path / "a.pth"))
-
-
-class TestInception:
-    def test_goldens(self, weights):
-        features = Inception("torchvision", weights["torchvision"])(golden_images(256, 176)[1])
-        np.testing.assert_allclose(features[:, :32], GOLDENS["fid_legacy_features_first32"], rtol=0, atol=1e-5)
-        moments = np.stack([features.mean(1), features.std(1, correction=0)])
-        np.testing.assert_allclose(moments, GOLDENS["fid_legacy_features_mean_std"], rtol=0, atol=1e-6)
-
-    def test_equals_pytorch_fid(self, weights, monkeypatch):
-        state = torch.load(weights["pytorch-fid"], weights_only=True)
-        monkeypatch.setattr(pytorch_fid.inception, "load_state_dict_from_url", lambda *_args, **_kwargs: state)
-        package = pytorch_fid.inception.InceptionV3().eval()
-        images = golden_images(128, 64)[1][:2]
-        ours = Inception("pytorch-fid", weights["pytorch-fid"])
-        with torch.no_grad():
-            features = ours(images)
-            np.testing.assert_allclose(features, package(images / 255)[0].flatten(1), rtol=0, atol=1e-5)
-        logits = features.double() @ state["fc.weight"].double().T
-        np.testing.assert_allclose(ours.probabilities(features), logits.softmax(1), rtol=0, atol=1e-6)
-
-    def test_imagenet_classes_take_the_bias(self, weights):
-        net = Inception("torchvision", weights["torchvision"])
-        state = torch.load(weights["torchvision"], weights_only=True)
-        zero = torch.zeros(1, 2048)
-        np.testing.assert_allclose(net.probabilities(zero)[0], state["fc.bias"].double().softmax(0), rtol=1e-6)
-
-
-def statistics(features: np.ndarray, batch: int = 10**6) -> Gaussian:
-    sums = FeatureStatistics()
-    for start in range(0, len(features), batch):
-        sums.update(torch.from_numpy(features[start : start + batch].copy()))
-    return sums.compute()
-
-
-class TestFrechet:
-    def test_golden(self):
-        random = np.random.RandomState(0)
-        a, b = random.randn(200, 16), random.randn(150, 16) * 1.2 + 0.3
-        assert frechet_distance(statistics(a), statistics(b)) == pytest.approx(float(GOLDENS["frechet_200x16_150x16"]))
-
-    def test_statistics_are_numpys_for_any_batch_and_order(self):
-        features = np.random.RandomState(1).rand(53, 9) * 3 + 100
-        for batch in (1, 7, 53):
-            n, mean, covariance = statistics(features[:: 1 if batch == 7 else -1], batch)
-            assert n == 53
-            np.testing.assert_allclose(mean, features.mean(0), rtol=1e-13)
-            np.testing.assert_allclose(covariance, np.cov(features, rowvar=False), rtol=0, atol=1e-9)
-
-    def test_agrees_with_a_matrix_square_root(self):
-        random = np.random.RandomState(2)
-        a, b = (statistics(random.randn(100, 20) @ random.randn(20, 20) + shift) for shift in (0, 0.5))
-        shared = np.trace(linalg.sqrtm(a.covariance @ b.covariance).real)
-        expected = ((a.mean - b.mean) ** 2).sum() + np.trace(a.covariance + b.covariance) - 2 * shared
-        assert frechet_distance(a, b) == pytest.approx(expected, abs=1e-8)
-
-    def test_closed_form_of_independent_features(self):
-        a = Gaussian(9, np.array([0.0, 1.0]), np.diag([4.0, 9.0]))
-        b = Gaussian(9, np.array([3.0, 5.0]), np.diag([1.0, 25.0]))
-        assert frechet_distance(a, b) == pytest.approx(3**2 + 4**2 + (2 - 1) ** 2 + (3 - 5) ** 2)
-
-    def test_equal_sets_with_fewer_images_than_features(self):
-        features = np.random.RandomState(3).rand(20, 60)
-        assert frechet_distance(statistics(features), statistics(features[::-1])) == pytest.approx(0, abs=1e-10)
-
-    def test_one_image_has_no_covariance(self):
-        with pytest.raises(UserError, match="at least 2 images"):
-            statistics(np.zeros((1, 4)))
-
-
-class TestInceptionScore:
-    def test_certain_and_diverse_classes_score_their_number(self):
-        classes = torch.eye(4, dtype=torch.float64).repeat(20, 1)  # parts of 8 images, each class twice
-        score = InceptionScore(80)
-        for start in range(0, 80, 7):
-            score.update(np.arange(80)[start : start + 7], classes[start : start + 7])
-        np.testing.assert_allclose(score.compute(), np.full(10, 4.0))
-
-    def test_is_the_mean_divergence(self):
-        p = np.random.RandomState(0).dirichlet(np.ones(5), 30)
-        score = InceptionScore(30)
-        for number in reversed(range(30)):
-            score.update(np.array([number]), torch.from_numpy(p[number : number + 1]))
-        parts = p.reshape(10, 3, 5)
-        expected = [np.exp(np.mean([stats.entropy(row, part.mean(0)) for row in part])) for part in parts]
-        np.testing.assert_allclose(score.compute(), expected)
-
-
-class TestMask:
-    def joints(self, **known: tuple[float, float]) -> np.ndarray:
-        keypoints = np.full((18, 2), np.nan, np.float32)
-        for number, point in known.items():
-            keypoints[int(number[1:])] = point
-        return keypoints
-
-    def test_joint_is_a_disc(self):
-        mask = pose_mask(self.joints(j0=(40, 20)), (128, 64))
-        rows, columns = np.mgrid[:128, :64]
-        inside = (rows - 40) ** 2 + (columns - 20) ** 2 < 4**2
-        assert (mask == ndimage.binary_closing(inside, np.ones((5, 5)))).all()
-        assert mask[36:45, 20].tolist() == [False, *[True] * 7, False]
-
-    def test_limb_is_a_bar(self):
-        """Right hip and knee, one above the other: columns 26 to 34 between them, discs at the ends."""
-        mask = pose_mask(self.joints(j8=(50, 30), j9=(80, 30)), (128, 64))
-        by_hand = np.zeros((128, 64), bool)
-        by_hand[50:81, 26:35] = True
-        rows, columns = np.mgrid[:128, :64]
-        for row in (50, 80):
-            by_hand |= (rows - row) ** 2 + (columns - 30) ** 2 < 4**2
-        assert (mask == ndimage.binary_closing(by_hand, np.ones((5, 5)))).all()
-
-    def test_joints_without_a_limb_between_them_stay_apart(self):
-        mask = pose_mask(self.joints(j4=(20, 20), j10=(100, 40)), (128, 64))
-        assert not mask[30:90].any()
-
-    def test_torso_is_crossed_and_gaps_are_closed(self):
-        torso = {"j2": (30, 20), "j5": (30, 44), "j8": (70, 24), "j11": (70, 40)}
-        mask = pose_mask(self.joints(**torso), (128, 64))
-        assert mask[[50, 50, 70], [22, 42, 32]].all()  # shoulder to hip on both sides, hip to hip
-        near = pose_mask(self.joints(j4=(20, 20), j7=(20, 29)), (128, 64))  # discs two pixels apart
-        assert near[20, 20:30].all()
-
-    def test_radius_grows_with_the_photo(self):
-        mask = pose_mask(self.joints(j0=(100, 80)), (256, 176))
-        assert mask[100, 73:88].all()
-        assert not mask[100, [71, 89]].any()
-
-    @pytest.mark.parametrize("size", [(128, 64), (256, 176)])
-    def test_random_poses(self, size):
-        random = np.random.RandomState(0)
-        for number in range(100):
-            keypoints = random.randint(-4, (size[0] + 4, size[1] + 4), (18, 2)).astype(np.float32)
-            keypoints[random.rand(18) < 0.2] = np.nan
-            assert (pose_mask(keypoints, size) == reference_mask(keypoints, size)).all(), number
-
-    def test_joint_outside_the_photo(self):
-        assert not pose_mask(self.joints(j0=(-40, 10)), (128, 64)).any()
-
-
-class TestPairing:
-    FOLDER = Path("results")
-
-    def match(self, results, targets, sources=None):
-        samples, problems = match_names(self.FOLDER, results, targets, targets if sources is None else sources)
-        return [tuple(sample) for sample in samples], [problem.kind for problem in problems]
-
-    def test_by_names(self):
-        results = ["a_2_b_vis.jpg", "b_2_a_vis.png"]
-        assert self.match(results, ["a.jpg", "b.jpg"]) == (
-            [("a.jpg", "b.jpg", self.FOLDER / results[0]), ("b.jpg", "a.jpg", self.FOLDER / results[1])], [],
+    def test_fashion_with_padding_and_masks_equals_scikit_image(self, call, tmp_path, tiny):
+        """Padding, data ranges and masks of both protocols, from JPEGs through worker processes."""
+        names = [f"fashionWOMENTeesid0000{number}_1front.jpg" for number in range(3)]
+        real, other = ((formula_images(name, (3, 3, 256, 176)) + 1) * 127.5 for name in ("metric_gt", "metric_fake"))
+        pairs = [(names[0], names[1]), (names[1], names[2]), (names[2], names[0])]
+        (tmp_path / "test").mkdir()
+        (tmp_path / "results").mkdir()
+        for name, image in zip(names, real):
+            save(image, tmp_path / "test" / name)
+        for number, pair in enumerate(pairs):
+            target = names.index(pair[1])
+            save((3 * real[target] + other[number]) / 4, tmp_path / "results" / result_name(*pair))
+        write_pairs(tmp_path / "fasion-resize-pairs-test.csv", pairs)
+        keypoints = {name: np.random.RandomState(n).randint(0, (256, 176), (18, 2)) for n, name in enumerate(names)}
+        write_keypoints(tmp_path / "k.csv", keypoints)
+        done = call(
+            metrics, f"--gt_path={tmp_path}/test", f"--distorated_path={tmp_path}/results", "--protocol=dptn,standard",
+            f"--metrics={','.join(PIXELS)}", "--calculate_mask", f"--annotations={tmp_path}/k.csv", "--nThreads=2",
+            "--batch_size=2", f"--per_image={tmp_path}/p.csv", f"--out={tmp_path}/m.jsonl",
         )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        written = read_per_image(tmp_path / "p.csv").to_dict("records")
+        assert [(row["source"], row["target"]) for row in written] == pairs
+        for row in written:
+            fake, photo = read_pixels(row["generated"]), read_pixels(tmp_path / "test" / row["target"])
+            mask = reference_mask(keypoints[row["target"]].astype(float), (256, 176))[..., None]
+            for protocol, width in (("dptn", 256), ("standard", 176)):
+                expected = reference_scores(fake, photo, width, full_range=protocol == "standard")
+                masked = reference_scores(fake * mask, photo * mask, 176, full_range=protocol == "standard")
+                expected |= {"mask_ssim": masked["ssim_256"], "mask_psnr": masked["psnr"]}
+                for name, value in expected.items():
+                    assert float(row[f"{protocol}:{name}"]) == pytest.approx(value, abs=1e-6), (protocol, name)
 
-    def test_a_folder_in_a_name(self):
-        samples, problems = self.match([result_name("x/a.jpg", "y/b.jpg")], ["x/a.jpg", "y/b.jpg"])
-        assert samples[0][:2] == ("x/a.jpg", "y/b.jpg")
-        assert not problems
+    def test_folder_of_test_py_gives_checkpoint_and_no_thumbnails(self, call, flags, results):
+        """Its thumbnails are no results, and its record names the weights."""
+        (results / "strips").mkdir()
+        for path in sorted(results.glob("*_vis.*")):
+            Image.new("RGB", (160, 128)).save(results / "strips" / f"{path.stem}.jpg")
+        run = {"weights_file": "checkpoints/x/latest_net_G.pth", "made_with": {"weights": "abc"}}
+        (results / RUN_FILE).write_text(json.dumps(run))
+        done = call(metrics, *flags, "--metrics=l1")
+        assert done.returncode == 0, done.stderr
+        (record,) = read_jsonl(results)
+        assert record["metrics"]["l1"]["n"] == 8
+        assert record["checkpoint"] == {"path": "checkpoints/x/latest_net_G.pth", "sha256": "abc"}
+        (results / RUN_FILE).write_text("[]")
+        assert call(metrics, *flags, "--metrics=l1").returncode == 0
+        assert "checkpoint" not in read_jsonl(results)[1]
 
-    def test_names_with_the_separator_inside(self):
-        """1_2_2_2_3 is '1' to '2_2_3', '1_2' to '2_3' (overlapping), or '1_2_2' to '3'."""
-        result = ["1_2_2_2_3_vis.jpg"]
-        assert self.match(result, ["1_2_2.jpg", "3.jpg"])[0][0][:2] == ("1_2_2.jpg", "3.jpg")
-        assert self.match(result, ["1.jpg", "2_2_3.jpg"])[0][0][:2] == ("1.jpg", "2_2_3.jpg")
-        # both targets exist, but only one source
-        assert self.match(result, ["1.jpg", "2_2_3.jpg", "3.jpg"])[0][0][:2] == ("1.jpg", "2_2_3.jpg")
-        assert self.match(result, ["1.jpg", "2_2_3.jpg", "1_2_2.jpg", "3.jpg"]) == ([], ["ambiguous"])
-
-    def test_source_that_is_not_there(self):
-        samples, problems = self.match(["a_2_b_vis.jpg"], ["b.jpg"])
-        assert samples[0][:2] == (None, "b.jpg")
-        assert not problems
-
-    def test_what_fits_nothing(self):
-        results = ["a_2_c_vis.jpg", "a_2_b.jpg", "b_vis.jpg"]
-        assert self.match(results, ["a.jpg", "b.jpg"]) == ([], ["extra"] * 3)
-
-    def test_two_formats_or_two_photos(self):
-        assert self.match(["a_2_b_vis.jpg", "a_2_b_vis.png"], ["a.jpg", "b.jpg"])[1] == ["ambiguous"]
-        assert self.match(["a_2_b_vis.jpg"], ["a.jpg", "b.jpg", "b.png"])[1] == ["ambiguous"]
-
-    def test_by_pairs(self):
-        pairs = [Pair("a.jpg", "b.jpg"), Pair("b.jpg", "a.jpg"), Pair("a.jpg", "c.jpg"), Pair("c.jpg", "a.jpg")]
-        results = ["b_2_a_vis.png", "a_2_b_vis.jpg", "a_2_c_vis.jpg", "z_2_a_vis.jpg"]
-        samples, problems = match_pairs(pairs, self.FOLDER, results, ["a.jpg", "b.jpg"])
-        assert [sample[:2] for sample in samples] == pairs[:2]
-        assert [sample.generated.name for sample in samples] == ["a_2_b_vis.jpg", "b_2_a_vis.png"]
-        assert [str(problem).split(" ")[0] for problem in problems] == ["missing:", "missing:", "extra:"]
-
-    def test_pairs_that_share_a_result(self):
-        pairs = [Pair("a/b.jpg", "c.jpg"), Pair("a_b.jpg", "c.jpg")]
-        samples, problems = match_pairs(pairs, self.FOLDER, ["a_b_2_c_vis.jpg"], ["c.jpg"])
-        assert (len(samples), [problem.kind for problem in problems]) == (1, ["ambiguous"])
-
-
-def test_problems_count_once():
-    problems = Problems(allowed=True)
-    problem, other = Problem("unreadable", "a.jpg"), Problem("missing", "a.jpg")
-    problems.add([problem, problem])
-    problems.add([other, problem])
-    assert problems == [problem, other]
+    def test_record_has_everything_that_made_the_numbers(self, call, flags, results, market, tiny):
+        (market / "G.pth").write_bytes(b"weights")
+        assert call(metrics, *flags, f"--checkpoint={market}/G.pth", "--metrics=l1,lpips,fid").returncode == 0
+        (record,) = read_jsonl(results)
+        assert record["name"] == "./market"
+        assert record["data_set"] == "market"
+        assert record["switches"] == dataclasses.asdict(PROTOCOLS["dptn"])
+        assert record["paths"]["generated"] == str(results)
+        assert set(record["versions"]) >= {"torch", "scikit-image", "lpips", "pytorch-fid"}
+        assert record["checkpoint"]["sha256"].startswith("9a129038d9a00aed")
+        assert set(record["weights"]) == {"alexnet", "torchvision"}
+        assert re.fullmatch("[0-9a-f]{64}", record["weights"]["alexnet"]["sha256"])
+        assert record["seconds"] > 0
 
 
-@pytest.mark.parametrize("values", [[0.1, np.nextafter(0.1, 1)], [7.0, 7.0], [0.0], [0.0, 1.0, 1.0]])
-def test_histogram_has_every_value(values):
-    """Also values that differ by rounding alone."""
-    heights = [float(height) for height in re.findall(r'height="([\d.]+)"', histogram(np.array(values)).render())]
-    assert len(heights) == BINS
-    shares = np.array(heights) / max(heights)
-    assert shares.sum() == pytest.approx(len(values) / np.unique(np.round(values, 9), return_counts=True)[1].max())
+class TestCompleteness:
+    PROBLEMS = ("missing", "extra", "unreadable", "wrong size")
+
+    @pytest.fixture
+    def spoiled(self, results, market) -> list[str]:
+        """One result each is missing, extra, cut short and too large."""
+        paths = sorted(results.iterdir())
+        shutil.copy(paths[0], results / "nobody_2_knows_vis.jpg")
+        paths[0].unlink()
+        paths[1].write_bytes(paths[1].read_bytes()[:1000])
+        Image.new("RGB", (65, 128)).save(paths[2])
+        return [path.name for path in paths]
+
+    def test_incomplete_results_are_an_error_that_lists_them(self, call, flags, results, market, spoiled):
+        done = call(metrics, *flags, "--metrics=l1", f"--pairs={market}/market-pairs-test.csv")
+        assert done.returncode == 2
+        assert f"missing: {results / spoiled[0]}"[:-4] in done.stderr
+        assert f"extra: {results}/nobody_2_knows_vis.jpg" in done.stderr
+        (results / "nobody_2_knows_vis.jpg").unlink()
+        done = call(metrics, *flags, "--metrics=l1", "--pairs=none")  # nothing is known to be missing
+        assert done.returncode == 2
+        assert f"unreadable: {results / spoiled[1]}" in done.stderr
+        assert f"wrong size: {results / spoiled[2]}: 65 x 128 pixels, expected 64 x 128" in done.stderr
+        assert not (results.parent / "metrics.jsonl").exists()
+
+    def test_allow_missing_leaves_out_and_counts(self, call, flags, results, market, spoiled):
+        pairs = f"--pairs={market}/market-pairs-test.csv"
+        done = call(metrics, *flags, "--metrics=l1,psnr", pairs, "--allow_missing", f"--per_image={market}/p.csv")
+        assert done.returncode == 0, done.stderr
+        assert "left out: 1 missing, 1 extra, 1 unreadable, 1 wrong size" in done.stdout
+        (record,) = read_jsonl(results)
+        assert record["problems"] == dict.fromkeys(self.PROBLEMS, 1)
+        assert record["metrics"]["l1"]["n"] == 5
+        written = read_per_image(market / "p.csv").to_dict("records")
+        assert [(row["source"], row["target"]) for row in written] == read_pairs(market / "market-pairs-test.csv")
+        filled = [row for row in written if row["dptn:l1"] and row["dptn:psnr"]]
+        empty = [row for row in written if not row["dptn:l1"] and not row["dptn:psnr"]]
+        assert (len(filled), len(empty)) == (5, 3)
+        assert sorted(Path(row["generated"]).name for row in empty) == ["", spoiled[1], spoiled[2]]
+
+    def test_metrics_without_usable_image_are_not_measured(self, call, flags, results, tiny):
+        for path in results.iterdir():
+            path.write_bytes(b"no photo")
+        done = call(metrics, *flags, "--metrics=is,l1", "--allow_missing")
+        assert done.returncode == 0, done.stderr
+        (record,) = read_jsonl(results)
+        for name in ("is", "l1"):
+            assert record["metrics"][name] == {"n": 0, "reason": "no image could be measured"}
+
+    def test_evaluation_stops_after_ten_problems(self, call, market, tmp_path):
+        """A wrong data set is noticed before all of it is read."""
+        (tmp_path / "results").mkdir()
+        pairs = read_pairs(market / "market-pairs-test.csv")
+        for number in range(3):
+            for pair in pairs:
+                name = f"{number}_{pair.source}"
+                shutil.copy(market / "test" / pair.source, market / "test" / name)
+                Image.new("RGB", (64, 64)).save(tmp_path / "results" / result_name(name, pair.target))
+        done = call(
+            metrics, f"--gt_path={market}/test", f"--distorated_path={tmp_path}/results", "--market", "--metrics=l1",
+            "--nThreads=0", "--batch_size=1", "--pairs=none",
+        )  # fmt: skip
+        assert done.returncode == 2
+        assert done.stderr.count("wrong size") == 10
+        assert "(11 in all)" in done.stderr
+
+    def test_wrong_data_set_is_a_wrong_size(self, call, flags):
+        done = call(metrics, *[flag for flag in flags if flag != "--market"], "--metrics=l1")
+        assert done.returncode == 2
+        assert "64 x 128 pixels, expected 176 x 256" in done.stderr
+
+    def test_pairs_come_from_flag_or_data_set_or_names(self, call, flags, market, results):
+        """The data set's own csv where it is, another where that is given, names where neither or by wish."""
+        own, mine = market / "market-pairs-test.csv", market / "mine.csv"
+        shutil.copy(own, mine)
+        by_default, by_names = "the data set's csv beside --gt_path", {"paired_by": "names", "completeness": "unknown"}
+        for choice, expected in (
+            ((), {"paired_by": by_default, "completeness": "checked"}),
+            ((f"--pairs={mine}",), {"paired_by": "--pairs", "completeness": "checked"}),
+            (("--pairs=none",), by_names),
+            (("gone",), by_names),
+        ):
+            if choice == ("gone",):
+                own.unlink()
+                choice = ()
+            done = call(metrics, *flags, "--metrics=l1", *choice)
+            assert done.returncode == 0, done.stderr
+            record = read_jsonl(results)[-1]
+            assert {name: record[name] for name in expected} == expected
+            path = record["paths"].get("pairs")
+            assert path == {"--pairs": str(mine), by_default: str(own), "names": None}[expected["paired_by"]]
+            told = f"pairs: {path} ({expected['paired_by']})\n" if path else "missing results cannot be detected\n"
+            assert told in done.stdout
+
+    def test_published_command_detects_a_missing_result(self, call, flags, results):
+        lost = sorted(results.iterdir())[0]
+        lost.unlink()
+        done = call(metrics, *flags, "--metrics=l1")
+        assert done.returncode == 2
+        assert f"missing: {lost.with_suffix('')}" in done.stderr
+
+    def test_target_without_joints_is_an_error(self, call, flags, market):
+        text = (market / "market-annotation-test.csv").read_text().splitlines()
+        (market / "short.csv").write_text("\n".join(text[:-1]) + "\n")
+        done = call(metrics, *flags, "--metrics=mask_psnr", f"--annotations={market}/short.csv")
+        assert done.returncode == 2
+        assert text[-1].split(":")[0] in done.stderr
+        outside = f"{text[-1].split(':')[0]}: {[-3] * 9 + [500] * 9}: {[70] * 18}"
+        (market / "short.csv").write_text("\n".join([*text[:-1], outside]) + "\n")
+        done = call(metrics, *flags, "--metrics=mask_psnr", f"--annotations={market}/short.csv")
+        assert done.returncode == 2
+        assert "mask metrics need joints inside these target photos" in done.stderr
+        assert text[-1].split(":")[0] in done.stderr
+
+    def test_errors_of_worker_processes_are_one_message(self, command, flags, results):
+        """One clear message and status 2, also out of worker processes."""
+        for path in results.iterdir():
+            path.write_bytes(path.read_bytes()[:500])
+        done = command("-m metrics.metrics", *flags, "--metrics=l1", "--nThreads=2")
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: not all images can be evaluated")
+        assert done.stderr.count("unreadable") == 8
+        assert "Traceback" not in done.stderr
+
+    def test_empty_folder_of_results_is_an_error(self, call, flags, market):
+        (market / "empty").mkdir()
+        done = call(metrics, *flags, f"--distorated_path={market}/empty", "--metrics=l1")
+        assert done.returncode == 2
+        assert "no photos" in done.stderr
 
 
-def test_measurement_is_mean_variance_and_standard_error():
-    values = np.random.RandomState(0).rand(50)
-    measured = Measurement.of(values)
-    assert (measured.value, measured.n) == (pytest.approx(values.mean()), 50)
-    assert measured.variance == pytest.approx(np.mean((values - values.mean()) ** 2))
-    assert measured.standard_error == pytest.approx(stats.sem(values))
+class TestOutputs:
+    def test_table_on_a_console_without_arrows_is_printed(self, flags, results, monkeypatch):
+        console = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+        monkeypatch.setattr(sys, "stdout", console)
+        monkeypatch.setattr(sys, "argv", ["metrics", *flags, "--metrics=l1"])
+        run_main(metrics.main)
+        console.flush()
+        assert re.search(rb"^l1 \?  +0\.0", console.buffer.getvalue(), re.M)
+        assert read_jsonl(results)[0]["metrics"]["l1"]["n"] == 8
+
+    def test_files_are_written_before_the_table(self, call, flags, results, market, monkeypatch):
+        def fail(_rows):
+            raise OSError("the console is gone")
+
+        monkeypatch.setattr(metrics, "results_text", fail)
+        done = call(metrics, *flags, "--metrics=l1", f"--per_image={market}/p.csv", f"--html={market}/page")
+        assert (done.returncode, done.stderr) == (2, "error: the console is gone\n")
+        assert read_jsonl(results)[0]["metrics"]["l1"]["n"] == 8
+        assert len(read_per_image(market / "p.csv").to_dict("records")) == 8
+        assert (market / "page/index.html").exists()
+
+    @pytest.mark.parametrize("flag", ["--out", "--per_image", "--html"])
+    def test_unwritable_output_fails_before_the_work(self, flag, call, flags, market, tiny):
+        (market / "folder/index.html").mkdir(parents=True)
+        (market / "file").write_text("mine")
+        for path in (market / "folder", market / "file/x"):
+            before = sorted(market.rglob("*"))
+            done = call(metrics, *flags, "--metrics=l1,lpips,fid", f"{flag}={path}")
+            assert done.returncode == 2
+            assert re.fullmatch(rf"error: {path}\S*: cannot be written \(.*\)\n", done.stderr)
+            assert tiny.seen == 0
+            assert sorted(market.rglob("*")) == before
+        assert (market / "file").read_text() == "mine"
+
+    def test_broken_training_photo_fails_before_the_pairs(self, call, flags, market, tiny):
+        (market / "train/broken.jpg").write_bytes(b"no photo")
+        assert call(metrics, *flags, "--metrics=fid").returncode == 2
+        assert tiny.seen <= 6  # no results
+
+    def test_unreadable_checkpoint_fails_before_the_work(self, call, flags, market, tiny, monkeypatch):
+        def fail(_path):
+            raise OSError("cannot be read")
+
+        (market / "G.pth").write_bytes(b"weights")
+        monkeypatch.setattr(metrics, "sha256", fail)
+        assert call(metrics, *flags, "--metrics=fid", f"--checkpoint={market}/G.pth").returncode == 2
+        assert tiny.seen == 0
 
 
-def write_images(folder: Path, images: torch.Tensor) -> list[str]:
-    names = [f"{number}.png" for number in range(len(images))]
-    for name, image in zip(names, images):
-        Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / name)
-    return names
+class TestWeights:
+    def test_missing_weights_error_names_file_and_flag(self, call, flags, results, tmp_path, monkeypatch):
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
 
+        def refuse(*_args, **_kwargs):
+            raise OSError("no network")
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_batches_change_nothing(tmp_path, workers):
-    fakes, reals = (images.repeat(3, 1, 1, 1) for images in golden_images(128, 64))
-    for name, images in (("fake", fakes), ("real", reals)):
-        (tmp_path / name).mkdir()
-        names = write_images(tmp_path / name, images)
-    samples = [Sample(None, name, tmp_path / "fake" / name) for name in names]
-    expected = score_pixels(fakes, reals, None, PIXELS, DPTN, DATA_SETS["market"])
-    for size in (1, 7, 9):
-        batches = PairBatches(samples, tmp_path / "real", DATA_SETS["market"], size, [DPTN], PIXELS, None, True)
-        found = list(make_loader(batches, workers))
-        assert [len(batch.numbers) for batch in found] == [size] * (9 // size) + [9 % size] * (9 % size > 0)
-        assert torch.equal(torch.cat([batch.images.fakes for batch in found]), fakes)
-        for name in PIXELS:
-            assert (np.concatenate([batch.scores["dptn", name] for batch in found]) == expected[name].numpy()).all()
+        monkeypatch.setattr("torch.hub.urlopen", refuse)
+        for metric, flag, file in (
+            ("lpips", "--alexnet_weights", "alexnet-owt-7be5be79.pth"),
+            ("fid", "--inception_weights", "inception_v3_google-0cc3c7bd.pth"),
+        ):
+            done = call(metrics, *flags, f"--metrics={metric}")
+            assert done.returncode == 2
+            assert file in done.stderr
+            assert f"{flag} PATH" in done.stderr
+        done = call(metrics, *flags, "--protocol=standard", "--metrics=is")
+        assert "pt_inception-2015-12-05-6726825d.pth" in done.stderr
+
+        done = call(metrics, *flags, "--metrics=lpips,l1", "--skip_unavailable")
+        assert done.returncode == 0
+        assert "not measured: lpips (dptn): --alexnet_weights imagenet" in done.stdout
+        assert re.search(r"lpips ↓ +not measured +0", done.stdout)
+        (record,) = read_jsonl(results)
+        assert "alexnet-owt" in record["metrics"]["lpips"]["reason"]
+        assert "value" not in record["metrics"]["lpips"]
+        assert record["metrics"]["l1"]["n"] == 8
+
+    @pytest.mark.parametrize("content", [b"", b"text", b"\x80\x02.", b"\x80\x02}q\x00X", b"PK\x03\x04" + bytes(99)])
+    def test_damaged_download_is_one_clear_error(self, content, call, flags, results, tmp_path, monkeypatch):
+        file = tmp_path / "hub/checkpoints/alexnet-owt-7be5be79.pth"
+        file.parent.mkdir(parents=True)
+        file.write_bytes(content)
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+        done = call(metrics, *flags, "--metrics=lpips")
+        assert done.returncode == 2
+        assert re.fullmatch(rf"error: .*Put a sound {file.name} under {file.parent}, or give .*\n", done.stderr)
+        assert call(metrics, *flags, "--metrics=lpips,l1", "--skip_unavailable").returncode == 0
+        assert read_jsonl(results)[0]["metrics"]["l1"]["n"] == 8
+
+    def test_skip_unavailable_leaves_out_one_protocol(self, call, flags, results, tiny):
+        both = ["--protocol=dptn", "--protocol=standard", "--metrics=fid", "--fid_inception_weights=gone"]
+        assert call(metrics, *flags, *both).returncode == 2
+        assert call(metrics, *flags, *both, "--skip_unavailable").returncode == 0
+        dptn, standard = (record["metrics"]["fid"] for record in read_jsonl(results))
+        assert dptn["n"] == 8
+        assert standard == {"n": 0, "reason": "pytorch-fid: weights are gone"}

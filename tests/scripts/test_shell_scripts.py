@@ -140,7 +140,8 @@ def test_demo_page_shows_scores_and_some_strips(call, tmp_path):
     (results / "strips").mkdir(parents=True)
     for number in range(30):
         Image.new("RGB", (8, 8)).save(results / f"strips/{number:02}.jpg")
-    common = {"data_set": "market", "protocol": "standard", "switches": asdict(PROTOCOLS["standard"]), "paths": {}}
+    common = {"data_set": "market", "protocol": "standard", "switches": asdict(PROTOCOLS["standard"])}
+    common["paths"] = {"generated": "results"}
     lines = [
         {**common, "name": name, "time": "now", "metrics": {"l1": {"value": value, "n": 560}}}
         for name, value in (("network", 0.05), ("<copy>", 0.07))

@@ -1,0 +1,85 @@
+"""metrics/report.py: tables, JSON lines, and the csv with a row for each pair."""
+
+import json
+import re
+
+import pandas as pd
+import pytest
+
+from metrics import metrics
+from metrics.report import comparison_table
+from tests.metrics.conftest import read_jsonl
+from util.errors import UserError
+
+
+def test_compare_prints_a_table_for_each_protocol(call, flags, results, market):
+    for name, metric in (("first", "l1,psnr"), ("second", "l1")):
+        call(metrics, *flags, f"--name={name}", f"--metrics={metric}", "--protocol=dptn,standard")
+    done = call(metrics, f"--compare={results.parent}/metrics.jsonl")
+    assert done.returncode == 0, done.stderr
+    dptn, standard = done.stdout.strip().split("\n\n")
+    for table, protocol in ((dptn, "dptn"), (standard, "standard")):
+        title, header, *lines = table.splitlines()
+        assert title == f"market, {protocol} protocol"
+        assert header.split() == ["metric", "[1]", "[2]"]
+        assert re.fullmatch(r"psnr ↑ +\d+\.\d{4} ± \S+ \(n 8\) +-", lines[0])
+        assert re.fullmatch(r"l1 ↓( +\d+\.\d{4} ± \S+ \(n 8\)){2}", lines[1])
+        assert [line.split(":")[0] for line in lines[2:]] == ["[1] first", "[2] second"]
+
+
+def test_compare_rejects_a_protocol_with_other_switches(call, flags, results):
+    call(metrics, *flags, "--metrics=l1")
+    file = results.parent / "metrics.jsonl"
+    line = json.loads(file.read_text())
+    line["switches"]["pad"] = False
+    file.write_text(file.read_text() + json.dumps(line) + "\n")
+    done = call(metrics, f"--compare={file}")
+    assert done.returncode == 2
+    assert "line 2: measured with a protocol 'dptn' of other switches" in done.stderr
+
+
+def test_compare_names_weights_and_precision(call, flags, results, tiny):
+    call(metrics, *flags, "--metrics=lpips,fid")
+    call(metrics, *flags, "--metrics=l1", "--precision=bf16")
+    weights = read_jsonl(results)[0]["weights"]
+    first, second = call(metrics, f"--compare={results.parent}/metrics.jsonl").stdout.splitlines()[-2:]
+    digests = [f"{network} {weights[network]['sha256'][:8]}" for network in ("torchvision", "alexnet")]
+    assert first.endswith(f":00, {', '.join(digests)}")  # the time ends in its zone
+    assert second.endswith(", bf16")
+
+
+def test_comparison_table_rejects_several_kinds():
+    record = {"kind": "market, dptn protocol", "l1": "0.5000 (n 2)"}
+    table = comparison_table(pd.DataFrame([record, record], index=["a", "b"]))
+    assert table.loc["l1 ↓"].to_dict() == {"a": "0.5000 (n 2)", "b": "0.5000 (n 2)"}
+    with pytest.raises(UserError, match="several data sets or protocols"):
+        comparison_table(pd.DataFrame([record, {**record, "kind": "market, standard protocol"}]))
+
+
+@pytest.mark.parametrize(
+    ("part", "content"),
+    [
+        ("metrics", []), ("metrics", {"l1": 1}), ("metrics", {"l1": {"value": "x", "n": 1}}),
+        ("metrics", {"l1": {"value": 1.0}}), ("metrics", {"fid": {"value": 1.0, "n": 1, "n_real": "inf"}}),
+        ("metrics", {"l1": {"value": 1.0, "n": 1, "standard_error": []}}), ("paths", {}), ("paths", []),
+        ("name", None), ("data_set", []), ("protocol", []), ("switches", 1), ("weights", []),
+        ("weights", {"alexnet": "abc"}),
+    ],
+)  # fmt: skip
+def test_compare_rejects_malformed_lines(part, content, call, flags, results):
+    call(metrics, *flags, "--metrics=l1")
+    (record,) = read_jsonl(results)
+    file = results.parent / "metrics.jsonl"
+    file.write_text(json.dumps({**record, part: content}) + "\n")
+    done = call(metrics, f"--compare={file}")
+    assert done.returncode == 2
+    assert re.fullmatch(rf"error: --compare {file}[,:].*\n", done.stderr)
+
+
+@pytest.mark.parametrize("text", ["", "{}\n", "no json\n", '["protocol"]\n'])
+def test_compare_rejects_other_files(call, tmp_path, text):
+    (tmp_path / "x.jsonl").write_text(text)
+    done = call(metrics, f"--compare={tmp_path}/x.jsonl")
+    assert done.returncode == 2
+    assert "x.jsonl" in done.stderr
+    assert call(metrics, f"--compare={tmp_path}/none.jsonl").returncode == 2
