@@ -4,8 +4,7 @@ Memory holds one number per image and metric, and sums of features; never all im
 """
 
 import math
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,12 +15,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from data import find_dataset
-from metrics import feature_cache
-from metrics.fid import FeatureStatistics, Gaussian, InceptionScore, frechet_distance
+from metrics.fid import (
+    FeatureStatistics, Gaussian, InceptionScore, cache_file, frechet_distance, load_cached, save_cached,
+)  # fmt: skip
 from metrics.inception import Inception
 from metrics.lpips import LPIPS
-from metrics.pairing import Problems, Sample
+from metrics.pairing import Problems
 from metrics.protocols import PROTOCOLS, Protocol
 from metrics.stream import PairDataset, PhotoDataset, load_batches
 from util.device import PRECISIONS
@@ -55,7 +54,7 @@ DEFAULT = ["psnr", "ssim", "ssim_256", "mae", "l1", "fid", "lpips"]
 
 @dataclass
 class Measurement:
-    """A metric's value over `n` images; `reason` says why it was not measured, if so.
+    """A metric's value over `n` images, or the reason why it was not measured.
 
     `variance` is the population variance over images (of `is`: over its splits), None where there is none. `note` names
     what makes the value infinite or undefined.
@@ -81,41 +80,11 @@ class Measurement:
 
 
 @dataclass
-class Networks:
-    """The loaded networks by name ("alexnet", or a Protocol.inception), and why others are not loaded."""
-
-    loaded: dict[str, LPIPS | Inception] = field(default_factory=dict)
-    missing: dict[str, str] = field(default_factory=dict)  # name -> reason
-    hashes: dict[str, str] = field(default_factory=dict)  # of the loaded weights
-
-    def load(self, name: str, weights: str, device: torch.device, skip: bool) -> None:
-        """With `skip`, unavailable weights are noted in `missing`; UserError otherwise."""
-        try:
-            net = LPIPS(weights) if name == "alexnet" else Inception(name, weights)
-        except UserError as error:
-            if not skip:
-                raise
-            self.missing[name] = str(error)
-            return
-        self.hashes[name] = weights_hash(net)
-        self.loaded[name] = net.to(device).to(memory_format=torch.channels_last)
-
-    def inceptions(self) -> dict[str, Inception]:
-        return {name: net for name, net in self.loaded.items() if name != "alexnet"}
-
-
-@dataclass
 class Task:
     """What is measured, and how."""
 
-    samples: Sequence[Sample]
-    target_dir: Path
-    data_set: str
-    protocols: Sequence[Protocol]
-    metrics: Sequence[str]
-    keypoints: Mapping[str, np.ndarray] | None  # target name -> (18,2), for mask metrics
-    real_dir: Path | None  # for fid
-    real_names: Sequence[str]
+    pairs: PairDataset
+    real_photos: PhotoDataset | None  # for fid
     cache_dir: Path
     device: torch.device
     precision: str
@@ -126,6 +95,18 @@ class Task:
         if self.precision == "fp32":
             return nullcontext()
         return torch.autocast(self.device.type, dtype=PRECISIONS[self.precision])
+
+
+@dataclass
+class Networks:
+    """The loaded networks by name ("alexnet", or a Protocol.inception), and why others are not loaded."""
+
+    loaded: dict[str, LPIPS | Inception] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)  # name -> reason
+    weights: dict[str, dict[str, str]] = field(default_factory=dict)  # of the loaded ones: their source and sha256
+
+    def inceptions(self) -> dict[str, Inception]:
+        return {name: net for name, net in self.loaded.items() if name != "alexnet"}
 
 
 @dataclass
@@ -142,16 +123,32 @@ def network_of(metric: str, protocol: Protocol) -> str | None:
     return protocol.inception if network == "inception" else network
 
 
+def load_networks(task: Task, sources: Mapping[str, str], skip_unavailable: bool) -> Networks:
+    """The networks that the metrics need. `sources`: the value of each network's weights flag.
+
+    With `skip_unavailable`, weights that cannot be loaded are noted in `missing`; otherwise they raise UserError.
+    """
+    networks = Networks()
+    wanted = [network_of(metric, protocol) for protocol in task.pairs.protocols for metric in task.pairs.metrics]
+    for name in dict.fromkeys(filter(None, wanted)):
+        try:
+            net = LPIPS(sources[name]) if name == "alexnet" else Inception(name, sources[name])
+        except UserError as error:
+            if not skip_unavailable:
+                raise
+            networks.missing[name] = str(error)
+            continue
+        networks.weights[name] = {"source": sources[name], "sha256": weights_hash(net)}
+        networks.loaded[name] = net.to(task.device).to(memory_format=torch.channels_last)
+    return networks
+
+
 @torch.inference_mode()
 def evaluate(task: Task, networks: Networks, problems: Problems) -> Evaluation:
     """Measure everything. Images that cannot be used go to `problems`, which may raise."""
     reals = _real_statistics(task, networks, problems)  # before the pairs, so that a broken training photo fails early
     evaluator = _Evaluator(task, networks)
-    pairs = PairDataset(
-        task.samples, task.target_dir, task.data_set, task.protocols, task.metrics, task.keypoints,
-        keep_images=bool(networks.loaded),
-    )  # fmt: skip
-    for batch in load_batches(pairs, task.batch_size, task.workers, "pairs", problems):
+    for batch in load_batches(task.pairs, task.batch_size, task.workers, "pairs", problems):
         evaluator.update(batch)
     return evaluator.compute(reals)
 
@@ -160,11 +157,10 @@ class _Evaluator:
     """The state of the pass over all pairs."""
 
     def __init__(self, task: Task, networks: Networks) -> None:
-        self.task, self.networks = task, networks
+        self.task, self.networks, self.metrics = task, networks, task.pairs.metrics
         self.values: list[pd.DataFrame] = []
-        kinds = networks.inceptions()
-        self.features = {kind: FeatureStatistics() for kind in kinds if "fid" in task.metrics}
-        self.scores = {kind: InceptionScore(len(task.samples)) for kind in kinds if "is" in task.metrics}
+        self.features = {kind: FeatureStatistics() for kind in networks.inceptions()}
+        self.scores = {kind: InceptionScore(len(task.pairs)) for kind in networks.inceptions()}
 
     def update(self, batch: dict[str, Any]) -> None:
         """`batch`: as collated from PairDataset."""
@@ -174,8 +170,13 @@ class _Evaluator:
         for name, net in self.networks.loaded.items():
             if name == "alexnet":
                 values |= self._distances(net, **images)
-            else:
-                self._update_features(name, net, images["fakes"], indices)
+                continue
+            with self.task.autocast():
+                features = net(images["fakes"])
+            if "fid" in self.metrics:
+                self.features[name].update(features)
+            if "is" in self.metrics:
+                self.scores[name].update(indices, net.probabilities(features))
         self.values.append(pd.DataFrame(values, index=indices))
 
     def _distances(
@@ -183,25 +184,17 @@ class _Evaluator:
     ) -> dict[tuple[str, str], np.ndarray]:
         """LPIPS of whole images, and of images that are black outside their masks; the same under every protocol."""
         distances = {}
-        for metric in {"lpips", "mask_lpips"} & set(self.task.metrics):
+        for metric in {"lpips", "mask_lpips"} & set(self.metrics):
             visible = masks if METRICS[metric].masked else 1
             with self.task.autocast():
                 values = net(fakes * visible, reals * visible)
             values = values.cpu().double().numpy()  # in this order: Apple's MPS has no float64
-            distances |= {(protocol.name, metric): values for protocol in self.task.protocols}
+            distances |= {(protocol.name, metric): values for protocol in self.task.pairs.protocols}
         return distances
-
-    def _update_features(self, kind: str, net: Inception, fakes: Tensor, indices: np.ndarray) -> None:
-        with self.task.autocast():
-            features = net(fakes)
-        if kind in self.features:
-            self.features[kind].update(features)
-        if kind in self.scores:
-            self.scores[kind].update(indices, net.probabilities(features))
 
     def compute(self, reals: Mapping[str, Gaussian]) -> Evaluation:
         """`reals`: statistics of the real photos by Protocol.inception, where fid is wanted."""
-        keys = [(protocol.name, metric) for protocol in self.task.protocols for metric in self.task.metrics]
+        keys = [(protocol.name, metric) for protocol in self.task.pairs.protocols for metric in self.metrics]
         values = pd.concat(self.values) if self.values else pd.DataFrame(columns=keys, dtype=float)
         results = {key: self._measure(*key, values, reals) for key in keys}
         return Evaluation(results, values[[key for key in keys if key in values]])
@@ -215,32 +208,27 @@ class _Evaluator:
             return Measurement(frechet_distance(fake, real), fake.n, n_real=real.n)
         if metric == "is":
             return replace(Measurement.of(self.scores[network].compute()), n=len(values))
-        measurement = Measurement.of(values[protocol, metric].to_numpy())
-        return replace(measurement, note=self._note_on_undefined(values[protocol, metric]))
-
-    def _note_on_undefined(self, values: pd.Series) -> str | None:
-        """How many values are infinite or NaN, and the first one's sample."""
+        values = values[protocol, metric]
+        measurement = Measurement.of(values.to_numpy())
         undefined = values.index[~np.isfinite(values)]
-        if undefined.empty:
-            return None
-        first = self.task.samples[undefined[0]]
-        where = f"{first.generated.name} for {first.target}"
-        return f"{len(undefined):,} of {len(values):,} values are not finite, first {where}"
+        if len(undefined):
+            first = self.task.pairs.samples[undefined[0]]
+            where = f"first {first.generated.name} for {first.target}"
+            measurement.note = f"{len(undefined):,} of {len(values):,} values are not finite, {where}"
+        return measurement
 
 
 def _real_statistics(task: Task, networks: Networks, problems: Problems) -> dict[str, Gaussian]:
     """Protocol.inception -> statistics of the real photos, from the cache where possible; one pass for the others."""
-    nets = networks.inceptions() if "fid" in task.metrics else {}
-    size = find_dataset(task.data_set).stored_size
-    keys = {}
+    photos, nets, files = task.real_photos, networks.inceptions() if "fid" in task.pairs.metrics else {}, {}
     for kind in nets:
-        settings = {"inception": kind, "weights": networks.hashes[kind], "precision": task.precision, "size": size}
-        keys[kind] = feature_cache.cache_key(task.real_dir, task.real_names, settings)
-    known = {kind: found for kind, key in keys.items() if (found := feature_cache.load(task.cache_dir, key))}
+        weights = networks.weights[kind]["sha256"]
+        settings = {"inception": kind, "weights": weights, "precision": task.precision, "size": photos.size}
+        files[kind] = cache_file(task.cache_dir, photos.folder, photos.names, settings)
+    known = {kind: found for kind, file in files.items() if (found := load_cached(file))}
     sums = {kind: FeatureStatistics() for kind in nets if kind not in known}
     if not sums:
         return known
-    photos = PhotoDataset(task.real_dir, task.real_names, size)
     for batch in load_batches(photos, task.batch_size, task.workers, "real photos", problems):
         images = batch.to(task.device)
         for kind, statistics in sums.items():
@@ -249,12 +237,5 @@ def _real_statistics(task: Task, networks: Networks, problems: Problems) -> dict
     for kind, statistics in sums.items():
         known[kind] = statistics.compute()
         if statistics.n == len(photos):  # statistics without some photos must not be found in the cache
-            _save_statistics(task.cache_dir, keys[kind], known[kind])
+            save_cached(files[kind], known[kind])
     return known
-
-
-def _save_statistics(cache_dir: Path, key: str, statistics: Gaussian) -> None:
-    try:
-        feature_cache.save(cache_dir, key, statistics)
-    except UserError as error:
-        print(f"warning: the features of the real photos are not cached: {error}", file=sys.stderr)

@@ -1,14 +1,22 @@
 """Frechet Inception distance (Heusel et al., NeurIPS 2017) and the Inception Score (Salimans et al., NeurIPS 2016).
 
-Both are computed from float64 sums, so memory does not grow with the number of images.
+Both are computed from float64 sums, so memory does not grow with the number of images. The statistics of the real
+photos are cached on disk.
 """
 
+import hashlib
+import json
+import sys
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
 
 from util.errors import UserError
+from util.files import atomic_write
 
 
 class Gaussian(NamedTuple):
@@ -41,6 +49,35 @@ class FeatureStatistics:
         mean = self._sum / self.n
         covariance = (self._outer - self.n * mean.outer(mean)) / (self.n - 1)
         return Gaussian(self.n, mean.cpu().numpy(), covariance.cpu().numpy())
+
+
+def cache_file(cache_dir: Path, folder: Path, names: Iterable[str], settings: Mapping[str, object]) -> Path:
+    """Where the statistics of the photos `names` in `folder` are cached.
+
+    The file name is a hash of the name, size and modification time of each photo and of `settings`, which are all that
+    changes the statistics. The folder may move.
+    """
+    stats = [(name, (folder / name).stat()) for name in sorted(names)]
+    files = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+    key = hashlib.sha256(json.dumps([files, settings], sort_keys=True).encode()).hexdigest()
+    return cache_dir / f"features_{key[:32]}.npz"
+
+
+def load_cached(file: Path) -> Gaussian | None:
+    """The statistics in `file`; None if there is no such file, or if it is damaged."""
+    try:
+        with np.load(file, allow_pickle=False) as saved:
+            return Gaussian(int(saved["n"]), saved["mean"], saved["covariance"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def save_cached(file: Path, statistics: Gaussian) -> None:
+    """Write `file` atomically; where that fails, only warn, because the evaluation does not need the cache."""
+    try:
+        atomic_write(file, lambda opened: np.savez(opened, **statistics._asdict()))
+    except UserError as error:
+        print(f"warning: the features of the real photos are not cached: {error}", file=sys.stderr)
 
 
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:

@@ -4,7 +4,7 @@ psnr, mae, l1 and ssim take gray levels as 0..1, ssim_256 as 0..255.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from torch import Tensor
 
@@ -13,60 +13,52 @@ from metrics.ssim import gaussian_ssim, moments, uniform_ssim
 
 
 class Comparison:
-    """What all metrics need of two uint8 images (3,H,W) with `margin` white columns at each side.
+    """Two uint8 images (3,H,W) with `margin` white columns at each side.
 
     Sums are exact: float32 holds every sum along a row of up to 256 columns, float64 the rest.
     """
 
-    def __init__(self, fake: Tensor, real: Tensor, margin: int) -> None:
+    def __init__(self, fake: Tensor, real: Tensor, margin: int, protocol: Protocol) -> None:
         x, y = fake.float(), real.float()
         self.planes, self.margin = moments(x, y), margin
         white = 2 * margin * x.shape[0] * x.shape[1]  # values in the margins
         self.size = x.numel() + white
         self.sum = (x + y).sum(-1).double().sum().item() + 2 * 255 * white
-        self.range = (255 if margin else x.max().item()) - x.min().item()  # of the generated image
+        own_range = (255 if margin else x.max().item()) - x.min().item()  # of the generated image
+        self.range_256 = own_range if protocol.ssim_256_range == "generated" else 255.0
 
     def absolute_difference(self) -> float:
         """sum |a - b|, in levels of 0..255."""
         return self.planes[1].abs().sum(-1).double().sum().item()
 
-    def squared_difference(self) -> float:
-        """sum (a - b)^2, in levels of 0..255."""
-        return self.planes[3].sum(-1).double().sum().item()
+    def psnr(self) -> float:
+        """10 log10(1 / mean (a - b)^2), in dB; infinite for equal images."""
+        squared = self.planes[3].sum(-1).double().sum().item()  # sum (a - b)^2, in levels of 0..255
+        return 10 * math.log10(255**2 * self.size / squared) if squared else math.inf
+
+    def ssim(self) -> float:
+        """SSIM with a uniform window of 51 x 51."""
+        return uniform_ssim(self.planes, self.margin)
+
+    def ssim_256(self) -> float:
+        """SSIM with the Gaussian window of Wang et al. and the protocol's data range."""
+        return gaussian_ssim(self.planes, self.margin, self.range_256)
+
+    def mae(self) -> float:
+        """sum |a - b| / sum (a + b); 0 for two black images."""
+        return self.absolute_difference() / max(self.sum, 1.0)
+
+    def l1(self) -> float:
+        """mean |a - b|."""
+        return self.absolute_difference() / (255 * self.size)
 
 
-def psnr(pair: Comparison, _protocol: Protocol) -> float:
-    """10 log10(1 / mean (a - b)^2), in dB; infinite for equal images."""
-    squared = pair.squared_difference()
-    return 10 * math.log10(255**2 * pair.size / squared) if squared else math.inf
-
-
-def ssim(pair: Comparison, _protocol: Protocol) -> float:
-    """SSIM with a uniform window of 51 x 51."""
-    return uniform_ssim(pair.planes, pair.margin)
-
-
-def ssim_256(pair: Comparison, protocol: Protocol) -> float:
-    """SSIM with the Gaussian window of Wang et al. and the protocol's data range."""
-    data_range = pair.range if protocol.ssim_256_range == "generated" else 255.0
-    return gaussian_ssim(pair.planes, pair.margin, data_range)
-
-
-def mae(pair: Comparison, _protocol: Protocol) -> float:
-    """sum |a - b| / sum (a + b); 0 for two black images."""
-    return pair.absolute_difference() / max(pair.sum, 1.0)
-
-
-def l1(pair: Comparison, _protocol: Protocol) -> float:
-    """mean |a - b|."""
-    return pair.absolute_difference() / (255 * pair.size)
-
-
-PIXEL_METRICS: dict[str, Callable[[Comparison, Protocol], float]] = {
-    "psnr": psnr, "ssim": ssim, "ssim_256": ssim_256, "mae": mae, "l1": l1,
+PIXEL_METRICS = {
+    "psnr": Comparison.psnr, "ssim": Comparison.ssim, "ssim_256": Comparison.ssim_256,
+    "mae": Comparison.mae, "l1": Comparison.l1,
 }  # fmt: skip
 # of images that are black outside the pose mask, never padded
-MASKED_PIXEL_METRICS = {"mask_ssim": ssim_256, "mask_psnr": psnr}
+MASKED_PIXEL_METRICS = {"mask_ssim": Comparison.ssim_256, "mask_psnr": Comparison.psnr}
 
 
 def score_pixels(
@@ -78,9 +70,9 @@ def score_pixels(
     """
     scores = {}
     if plain := [name for name in names if name in PIXEL_METRICS]:
-        pair = Comparison(fake, real, protocol.margin(data_set))
-        scores |= {name: PIXEL_METRICS[name](pair, protocol) for name in plain}
+        pair = Comparison(fake, real, protocol.margin(data_set), protocol)
+        scores |= {name: PIXEL_METRICS[name](pair) for name in plain}
     if masked := [name for name in names if name in MASKED_PIXEL_METRICS]:
-        pair = Comparison(fake * mask, real * mask, margin=0)
-        scores |= {name: MASKED_PIXEL_METRICS[name](pair, protocol) for name in masked}
+        pair = Comparison(fake * mask, real * mask, 0, protocol)
+        scores |= {name: MASKED_PIXEL_METRICS[name](pair) for name in masked}
     return scores

@@ -27,8 +27,8 @@ def results_text(results: Results) -> str:
 def results_table(results: Results) -> pd.DataFrame:
     """Text cells: a row for each metric, four columns for each protocol."""
     blocks = []
-    for protocol in _protocols(results):
-        cells = {title(metric): _result_cells(m) for (owner, metric), m in results.items() if owner == protocol}
+    for protocol, measurements in _by_protocol(results).items():
+        cells = {title(metric): _result_cells(measurement) for metric, measurement in measurements.items()}
         columns = [protocol, "variance", "std. error", "n"]
         blocks.append(pd.DataFrame.from_dict(cells, orient="index", columns=columns))
     return pd.concat(blocks, axis=1)
@@ -53,14 +53,18 @@ def title(metric: str) -> str:
 
 def remarks(results: Results) -> list[str]:
     """Why some metrics were not measured, and what made some infinite or undefined."""
-    lines = [
-        f"not measured: {metric} ({protocol}): {m.reason}" for (protocol, metric), m in results.items() if m.reason
+    named = {f"{metric} ({protocol})": measurement for (protocol, metric), measurement in results.items()}
+    reasons = [
+        f"not measured: {name}: {measurement.reason}" for name, measurement in named.items() if measurement.reason
     ]
-    return lines + [f"{metric} ({protocol}): {m.note}" for (protocol, metric), m in results.items() if m.note]
+    return reasons + [f"{name}: {measurement.note}" for name, measurement in named.items() if measurement.note]
 
 
-def _protocols(results: Results) -> list[str]:
-    return list(dict.fromkeys(protocol for protocol, _ in results))
+def _by_protocol(results: Results) -> dict[str, dict[str, Measurement]]:
+    protocols: dict[str, dict[str, Measurement]] = {}
+    for (protocol, metric), measurement in results.items():
+        protocols.setdefault(protocol, {})[metric] = measurement
+    return protocols
 
 
 def _result_cells(measurement: Measurement) -> list[str]:
@@ -93,11 +97,10 @@ def append_records(path: Path, common: Mapping[str, Any], results: Results) -> N
     JSON has no infinity or NaN; they are written as "inf", "-inf", "nan".
     """
     lines = []
-    for protocol in _protocols(results):
+    for protocol, measurements in _by_protocol(results).items():
         metrics = {
-            metric: {name: _jsonable(value) for name, value in asdict(m).items() if value is not None}
-            for (owner, metric), m in results.items()
-            if owner == protocol
+            metric: {name: _jsonable(value) for name, value in asdict(measurement).items() if value is not None}
+            for metric, measurement in measurements.items()
         }
         record = {**common, "protocol": protocol, "switches": asdict(PROTOCOLS[protocol]), "metrics": metrics}
         lines.append(json.dumps(record, allow_nan=False) + "\n")
@@ -140,8 +143,7 @@ def comparison_table(records: pd.DataFrame) -> pd.DataFrame:
     """
     if len(kinds := sorted(set(records["kind"]))) > 1:
         raise UserError(f"evaluations of several data sets or protocols cannot stand in one table: {'; '.join(kinds)}")
-    cells = records.reindex(columns=list(METRICS)).T.dropna(how="all").fillna("-")
-    return cells.rename(index=title)
+    return records.reindex(columns=list(METRICS)).T.dropna(how="all").fillna("-").rename(index=title)
 
 
 def read_records(path: Path) -> pd.DataFrame:
@@ -163,10 +165,15 @@ def _read_record(line: str, where: str) -> dict[str, str]:
     try:
         record = json.loads(line)
         name, protocol, switches = record["name"], record["protocol"], record["switches"]
+        # what else changes the numbers: the weights of the metrics' networks, and the precision
+        weights = [f"{network} {found['sha256'][:8]}" for network, found in record.get("weights", {}).items()]
+        precision = [] if record.get("precision", "fp32") == "fp32" else [record["precision"]]
         row = {
             "name": name,
             "kind": record["data_set"] + ", " + protocol + " protocol",
-            "description": name + ": " + _description(record),
+            "description": name
+            + ": "
+            + ", ".join([record["paths"]["generated"], record["time"], *weights, *precision]),
             **{metric: _comparison_cell(found) for metric, found in record["metrics"].items()},
         }
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -177,13 +184,6 @@ def _read_record(line: str, where: str) -> dict[str, str]:
             "beside these. Evaluate again, or take the line out"
         )
     return row
-
-
-def _description(record: Mapping[str, Any]) -> str:
-    """What was evaluated and when, and what else moves its numbers: weights of the metrics' networks, precision."""
-    weights = [f"{network} {found['sha256'][:8]}" for network, found in record.get("weights", {}).items()]
-    precision = [] if record.get("precision", "fp32") == "fp32" else [record["precision"]]
-    return ", ".join([record["paths"]["generated"], record["time"], *weights, *precision])
 
 
 def _comparison_cell(found: Mapping[str, Any]) -> str:
