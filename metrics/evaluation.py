@@ -15,9 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from metrics.fid import (
-    FeatureStatistics, Gaussian, InceptionScore, cache_file, frechet_distance, load_cached, save_cached,
-)  # fmt: skip
+from metrics import fid
 from metrics.inception import Inception
 from metrics.lpips import LPIPS
 from metrics.pairing import Problems
@@ -99,22 +97,15 @@ class Task:
 
 @dataclass
 class Networks:
-    """The loaded networks by name ("alexnet", or a Protocol.inception), and why others are not loaded."""
+    """The networks that were loaded, and why others are missing. Names: "alexnet" and those of Protocol.inception."""
 
-    loaded: dict[str, LPIPS | Inception] = field(default_factory=dict)
+    alexnet: LPIPS | None = None
+    inceptions: dict[str, Inception] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)  # name -> reason
-    weights: dict[str, dict[str, str]] = field(default_factory=dict)  # of the loaded ones: their source and sha256
-
-    def inceptions(self) -> dict[str, Inception]:
-        return {name: net for name, net in self.loaded.items() if name != "alexnet"}
+    weights: dict[str, dict[str, str]] = field(default_factory=dict)  # name -> source and sha256 of what was loaded
 
 
-@dataclass
-class Evaluation:
-    """`values`: a row for each measured sample, by its index, and a column for each (protocol, metric)."""
-
-    results: dict[tuple[str, str], Measurement]
-    values: pd.DataFrame
+Results = dict[str, dict[str, Measurement]]  # by protocol and metric
 
 
 def network_of(metric: str, protocol: Protocol) -> str | None:
@@ -139,103 +130,106 @@ def load_networks(task: Task, sources: Mapping[str, str], skip_unavailable: bool
             networks.missing[name] = str(error)
             continue
         networks.weights[name] = {"source": sources[name], "sha256": weights_hash(net)}
-        networks.loaded[name] = net.to(task.device).to(memory_format=torch.channels_last)
+        net = net.to(task.device).to(memory_format=torch.channels_last)
+        if name == "alexnet":
+            networks.alexnet = net
+        else:
+            networks.inceptions[name] = net
     return networks
 
 
 @torch.inference_mode()
-def evaluate(task: Task, networks: Networks, problems: Problems) -> Evaluation:
-    """Measure everything. Images that cannot be used go to `problems`, which may raise."""
-    reals = _real_statistics(task, networks, problems)  # before the pairs, so that a broken training photo fails early
-    evaluator = _Evaluator(task, networks)
+def evaluate(task: Task, networks: Networks, problems: Problems) -> tuple[Results, pd.DataFrame]:
+    """Measure everything. Images that cannot be used go to `problems`, which may raise.
+
+    Returns the results, and the values of single images: a row for each measured sample, by its index, and a column for
+    each (protocol, metric).
+    """
+    # the real photos come first, so that a broken one fails early
+    kinds = networks.inceptions if "fid" in task.pairs.metrics else ()
+    reals = {kind: _real_statistics(task, networks, kind, problems) for kind in kinds}
+    evaluator = _Evaluator(task, networks, reals)
     for batch in load_batches(task.pairs, task.batch_size, task.workers, "pairs", problems):
         evaluator.update(batch)
-    return evaluator.compute(reals)
+    return evaluator.compute()
+
+
+def _real_statistics(task: Task, networks: Networks, kind: str, problems: Problems) -> fid.Gaussian:
+    """Statistics of the real photos' features, from the cache if possible. `kind`: a Protocol.inception."""
+    photos, weights = task.real_photos, networks.weights[kind]["sha256"]
+    settings = {"inception": kind, "weights": weights, "precision": task.precision, "size": photos.size}
+    file = fid.cache_file(task.cache_dir, photos.folder, photos.names, settings)
+    if cached := fid.load_cached(file):
+        return cached
+    sums = fid.FeatureStatistics()
+    for batch in load_batches(photos, task.batch_size, task.workers, "real photos", problems):
+        with task.autocast():
+            sums.update(networks.inceptions[kind](batch.to(task.device)))
+    statistics = sums.compute()
+    if sums.n == len(photos):  # statistics without some photos must not be found in the cache
+        fid.save_cached(file, statistics)
+    return statistics
 
 
 class _Evaluator:
-    """The state of the pass over all pairs."""
+    """The state of the pass over all pairs. `reals`: statistics by Protocol.inception, where fid is wanted."""
 
-    def __init__(self, task: Task, networks: Networks) -> None:
-        self.task, self.networks, self.metrics = task, networks, task.pairs.metrics
+    def __init__(self, task: Task, networks: Networks, reals: Mapping[str, fid.Gaussian]) -> None:
+        self.task, self.networks, self.reals = task, networks, reals
+        self.metrics, self.protocols = task.pairs.metrics, [protocol.name for protocol in task.pairs.protocols]
         self.values: list[pd.DataFrame] = []
-        self.features = {kind: FeatureStatistics() for kind in networks.inceptions()}
-        self.scores = {kind: InceptionScore(len(task.pairs)) for kind in networks.inceptions()}
+        self.features = {kind: fid.FeatureStatistics() for kind in networks.inceptions}
+        self.scores = {kind: fid.InceptionScore(len(task.pairs)) for kind in networks.inceptions}
 
     def update(self, batch: dict[str, Any]) -> None:
         """`batch`: as collated from PairDataset."""
         indices = batch["index"].numpy()
         values = {key: scores.numpy() for key, scores in batch["scores"].items()}
         images = {name: batch[name].to(self.task.device) for name in ("fakes", "reals", "masks") if name in batch}
-        for name, net in self.networks.loaded.items():
-            if name == "alexnet":
-                values |= self._distances(net, **images)
-                continue
+        if self.networks.alexnet:
+            values |= self._distances(images)
+        for kind, net in self.networks.inceptions.items():
             with self.task.autocast():
                 features = net(images["fakes"])
             if "fid" in self.metrics:
-                self.features[name].update(features)
+                self.features[kind].update(features)
             if "is" in self.metrics:
-                self.scores[name].update(indices, net.probabilities(features))
+                self.scores[kind].update(indices, net.probabilities(features))
         self.values.append(pd.DataFrame(values, index=indices))
 
-    def _distances(
-        self, net: LPIPS, fakes: Tensor, reals: Tensor, masks: Tensor | None = None
-    ) -> dict[tuple[str, str], np.ndarray]:
+    def _distances(self, images: dict[str, Tensor]) -> dict[tuple[str, str], np.ndarray]:
         """LPIPS of whole images, and of images that are black outside their masks; the same under every protocol."""
         distances = {}
         for metric in {"lpips", "mask_lpips"} & set(self.metrics):
-            visible = masks if METRICS[metric].masked else 1
+            visible = images["masks"] if METRICS[metric].masked else 1
             with self.task.autocast():
-                values = net(fakes * visible, reals * visible)
+                values = self.networks.alexnet(images["fakes"] * visible, images["reals"] * visible)
             values = values.cpu().double().numpy()  # in this order: Apple's MPS has no float64
-            distances |= {(protocol.name, metric): values for protocol in self.task.pairs.protocols}
+            distances |= {(protocol, metric): values for protocol in self.protocols}
         return distances
 
-    def compute(self, reals: Mapping[str, Gaussian]) -> Evaluation:
-        """`reals`: statistics of the real photos by Protocol.inception, where fid is wanted."""
-        keys = [(protocol.name, metric) for protocol in self.task.pairs.protocols for metric in self.metrics]
+    def compute(self) -> tuple[Results, pd.DataFrame]:
+        keys = [(protocol, metric) for protocol in self.protocols for metric in self.metrics]
         values = pd.concat(self.values) if self.values else pd.DataFrame(columns=keys, dtype=float)
-        results = {key: self._measure(*key, values, reals) for key in keys}
-        return Evaluation(results, values[[key for key in keys if key in values]])
+        results = {
+            protocol: {metric: self._measure(protocol, metric, values) for metric in self.metrics}
+            for protocol in self.protocols
+        }
+        return results, values[[key for key in keys if key in values]]
 
-    def _measure(self, protocol: str, metric: str, values: pd.DataFrame, reals: Mapping[str, Gaussian]) -> Measurement:
+    def _measure(self, protocol: str, metric: str, values: pd.DataFrame) -> Measurement:
         network = network_of(metric, PROTOCOLS[protocol])
         if network in self.networks.missing:
             return Measurement(None, reason=self.networks.missing[network])
         if metric == "fid":
-            fake, real = self.features[network].compute(), reals[network]
-            return Measurement(frechet_distance(fake, real), fake.n, n_real=real.n)
+            fake, real = self.features[network].compute(), self.reals[network]
+            return Measurement(fid.frechet_distance(fake, real), fake.n, n_real=real.n)
         if metric == "is":
             return replace(Measurement.of(self.scores[network].compute()), n=len(values))
-        values = values[protocol, metric]
-        measurement = Measurement.of(values.to_numpy())
-        undefined = values.index[~np.isfinite(values)]
-        if len(undefined):
+        column = values[protocol, metric]
+        measurement = Measurement.of(column.to_numpy())
+        if len(undefined := column.index[~np.isfinite(column)]):
             first = self.task.pairs.samples[undefined[0]]
             where = f"first {first.generated.name} for {first.target}"
-            measurement.note = f"{len(undefined):,} of {len(values):,} values are not finite, {where}"
+            measurement.note = f"{len(undefined):,} of {len(column):,} values are not finite, {where}"
         return measurement
-
-
-def _real_statistics(task: Task, networks: Networks, problems: Problems) -> dict[str, Gaussian]:
-    """Protocol.inception -> statistics of the real photos, from the cache where possible; one pass for the others."""
-    photos, nets, files = task.real_photos, networks.inceptions() if "fid" in task.pairs.metrics else {}, {}
-    for kind in nets:
-        weights = networks.weights[kind]["sha256"]
-        settings = {"inception": kind, "weights": weights, "precision": task.precision, "size": photos.size}
-        files[kind] = cache_file(task.cache_dir, photos.folder, photos.names, settings)
-    known = {kind: found for kind, file in files.items() if (found := load_cached(file))}
-    sums = {kind: FeatureStatistics() for kind in nets if kind not in known}
-    if not sums:
-        return known
-    for batch in load_batches(photos, task.batch_size, task.workers, "real photos", problems):
-        images = batch.to(task.device)
-        for kind, statistics in sums.items():
-            with task.autocast():
-                statistics.update(nets[kind](images))
-    for kind, statistics in sums.items():
-        known[kind] = statistics.compute()
-        if statistics.n == len(photos):  # statistics without some photos must not be found in the cache
-            save_cached(files[kind], known[kind])
-    return known

@@ -107,24 +107,18 @@ class InceptionScore:
 
     def __init__(self, n: int) -> None:
         self.expected = n
-        self._counts = np.zeros(self.SPLITS)
-        self._sums_p_log_p = np.zeros(self.SPLITS)
-        self._sums_p: np.ndarray | None = None  # (SPLITS,classes)
+        self._sums = np.zeros((self.SPLITS, 1))  # a row for each split: count, sum of p log p, sums of p by class
 
     def update(self, indices: np.ndarray, probabilities: Tensor) -> None:
         """`indices` (N,) of the images in 0..n-1; their `probabilities` (N,classes) float64."""
         p = probabilities.numpy()
-        splits = indices * self.SPLITS // self.expected
-        if self._sums_p is None:
-            self._sums_p = np.zeros((self.SPLITS, p.shape[1]))
-        np.add.at(self._sums_p, splits, p)
-        np.add.at(self._counts, splits, 1)
-        np.add.at(self._sums_p_log_p, splits, (p * np.log(p.clip(1e-300))).sum(1))
+        rows = np.column_stack([np.ones(len(p)), (p * np.log(p.clip(1e-300))).sum(1), p])
+        added = np.zeros((self.SPLITS, rows.shape[1]))
+        np.add.at(added, indices * self.SPLITS // self.expected, rows)
+        self._sums = self._sums + added
 
     def compute(self) -> np.ndarray:
         """The score of each split that got images."""
-        if self._sums_p is None:
-            return np.array([])
-        used = self._counts > 0
-        counts, q = self._counts[used], self._sums_p[used] / self._counts[used, None]
-        return np.exp(self._sums_p_log_p[used] / counts - (q * np.log(q.clip(1e-300))).sum(1))
+        counts, p_log_p, p = np.split(self._sums[self._sums[:, 0] > 0], (1, 2), axis=1)
+        q = p / counts
+        return np.exp((p_log_p / counts).ravel() - (q * np.log(q.clip(1e-300))).sum(1))

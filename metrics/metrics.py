@@ -56,18 +56,18 @@ def main() -> None:
         networks = load_networks(task, weights | {"alexnet": args.alexnet_weights}, args.skip_unavailable)
         record = describe_inputs(args, task, networks)  # before evaluating, so an unreadable file fails early
         print(f"{len(task.pairs):,} pairs on {describe_device(task.device)}", flush=True)
-        evaluation = evaluate(task, networks, problems)
+        results, values = evaluate(task, networks, problems)
 
         record["time"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
         record["seconds"] = round(time.perf_counter() - start, 3)
         record["problems"] = problems.counts()
-        append_records(args.out, record, evaluation.results)
+        append_records(args.out, record, results)
         summary = summarize_run(args, task, problems)
         if args.per_image:
-            write_per_image(args.per_image, task.pairs.samples, evaluation, pairs)
+            write_per_image(args.per_image, task.pairs.samples, values, pairs)
         if args.html:
-            write_evaluation_page(args.html, args.name, summary, evaluation, task.pairs, args.source_path)
-    print("\n".join([results_text(evaluation.results), *summary]))
+            write_evaluation_page(args.html, args.name, summary, results, values, task.pairs, args.source_path)
+    print("\n".join([results_text(results), *summary]))
     print(f"{record['seconds']:.0f} s; recorded in {args.out}")
 
 
@@ -122,12 +122,12 @@ def target_keypoints(path: Path, samples: Sequence[Sample], size: tuple[int, int
 
 def summarize_run(args: Namespace, task: Task, problems: Problems) -> list[str]:
     """Lines for the console and the web page: what was evaluated, and what was left out."""
-    results = f"baseline {args.baseline}" if args.baseline else str(args.distorated_path)
-    lines = [f"{args.name}: {results}, {args.data_set}, {len(task.pairs):,} pairs"]
-    if args.pairs:
-        lines.append(f"pairs: {args.pairs} ({args.paired_by})")
-    else:
-        lines.append("pairs: inferred from file names; missing results cannot be detected")
+    results = f"baseline {args.baseline}" if args.baseline else args.distorated_path
+    names = "inferred from file names; missing results cannot be detected"
+    lines = [
+        f"{args.name}: {results}, {args.data_set}, {len(task.pairs):,} pairs",
+        f"pairs: {f'{args.pairs} ({args.paired_by})' if args.pairs else names}",
+    ]
     if problems:
         counts = ", ".join(f"{number} {kind}" for kind, number in problems.counts().items())
         lines.append(f"left out: {counts}; for example {next(iter(problems))}")

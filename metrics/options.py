@@ -1,8 +1,8 @@
 """Flags of `python -m metrics.metrics`."""
 
 import os
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Callable, Collection, Sequence
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
 from data import find_dataset
@@ -17,6 +17,7 @@ def make_parser() -> ArgumentParser:
     description = "Evaluate generated images against their target photos."
     parser = ArgumentParser(prog="python -m metrics.metrics", description=description, allow_abbrev=False)
     folder, csv, jsonl = ({"type": Path, "metavar": metavar} for metavar in ("DIR", "CSV", "JSONL"))
+    names = {"type": lambda text: text.split(","), "action": "extend", "metavar": "NAMES"}
 
     add = parser.add_argument_group("images").add_argument
     add("--gt_path", **folder, help="the target photos")
@@ -31,13 +32,11 @@ def make_parser() -> ArgumentParser:
     add("--annotations", **csv, help="keypoints of the targets, for mask metrics")
     add("--allow_missing", action="store_true", help="leave out and count what cannot be evaluated instead of stopping")
     add("--baseline", choices=("copy_source", "mean_image"),
-        help="evaluate the source photos, or the mean of the --fid_real_path photos, instead of generated images")  # fmt: skip
+        help="instead of generated images, evaluate the source photos or the mean of --fid_real_path")  # fmt: skip
 
     add = parser.add_argument_group("numbers").add_argument
-    add("--protocol", type=names_from(PROTOCOLS), action="extend", metavar="NAMES",
-        help=f"one or several of {', '.join(PROTOCOLS)} (default: dptn), each in columns of its own")  # fmt: skip
-    add("--metrics", type=names_from(METRICS), action="extend", metavar="NAMES",
-        help=f"some of {', '.join(METRICS)} (default: {','.join(DEFAULT)})")  # fmt: skip
+    add("--protocol", **names, help=f"some of {', '.join(PROTOCOLS)} (default: dptn), each in columns of its own")
+    add("--metrics", **names, help=f"some of {', '.join(METRICS)} (default: {','.join(DEFAULT)})")
     add("--calculate_mask", action="store_true", help=f"add {', '.join(MASKED)}")
 
     add = parser.add_argument_group("networks").add_argument
@@ -48,8 +47,7 @@ def make_parser() -> ArgumentParser:
         help="of the standard protocol: pytorch-fid (the default) or a file")  # fmt: skip
     add("--skip_unavailable", action="store_true", help="leave out metrics whose weights are unavailable")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dptn_metrics"
-    add("--cache_dir", **folder, default=cache,
-        help="cache of the real photos' features (default: a folder in the user's cache)")  # fmt: skip
+    add("--cache_dir", **folder, default=cache, help="cache of the real photos' features (default: in the user cache)")
 
     add = parser.add_argument_group("output").add_argument
     add("--out", **jsonl, help="append here (default: metrics.jsonl beside the results' folder)")
@@ -67,18 +65,6 @@ def make_parser() -> ArgumentParser:
     return parser
 
 
-def names_from(known: Collection[str]) -> Callable[[str], list[str]]:
-    """An argparse type: names with commas between them, each one of `known`."""
-
-    def parse_names(text: str) -> list[str]:
-        names = text.split(",")
-        if unknown := [name for name in names if name not in known]:
-            raise ArgumentTypeError(f"'{unknown[0]}' is not one of {', '.join(known)}")
-        return names
-
-    return parse_names
-
-
 def parse(argv: Sequence[str] | None = None) -> Namespace:
     """Options of a command line, with all defaults filled in; exits with status 2 on a bad one."""
     parser = make_parser()
@@ -93,9 +79,9 @@ def parse(argv: Sequence[str] | None = None) -> Namespace:
     if bool(args.distorated_path) == bool(args.baseline):
         parser.error("give one of --distorated_path (the generated images) and --baseline")
     fill_in_defaults(args)
-    for wrong, message in problems(args):
-        if wrong:
-            parser.error(message)
+    if problem := find_problem(args):
+        parser.error(problem)
+    args.metrics = [name for name in METRICS if name in args.metrics]
     return args
 
 
@@ -105,8 +91,7 @@ def fill_in_defaults(args: Namespace) -> None:
     args.name = args.name or args.baseline or args.distorated_path.name
     args.source_path = args.source_path or args.gt_path
     args.protocol = list(dict.fromkeys(args.protocol or ["dptn"]))
-    wanted = [*(args.metrics or DEFAULT), *(MASKED if args.calculate_mask else [])]
-    args.metrics = [name for name in METRICS if name in wanted]
+    args.metrics = [*(args.metrics or DEFAULT), *(MASKED if args.calculate_mask else [])]
     photos = Path(os.path.abspath(args.gt_path))
     own_pairs = photos.parent / find_dataset(args.data_set).pairs_csv.format(phase=photos.name)
     if args.pairs and args.pairs != "none":
@@ -120,25 +105,26 @@ def fill_in_defaults(args: Namespace) -> None:
         args.out = folder / "metrics.jsonl"
 
 
-def problems(args: Namespace) -> list[tuple[object, str]]:
-    """(Whether it applies, its message) for each reason why this command line cannot be evaluated."""
-    masked = set(args.metrics) & set(MASKED)
-    per_image = any(METRICS[name].per_image for name in args.metrics)
-    real = "needs the training photos: --fid_real_path DIR"
-    found = [
-        (args.baseline and not args.pairs, f"--baseline {args.baseline} needs --pairs"),
-        (args.checkpoint and not args.checkpoint.is_file(), f"--checkpoint {args.checkpoint}: no such file"),
-        (masked and not args.annotations, "mask metrics need the keypoints of the targets: --annotations CSV"),
-        ("fid" in args.metrics and not args.fid_real_path, f"--metrics fid {real}"),
-        (args.baseline == "mean_image" and not args.fid_real_path, f"--baseline mean_image {real}"),
-        (args.per_image and not per_image,
-         f"--per_image: {', '.join(args.metrics)} has no value for a single image; add other --metrics"),
-    ]  # fmt: skip
+def find_problem(args: Namespace) -> str | None:
+    """The first reason why the options cannot be used together, or None."""
+    for names, known in ((args.protocol, PROTOCOLS), (args.metrics, METRICS)):
+        for name in names:
+            if name not in known:
+                return f"'{name}' is not one of {', '.join(known)}"
+    if args.baseline and not args.pairs:
+        return f"--baseline {args.baseline} needs --pairs"
+    if args.checkpoint and not args.checkpoint.is_file():
+        return f"--checkpoint {args.checkpoint}: no such file"
+    if set(args.metrics) & set(MASKED) and not args.annotations:
+        return "mask metrics need the keypoints of the targets: --annotations CSV"
+    if not args.fid_real_path and ("fid" in args.metrics or args.baseline == "mean_image"):
+        flag = "--metrics fid" if "fid" in args.metrics else "--baseline mean_image"
+        return f"{flag} needs the training photos: --fid_real_path DIR"
+    if args.per_image and not any(METRICS[name].per_image for name in args.metrics):
+        return f"--per_image: {', '.join(args.metrics)} has no value for a single image; add other --metrics"
     for folder in filter(None, (args.gt_path, args.distorated_path, args.fid_real_path, args.source_path)):
-        found += [
-            (args.cache_dir.resolve().is_relative_to(folder.resolve()),
-             f"--cache_dir {args.cache_dir} lies in {folder}; keep it out of data and results"),
-            (args.html and args.html.resolve() == folder.resolve(),
-             f"--html {args.html} holds data or results, whose page it would overwrite; name a new folder"),
-        ]  # fmt: skip
-    return found
+        if args.cache_dir.resolve().is_relative_to(folder.resolve()):
+            return f"--cache_dir {args.cache_dir} lies in {folder}; keep it out of data and results"
+        if args.html and args.html.resolve() == folder.resolve():
+            return f"--html {args.html} holds data or results, whose page it would overwrite; name a new folder"
+    return None

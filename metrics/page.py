@@ -8,7 +8,7 @@ import pandas as pd
 from dominate import svg, tags
 from PIL import Image
 
-from metrics.evaluation import METRICS, Evaluation
+from metrics.evaluation import METRICS, Results
 from metrics.report import remarks, results_table, table_rows, title
 from metrics.stream import PairDataset
 from util.html import HEIGHT, WIDTH, add_table, new_page, write_page
@@ -26,35 +26,34 @@ STYLE = """
 
 
 def write_evaluation_page(
-    folder: Path, name: str, facts: Sequence[str], evaluation: Evaluation, pairs: PairDataset, source_dir: Path
-) -> None:
-    """Write folder/index.html and the images that it shows below folder/images. `facts`: lines under the title."""
+    folder: Path, name: str, facts: Sequence[str], results: Results, values: pd.DataFrame, pairs: PairDataset,
+    source_dir: Path,
+) -> None:  # fmt: skip
+    """Write folder/index.html and the images that it shows below folder/images.
+
+    `facts`: lines under the title. `results`, `values`: what `evaluate` returned.
+    """
     page = new_page(f"{name}: evaluation")
     with page.head:
         tags.style(STYLE)
-    sheets = {}  # index of a sample -> address of its images
     with page:
         tags.h1(f"{name}: evaluation")
         for fact in facts:
             tags.div(fact)
-        add_table(table_rows(results_table(evaluation.results)))
-        for remark in remarks(evaluation.results):
+        add_table(table_rows(results_table(results)))
+        for remark in remarks(results):
             tags.p(remark)
         tags.p("Images: source, target, generated.")
-        for (protocol, metric), values in evaluation.values.items():
+        for (protocol, metric), column in values.items():
             tags.h2(f"{title(metric)} ({protocol})")
             with tags.div(cls="metric"):
-                _add_histogram(values)
+                _add_histogram(column)
                 with tags.div(cls="ranks"):
-                    for rank, ranked in rank_pairs(values, METRICS[metric].higher_is_better).items():
-                        sheets |= {index: f"images/{index:06d}.png" for index in ranked.index}
-                        _add_rank(rank, ranked, sheets, pairs)
-    for index, address in sheets.items():
-        source, target, generated = pairs.samples[index]
-        images = [decode_photo(pairs.target_dir / target), decode_photo(generated)]
-        known = source and (source_dir / source).is_file()
-        first = decode_photo(source_dir / source) if known else Image.new("RGB", images[0].size, "gray")
-        save_image(contact_sheet([[first, *images]]), folder / address)
+                    for rank, ranked in rank_pairs(column, METRICS[metric].higher_is_better).items():
+                        with tags.div():
+                            tags.h3(rank)
+                            for index, value in ranked.items():
+                                _add_pair(folder, index, value, pairs, source_dir)
     write_page(folder / "index.html", page)
 
 
@@ -66,14 +65,17 @@ def rank_pairs(values: pd.Series, higher_is_better: bool) -> dict[str, pd.Series
     return {"worst": worst_first[:PAIRS], "median": worst_first[middle : middle + PAIRS], "best": best}
 
 
-def _add_rank(rank: str, ranked: pd.Series, sheets: dict[int, str], pairs: PairDataset) -> None:
-    with tags.div():
-        tags.h3(rank)
-        for index, value in ranked.items():
-            sample = pairs.samples[index]
-            with tags.figure():
-                tags.img(src=sheets[index], alt=sample.generated.name, loading="lazy")
-                tags.figcaption(f"{value:.4g}: {sample.source or '?'} → {sample.target}")
+def _add_pair(folder: Path, index: int, value: float, pairs: PairDataset, source_dir: Path) -> None:
+    """Save a pair's three images in one file and add them to the open tag."""
+    source, target, generated = pairs.samples[index]
+    images = [decode_photo(pairs.target_dir / target), decode_photo(generated)]
+    known = source and (source_dir / source).is_file()
+    first = decode_photo(source_dir / source) if known else Image.new("RGB", images[0].size, "gray")
+    address = f"images/{index:06d}.png"
+    save_image(contact_sheet([[first, *images]]), folder / address)
+    with tags.figure():
+        tags.img(src=address, alt=generated.name, loading="lazy")
+        tags.figcaption(f"{value:.4g}: {source or '?'} → {target}")
 
 
 def _add_histogram(values: pd.Series) -> None:

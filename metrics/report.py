@@ -11,13 +11,11 @@ from typing import Any
 import pandas as pd
 
 from data.pairs import Pair
-from metrics.evaluation import METRICS, Evaluation, Measurement
+from metrics.evaluation import METRICS, Measurement, Results
 from metrics.pairing import Sample
 from metrics.protocols import PROTOCOLS
 from util.errors import UserError
 from util.files import atomic_write
-
-Results = Mapping[tuple[str, str], Measurement]  # by (protocol, metric)
 
 
 def results_text(results: Results) -> str:
@@ -27,7 +25,7 @@ def results_text(results: Results) -> str:
 def results_table(results: Results) -> pd.DataFrame:
     """Text cells: a row for each metric, four columns for each protocol."""
     blocks = []
-    for protocol, measurements in _by_protocol(results).items():
+    for protocol, measurements in results.items():
         cells = {title(metric): _result_cells(measurement) for metric, measurement in measurements.items()}
         columns = [protocol, "variance", "std. error", "n"]
         blocks.append(pd.DataFrame.from_dict(cells, orient="index", columns=columns))
@@ -53,18 +51,9 @@ def title(metric: str) -> str:
 
 def remarks(results: Results) -> list[str]:
     """Why some metrics were not measured, and what made some infinite or undefined."""
-    named = {f"{metric} ({protocol})": measurement for (protocol, metric), measurement in results.items()}
-    reasons = [
-        f"not measured: {name}: {measurement.reason}" for name, measurement in named.items() if measurement.reason
-    ]
-    return reasons + [f"{name}: {measurement.note}" for name, measurement in named.items() if measurement.note]
-
-
-def _by_protocol(results: Results) -> dict[str, dict[str, Measurement]]:
-    protocols: dict[str, dict[str, Measurement]] = {}
-    for (protocol, metric), measurement in results.items():
-        protocols.setdefault(protocol, {})[metric] = measurement
-    return protocols
+    named = [(f"{metric} ({protocol})", m) for protocol, found in results.items() for metric, m in found.items()]
+    reasons = [f"not measured: {name}: {measurement.reason}" for name, measurement in named if measurement.reason]
+    return reasons + [f"{name}: {measurement.note}" for name, measurement in named if measurement.note]
 
 
 def _result_cells(measurement: Measurement) -> list[str]:
@@ -97,7 +86,7 @@ def append_records(path: Path, common: Mapping[str, Any], results: Results) -> N
     JSON has no infinity or NaN; they are written as "inf", "-inf", "nan".
     """
     lines = []
-    for protocol, measurements in _by_protocol(results).items():
+    for protocol, measurements in results.items():
         metrics = {
             metric: {name: _jsonable(value) for name, value in asdict(measurement).items() if value is not None}
             for metric, measurement in measurements.items()
@@ -112,12 +101,10 @@ def _jsonable(value: float | int | str) -> float | int | str:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def write_per_image(
-    path: Path, samples: Sequence[Sample], evaluation: Evaluation, pairs: Sequence[Pair] | None
-) -> None:
+def write_per_image(path: Path, samples: Sequence[Sample], values: pd.DataFrame, pairs: Sequence[Pair] | None) -> None:
     """A row for each of `pairs` (without them, for each sample): source, target, generated, and a column
     PROTOCOL:METRIC for each metric, empty for what was left out."""
-    scores = evaluation.values.map(str)  # a measured NaN is "nan", not an empty cell
+    scores = values.map(str)  # a measured NaN is "nan", not an empty cell
     scores.columns = [":".join(key) for key in scores.columns]
     table = pd.DataFrame(samples).join(scores)
     if pairs:
