@@ -25,12 +25,12 @@ import torch
 
 from data import find_dataset
 from data.pairs import Pair, read_keypoints, read_pairs
+from metrics import report
 from metrics.evaluation import MASKED, METRICS, Networks, Task, evaluate, load_networks
 from metrics.options import parse
 from metrics.page import write_evaluation_page
 from metrics.pairing import Matches, Problems, Sample, copy_sources, match_names, match_pairs, photos_below
 from metrics.protocols import PROTOCOLS
-from metrics.report import append_records, check_writable, compare, results_text, write_per_image
 from metrics.stream import PairDataset, PhotoDataset, mean_image
 from util.device import describe_device, select_device
 from util.errors import UserError, run_main, summarize
@@ -43,11 +43,11 @@ from util.results import RUN_FILE
 def main() -> None:
     args = parse()
     if args.compare:
-        print(compare(args.compare))
+        print(report.compare(args.compare))
         return
     start = time.perf_counter()
     for path in filter(None, (args.out, args.per_image, args.html and args.html / "index.html")):
-        check_writable(path)
+        report.check_writable(path)
     pairs = read_pairs(args.pairs) if args.pairs else None
     problems = Problems(args.allow_missing)
     with tempfile.TemporaryDirectory() as scratch:
@@ -61,13 +61,13 @@ def main() -> None:
         record["time"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
         record["seconds"] = round(time.perf_counter() - start, 3)
         record["problems"] = problems.counts()
-        append_records(args.out, record, results)
+        report.append_records(args.out, record, results)
         summary = summarize_run(args, task, problems)
         if args.per_image:
-            write_per_image(args.per_image, task.pairs.samples, values, pairs)
+            report.write_per_image(args.per_image, task.pairs.samples, values, pairs)
         if args.html:
             write_evaluation_page(args.html, args.name, summary, results, values, task.pairs, args.source_path)
-    print("\n".join([results_text(results), *summary]))
+    print("\n".join([report.format_table(report.results_table(results)), *report.remarks(results), *summary]))
     print(f"{record['seconds']:.0f} s; recorded in {args.out}")
 
 
@@ -76,7 +76,7 @@ def make_task(args: Namespace, pairs: Sequence[Pair] | None, problems: Problems,
     device = select_device(args.gpu_ids)
     if device.type == "mps" and args.precision != "fp32":
         raise UserError(f"--precision {args.precision} needs CUDA or the CPU; Apple's MPS computes in fp32 here")
-    torch.backends.cudnn.allow_tf32 = False  # fp32 is to mean fp32 on every GPU
+    torch.backends.cudnn.allow_tf32 = False  # so that fp32 means fp32 on every GPU
     batch_size = args.batch_size or (8 if device.type == "cpu" else 64)
     size = find_dataset(args.data_set).stored_size
     real_names = photos_below(args.fid_real_path, "--fid_real_path") if args.fid_real_path else []
@@ -98,7 +98,7 @@ def make_task(args: Namespace, pairs: Sequence[Pair] | None, problems: Problems,
 
 
 def find_samples(args: Namespace, pairs: Sequence[Pair] | None) -> Matches:
-    """What is compared with what, and what is missing or extra."""
+    """What is compared with what, and a problem for each image that is missing or extra."""
     targets = photos_below(args.gt_path, "--gt_path")
     sources = targets if args.source_path == args.gt_path else photos_below(args.source_path, "--source_path")
     if args.baseline:
@@ -140,26 +140,25 @@ def describe_inputs(args: Namespace, task: Task, networks: Networks) -> dict[str
         "generated": args.baseline or args.distorated_path, "targets": args.gt_path, "sources": args.source_path,
         "real": args.fid_real_path, "pairs": args.pairs, "annotations": args.annotations,
     }  # fmt: skip
-    checkpoint = generator_checkpoint(args)
     return {
         "name": args.name, "data_set": args.data_set, "baseline": args.baseline, "pairs": len(task.pairs),
         "paired_by": args.paired_by, "completeness": "checked" if args.pairs else "unknown",
         "paths": {role: str(path) for role, path in paths.items() if path}, "weights": networks.weights,
         "precision": task.precision, "device": describe_device(task.device),
         "versions": {**versions(), **{name: version(name) for name in ("lpips", "pytorch-fid")}},
-        "git": git_revision(), "command": shlex.join(sys.argv), **({"checkpoint": checkpoint} if checkpoint else {}),
+        "git": git_revision(), "command": shlex.join(sys.argv), **generator_checkpoint(args),
     }  # fmt: skip
 
 
-def generator_checkpoint(args: Namespace) -> dict[str, str] | None:
+def generator_checkpoint(args: Namespace) -> dict[str, dict[str, str]]:
     """Path and SHA-256 of the generator's weights: of --checkpoint, or as test.py recorded them beside its results."""
     if args.checkpoint:
-        return {"path": str(args.checkpoint), "sha256": sha256(args.checkpoint)}
+        return {"checkpoint": {"path": str(args.checkpoint), "sha256": sha256(args.checkpoint)}}
     try:
         run = json.loads((args.distorated_path / RUN_FILE).read_text()) if args.distorated_path else {}
-        return {"path": run["weights_file"], "sha256": run["made_with"]["weights"]}
+        return {"checkpoint": {"path": run["weights_file"], "sha256": run["made_with"]["weights"]}}
     except (OSError, ValueError, KeyError, TypeError):
-        return None
+        return {}
 
 
 if __name__ == "__main__":

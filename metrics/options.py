@@ -18,6 +18,7 @@ def make_parser() -> ArgumentParser:
     parser = ArgumentParser(prog="python -m metrics.metrics", description=description, allow_abbrev=False)
     folder, csv, jsonl = ({"type": Path, "metavar": metavar} for metavar in ("DIR", "CSV", "JSONL"))
     names = {"type": lambda text: text.split(","), "action": "extend", "metavar": "NAMES"}
+    weights = {"default": "imagenet", "metavar": "W"}
 
     add = parser.add_argument_group("images").add_argument
     add("--gt_path", **folder, help="the target photos")
@@ -40,28 +41,27 @@ def make_parser() -> ArgumentParser:
     add("--calculate_mask", action="store_true", help=f"add {', '.join(MASKED)}")
 
     add = parser.add_argument_group("networks").add_argument
-    add("--alexnet_weights", default="imagenet", metavar="W", help="imagenet (torchvision's, the default) or a file")
-    add("--inception_weights", default="imagenet", metavar="W",
-        help="of the dptn protocol: imagenet (torchvision's, the default) or a file")  # fmt: skip
+    add("--alexnet_weights", **weights, help="of LPIPS: imagenet (torchvision's, the default) or a file")
+    add("--inception_weights", **weights, help="of FID and IS in dptn: imagenet (torchvision's, the default) or a file")
     add("--fid_inception_weights", default="pytorch-fid", metavar="W",
-        help="of the standard protocol: pytorch-fid (the default) or a file")  # fmt: skip
+        help="of FID and IS in standard: pytorch-fid (the default) or a file")  # fmt: skip
     add("--skip_unavailable", action="store_true", help="leave out metrics whose weights are unavailable")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dptn_metrics"
     add("--cache_dir", **folder, default=cache, help="cache of the real photos' features (default: in the user cache)")
 
     add = parser.add_argument_group("output").add_argument
-    add("--out", **jsonl, help="append here (default: metrics.jsonl beside the results' folder)")
+    add("--out", **jsonl, help="append the numbers to this file (default: metrics.jsonl beside the results' folder)")
     add("--per_image", **csv, help="write a row for each pair; the cells of a pair that was left out are empty")
     add("--html", **folder, help="write a page with histograms and the worst and best pairs")
     add("--checkpoint", type=Path, metavar="FILE", help="record these weights as the ones that generated the images")
-    add("--compare", **jsonl, help="only print the evaluations in a file side by side")
+    add("--compare", **jsonl, help="only print the evaluations in this file side by side")
 
     add = parser.add_argument_group("speed").add_argument
     add("--gpu_ids", "--gpu_id", metavar="ID", help="CUDA GPU, -1 for the CPU; default: a GPU if there is one")
     add("--batch_size", type=positive_int, metavar="N", help="images in a batch (default: 64 on a GPU, 8 on the CPU)")
     add("--nThreads", type=count, default=min(8, available_cores()), metavar="N",
         help="processes that decode and compute pixel metrics (default: one per core, 8 at most)")  # fmt: skip
-    add("--precision", choices=list(PRECISIONS), default="fp32", help="of the networks; bf16 changes digits")
+    add("--precision", choices=list(PRECISIONS), default="fp32", help="of the networks; bf16 changes the last digits")
     return parser
 
 

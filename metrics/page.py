@@ -15,7 +15,7 @@ from util.html import HEIGHT, WIDTH, add_table, new_page, write_page
 from util.image import contact_sheet, decode_photo, save_image
 
 BINS = 40
-PAIRS = 3  # worst, median and best ones each
+PAIRS = 3  # in each rank: worst, median, best
 STYLE = """
 .metric { display: grid; grid-template-columns: minmax(12rem, 1fr) 3fr; gap: 1.5rem; align-items: start; }
 .ranks { display: grid; grid-template-columns: repeat(3, 1fr); gap: 1rem; }
@@ -48,12 +48,12 @@ def write_evaluation_page(
             tags.h2(f"{title(metric)} ({protocol})")
             with tags.div(cls="metric"):
                 _add_histogram(column)
-                with tags.div(cls="ranks"):
-                    for rank, ranked in rank_pairs(column, METRICS[metric].higher_is_better).items():
-                        with tags.div():
-                            tags.h3(rank)
-                            for index, value in ranked.items():
-                                _add_pair(folder, index, value, pairs, source_dir)
+                ranks = tags.div(cls="ranks")
+            for rank, ranked in rank_pairs(column, METRICS[metric].higher_is_better).items():
+                with ranks, tags.div():
+                    tags.h3(rank)
+                    for index, value in ranked.items():
+                        _add_pair(folder, index, value, pairs, source_dir)
     write_page(folder / "index.html", page)
 
 

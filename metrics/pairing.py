@@ -19,6 +19,8 @@ class Sample(NamedTuple):
 
 
 class Problem(NamedTuple):
+    """An image that cannot be evaluated, and why."""
+
     kind: str  # missing, extra, ambiguous, unreadable, wrong size
     text: str
 
@@ -30,7 +32,7 @@ Matches = tuple[list[Sample], list[Problem]]
 
 
 class Problems(dict[Problem, None]):
-    """Collects each different problem once. Unless `allowed`, raises UserError when there are more than SHOWN."""
+    """Every problem so far, each once. Unless `allowed`, there is a UserError when there are more than SHOWN."""
 
     SHOWN = 10
 
@@ -39,7 +41,7 @@ class Problems(dict[Problem, None]):
         self.allowed = allowed
 
     def add(self, problems: Iterable[Problem], last: bool = False) -> None:
-        """`last`: no more will follow, so even a single problem is raised now."""
+        """`last`: no more will follow, so even a single problem is an error now."""
         self.update(dict.fromkeys(problems))
         if not self.allowed and len(self) > (0 if last else self.SHOWN):
             raise UserError(

@@ -2,9 +2,9 @@
 
 psnr, mae, l1 and ssim take gray levels as 0..1, ssim_256 as 0..255.
 
-SSIM (Wang et al., IEEE TIP 2004) follows scikit-image's conventions, several times as fast. Only windows that lie wholly
-inside the image count, so no border rule matters. With s = a + b and d = a - b, and with means m and variances v over a
-window,
+SSIM (Wang et al., IEEE TIP 2004) follows scikit-image's conventions, several times as fast. Only windows that lie
+wholly inside the image count, so no border rule matters. With s = a + b and d = a - b, and with means m and variances v
+over a window,
 
     SSIM = (1 - m_d^2 / ((m_s^2 + m_d^2) / 2 + c1)) (1 - v_d / ((v_s + v_d) / 2 + c2)),   c = (K data range)^2
 

@@ -1,4 +1,4 @@
-"""What an evaluation leaves: tables (console and web pages), a JSON line for each protocol, a csv row for each pair."""
+"""What an evaluation writes: tables (console and web pages), a JSON line for each protocol, a csv row for each pair."""
 
 import json
 import math
@@ -11,24 +11,25 @@ from typing import Any
 import pandas as pd
 
 from data.pairs import Pair
-from metrics.evaluation import METRICS, Measurement, Results
+from metrics.evaluation import METRICS, Results
 from metrics.pairing import Sample
 from metrics.protocols import PROTOCOLS
 from util.errors import UserError
 from util.files import atomic_write
 
 
-def results_text(results: Results) -> str:
-    return "\n".join([format_table(results_table(results)), *remarks(results)])
-
-
 def results_table(results: Results) -> pd.DataFrame:
     """Text cells: a row for each metric, four columns for each protocol."""
     blocks = []
     for protocol, measurements in results.items():
-        cells = {title(metric): _result_cells(measurement) for metric, measurement in measurements.items()}
+        rows = {}
+        for metric, measured in measurements.items():
+            value = "not measured" if measured.value is None else f"{measured.value:.6f}"
+            spread = (measured.variance, measured.standard_error)
+            spread = ["" if number is None else f"{number:.3g}" for number in spread]
+            rows[title(metric)] = [value, *spread, _count(measured.n, measured.n_real)]
         columns = [protocol, "variance", "std. error", "n"]
-        blocks.append(pd.DataFrame.from_dict(cells, orient="index", columns=columns))
+        blocks.append(pd.DataFrame.from_dict(rows, orient="index", columns=columns))
     return pd.concat(blocks, axis=1)
 
 
@@ -56,20 +57,12 @@ def remarks(results: Results) -> list[str]:
     return reasons + [f"{name}: {measurement.note}" for name, measurement in named if measurement.note]
 
 
-def _result_cells(measurement: Measurement) -> list[str]:
-    if measurement.value is None:
-        return ["not measured", "", "", "0"]
-    spread = (measurement.variance, measurement.standard_error)
-    spread = ["" if number is None else f"{number:.3g}" for number in spread]
-    return [f"{measurement.value:.6f}", *spread, _count(measurement.n, measurement.n_real)]
-
-
 def _count(n: int, n_real: int | None) -> str:
     return f"{n:,}" if n_real is None else f"{n:,} vs {n_real:,}"
 
 
 def check_writable(path: Path) -> None:
-    """Make the folder of `path`; UserError, before the work and not after it, where the file cannot be written."""
+    """Make the folder of `path`; UserError if the file cannot be written, so that no long evaluation ends with it."""
     new = not os.path.lexists(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -83,7 +76,7 @@ def check_writable(path: Path) -> None:
 def append_records(path: Path, common: Mapping[str, Any], results: Results) -> None:
     """One JSON line for each protocol: `common`, the protocol's switches, its measurements.
 
-    JSON has no infinity or NaN; they are written as "inf", "-inf", "nan".
+    JSON has no infinity or NaN, which are written as the texts "inf", "-inf" and "nan".
     """
     lines = []
     for protocol, measurements in results.items():
@@ -167,8 +160,8 @@ def _read_record(line: str, where: str) -> dict[str, str]:
         raise UserError(f"{where}: not a line that an evaluation wrote ({type(error).__name__}: {error})") from error
     if protocol not in PROTOCOLS or switches != asdict(PROTOCOLS[protocol]):
         raise UserError(
-            f"{where}: measured with a protocol '{protocol}' of other switches ({switches}); its numbers cannot stand "
-            "beside these. Evaluate again, or take the line out"
+            f"{where}: measured with a protocol '{protocol}' of other switches ({switches}); its numbers cannot be "
+            "compared with these. Evaluate again, or remove the line"
         )
     return row
 

@@ -95,7 +95,7 @@ def read_images(paths: Iterable[Path], size: tuple[int, int]) -> tuple[list[Tens
 def load_batches(
     dataset: PairDataset | PhotoDataset, batch_size: int, workers: int, title: str, problems: Problems
 ) -> Iterator[Any]:
-    """The data set in order, in batches, behind a progress bar. Its problems go to `problems`, which may raise."""
+    """The data set in order, in batches, with a progress bar. Its problems go to `problems`, which may raise."""
     with tqdm(total=len(dataset), desc=title, unit="image", disable=None) as bar:
         for batch, found in make_loader(dataset, batch_size, workers):
             bar.update(min(batch_size, len(dataset) - bar.n))
