@@ -29,7 +29,6 @@ from util.pretrained import weights_hash
 class Metric(NamedTuple):
     higher_is_better: bool
     network: str | None = None  # "alexnet", or "inception" (the protocol chooses which)
-    masked: bool = False
     per_image: bool = True
 
 
@@ -41,12 +40,12 @@ METRICS = {
     "l1": Metric(False),
     "fid": Metric(False, "inception", per_image=False),
     "lpips": Metric(False, "alexnet"),
-    "mask_ssim": Metric(True, masked=True),
-    "mask_psnr": Metric(True, masked=True),
-    "mask_lpips": Metric(False, "alexnet", masked=True),
+    "mask_ssim": Metric(True),
+    "mask_psnr": Metric(True),
+    "mask_lpips": Metric(False, "alexnet"),
     "is": Metric(True, "inception", per_image=False),
 }
-MASKED = [name for name, metric in METRICS.items() if metric.masked]
+MASKED = [name for name in METRICS if name.startswith("mask_")]
 DEFAULT = ["psnr", "ssim", "ssim_256", "mae", "l1", "fid", "lpips"]
 
 
@@ -115,9 +114,9 @@ def network_of(metric: str, protocol: Protocol) -> str | None:
 
 
 def load_networks(task: Task, sources: Mapping[str, str], skip_unavailable: bool) -> Networks:
-    """The networks that the metrics need. `sources`: the value of each network's weights flag.
+    """Load the networks that the metrics need. `sources`: the value of each network's weights flag.
 
-    With `skip_unavailable`, weights that cannot be loaded are noted in `missing`; otherwise they raise UserError.
+    With `skip_unavailable`, weights that cannot be loaded are listed in `missing`; otherwise they raise UserError.
     """
     networks = Networks()
     wanted = [network_of(metric, protocol) for protocol in task.pairs.protocols for metric in task.pairs.metrics]
@@ -201,7 +200,7 @@ class _Evaluator:
         """LPIPS of whole images, and of images that are black outside their masks; the same under every protocol."""
         distances = {}
         for metric in {"lpips", "mask_lpips"} & set(self.metrics):
-            visible = images["masks"] if METRICS[metric].masked else 1
+            visible = images["masks"] if metric in MASKED else 1
             with self.task.autocast():
                 values = self.networks.alexnet(images["fakes"] * visible, images["reals"] * visible)
             values = values.cpu().double().numpy()  # in this order: Apple's MPS has no float64

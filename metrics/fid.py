@@ -52,10 +52,9 @@ class FeatureStatistics:
 
 
 def cache_file(cache_dir: Path, folder: Path, names: Iterable[str], settings: Mapping[str, object]) -> Path:
-    """Where the statistics of the photos `names` in `folder` are cached.
+    """Where the statistics of the photos `names` in `folder` are cached: its name is a hash of all that changes them.
 
-    The file name is a hash of the name, size and modification time of each photo and of `settings`, which are all that
-    changes the statistics. The folder may move.
+    That is the name, size and modification time of each photo, and `settings`. The folder may move.
     """
     stats = [(name, (folder / name).stat()) for name in sorted(names)]
     files = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]

@@ -79,13 +79,13 @@ def make_task(args: Namespace, pairs: Sequence[Pair] | None, problems: Problems,
     torch.backends.cudnn.allow_tf32 = False  # so that fp32 means fp32 on every GPU
     batch_size = args.batch_size or (8 if device.type == "cpu" else 64)
     size = find_dataset(args.data_set).stored_size
-    real_names = photos_below(args.fid_real_path, "--fid_real_path") if args.fid_real_path else []
-    real_photos = PhotoDataset(args.fid_real_path, real_names, size)
+    real = args.fid_real_path
+    real_photos = PhotoDataset(real, photos_below(real, "--fid_real_path"), size) if real else None
     samples, wrong = find_samples(args, pairs)
     problems.add(wrong, last=True)
     if not samples:
         raise UserError("nothing to evaluate: no result has a target photo")
-    if "fid" in args.metrics and min(len(samples), len(real_names)) < 2:
+    if "fid" in args.metrics and min(len(samples), len(real_photos)) < 2:
         raise UserError("fid needs at least 2 images on each side; choose other --metrics")
     if args.baseline == "mean_image":
         save_image(to_pil(mean_image(real_photos, batch_size, args.nThreads, problems)), scratch / "mean.png")
@@ -135,7 +135,7 @@ def summarize_run(args: Namespace, task: Task, problems: Problems) -> list[str]:
 
 
 def describe_inputs(args: Namespace, task: Task, networks: Networks) -> dict[str, Any]:
-    """The part of this evaluation's JSON records that is known before it."""
+    """What the JSON lines of this evaluation say about its inputs and its environment."""
     paths = {
         "generated": args.baseline or args.distorated_path, "targets": args.gt_path, "sources": args.source_path,
         "real": args.fid_real_path, "pairs": args.pairs, "annotations": args.annotations,

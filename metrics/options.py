@@ -33,18 +33,19 @@ def make_parser() -> ArgumentParser:
     add("--annotations", **csv, help="keypoints of the targets, for mask metrics")
     add("--allow_missing", action="store_true", help="leave out and count what cannot be evaluated instead of stopping")
     add("--baseline", choices=("copy_source", "mean_image"),
-        help="instead of generated images, evaluate the source photos or the mean of --fid_real_path")  # fmt: skip
+        help="instead of generated images, evaluate the source photos or the mean of the --fid_real_path photos")  # fmt: skip
 
     add = parser.add_argument_group("numbers").add_argument
-    add("--protocol", **names, help=f"some of {', '.join(PROTOCOLS)} (default: dptn), each in columns of its own")
+    add("--protocol", **names, help=f"one or several of {', '.join(PROTOCOLS)} (default: dptn), in separate columns")
     add("--metrics", **names, help=f"some of {', '.join(METRICS)} (default: {','.join(DEFAULT)})")
     add("--calculate_mask", action="store_true", help=f"add {', '.join(MASKED)}")
 
     add = parser.add_argument_group("networks").add_argument
-    add("--alexnet_weights", **weights, help="of LPIPS: imagenet (torchvision's, the default) or a file")
-    add("--inception_weights", **weights, help="of FID and IS in dptn: imagenet (torchvision's, the default) or a file")
+    add("--alexnet_weights", **weights, help="weights of LPIPS: imagenet (torchvision's, the default) or a file")
+    add("--inception_weights", **weights,
+        help="weights of FID and IS in the dptn protocol: imagenet (torchvision's, the default) or a file")  # fmt: skip
     add("--fid_inception_weights", default="pytorch-fid", metavar="W",
-        help="of FID and IS in standard: pytorch-fid (the default) or a file")  # fmt: skip
+        help="weights of FID and IS in the standard protocol: pytorch-fid (the default) or a file")  # fmt: skip
     add("--skip_unavailable", action="store_true", help="leave out metrics whose weights are unavailable")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dptn_metrics"
     add("--cache_dir", **folder, default=cache, help="cache of the real photos' features (default: in the user cache)")
@@ -61,7 +62,7 @@ def make_parser() -> ArgumentParser:
     add("--batch_size", type=positive_int, metavar="N", help="images in a batch (default: 64 on a GPU, 8 on the CPU)")
     add("--nThreads", type=count, default=min(8, available_cores()), metavar="N",
         help="processes that decode and compute pixel metrics (default: one per core, 8 at most)")  # fmt: skip
-    add("--precision", choices=list(PRECISIONS), default="fp32", help="of the networks; bf16 changes the last digits")
+    add("--precision", choices=list(PRECISIONS), default="fp32", help="of the networks; bf16 is less exact")
     return parser
 
 
@@ -107,10 +108,9 @@ def fill_in_defaults(args: Namespace) -> None:
 
 def find_problem(args: Namespace) -> str | None:
     """The first reason why the options cannot be used together, or None."""
-    for names, known in ((args.protocol, PROTOCOLS), (args.metrics, METRICS)):
-        for name in names:
-            if name not in known:
-                return f"'{name}' is not one of {', '.join(known)}"
+    for flag, names, known in (("--protocol", args.protocol, PROTOCOLS), ("--metrics", args.metrics, METRICS)):
+        if unknown := [name for name in names if name not in known]:
+            return f"{flag}: '{unknown[0]}' is not one of {', '.join(known)}"
     if args.baseline and not args.pairs:
         return f"--baseline {args.baseline} needs --pairs"
     if args.checkpoint and not args.checkpoint.is_file():
