@@ -33,7 +33,7 @@ def make_parser() -> ArgumentParser:
     add("--annotations", **csv, help="keypoints of the targets, for mask metrics")
     add("--allow_missing", action="store_true", help="leave out and count what cannot be evaluated instead of stopping")
     add("--baseline", choices=("copy_source", "mean_image"),
-        help="instead of generated images, evaluate the source photos or the mean of the --fid_real_path photos")  # fmt: skip
+        help="instead of generated images, evaluate the source photos or the mean of the training photos")  # fmt: skip
 
     add = parser.add_argument_group("numbers").add_argument
     add("--protocol", **names, help=f"one or several of {', '.join(PROTOCOLS)} (default: dptn), in separate columns")
