@@ -43,20 +43,21 @@ class PairDataset(Dataset):
         return len(self.samples)
 
     def __getitem__(self, index: int) -> Item:
-        sample, size, mask = self.samples[index], find_dataset(self.data_set).stored_size, None
+        sample, size = self.samples[index], find_dataset(self.data_set).stored_size
         images, problems = read_images((sample.generated, self.target_dir / sample.target), size)
         if problems:
             return None, problems
+        (fake, real), mask = images, None
         if self.keypoints is not None:
             mask = torch.from_numpy(pose_mask(self.keypoints[sample.target], size))[None]
         scores = {
             (protocol.name, metric): value
             for protocol in self.protocols
-            for metric, value in score_pixels(*images, mask, self.metrics, protocol, self.data_set).items()
+            for metric, value in score_pixels(fake, real, mask, self.metrics, protocol, self.data_set).items()
         }
         item = {"index": index, "scores": scores}
         if self.keep_images:
-            item |= dict(zip(("fakes", "reals"), images)) | ({} if mask is None else {"masks": mask})
+            item |= {"fakes": fake, "reals": real} | ({} if mask is None else {"masks": mask})
         return item, []
 
 
