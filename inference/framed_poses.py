@@ -38,14 +38,11 @@ def frame_poses(poses: Sequence[FoundPeople], size: tuple[int, int], style: str,
 
     keep: the keypoints are in pixels of the stored size already; None: if their photo has that size.
     """
-    names, keypoints, advice = [], [], []
-    for found in poses:
-        warnings = advise(found.people, None, None, found.name)
-        advice += warnings
-        if not has_fatal_warning(warnings):
-            names.append(found.name)
-            keypoints.append(_frame_track(found.people[0][None], size, style, _is_kept(found, size, keep))[0])
-    return FramedPoses(names, np.array(keypoints, np.float32).reshape(-1, NUM_JOINTS, 2), advice)
+    warnings = [advise(found.people, None, None, found.name) for found in poses]
+    usable = [found for found, advice in zip(poses, warnings) if not has_fatal_warning(advice)]
+    framed = [_frame_track(found.people[0][None], [found], size, style, keep) for found in usable]
+    keypoints = np.concatenate([np.zeros((0, NUM_JOINTS, 2), np.float32), *framed])
+    return FramedPoses([found.name for found in usable], keypoints, sum(warnings, []))
 
 
 def frame_sequence(
@@ -62,34 +59,30 @@ def frame_sequence(
     if smooth:
         track = clean(track, fps)
     warnings = [
-        advise([pose, *found.people[1:]] if not np.isnan(pose).all() else [], None, None, found.name)
+        advise([] if np.isnan(pose).all() else [pose, *found.people[1:]], None, None, found.name)
         for pose, found in zip(track, poses)
     ]
     usable = np.array([not has_fatal_warning(advice) for advice in warnings])
     names = [found.name for found, good in zip(poses, usable) if good]
-    advice = _summarize_advice(warnings, usable, what)
-    if not usable.any():
-        return FramedPoses(names, track[:0].astype(np.float32), advice)
-    kept = all(_is_kept(found, size, keep) for found in poses)
-    return FramedPoses(names, _frame_track(track[usable], size, style, kept, VIEW_SECONDS * fps), advice)
+    framed = _frame_track(track[usable], poses, size, style, keep, VIEW_SECONDS * fps)
+    return FramedPoses(names, framed, _summarize_advice(warnings, usable.any(), what))
 
 
-def _summarize_advice(warnings: list[list[Advice]], usable: np.ndarray, what: str) -> list[Advice]:
+def _summarize_advice(warnings: list[list[Advice]], any_usable: bool, what: str) -> list[Advice]:
     """One piece of advice for a whole sequence; fatal if no pose is usable, none if few poses are bad."""
     bad = [advice[0] for advice in warnings if advice]
-    if usable.any() and len(bad) <= MAX_BAD_POSES * len(warnings):
+    if any_usable and len(bad) <= MAX_BAD_POSES * len(warnings):
         return []
     prefix = f"{what}: {len(bad)} of {len(warnings)} poses have faults, the first is " if len(warnings) > 1 else ""
-    return [Advice(f"{prefix}{bad[0].text}", fatal=not usable.any())]
+    return [Advice(f"{prefix}{bad[0].text}", fatal=not any_usable)]
 
 
-def _is_kept(found: FoundPeople, size: tuple[int, int], keep: bool | None) -> bool:
-    return found.photo_size == size if keep is None else keep
-
-
-def _frame_track(track: np.ndarray, size: tuple[int, int], style: str, keep: bool, sigma: float = 1.0) -> np.ndarray:
-    """(T,18,2) -> float32 (T,18,2) in frame pixels; unchanged with `keep`."""
-    if keep:
+def _frame_track(
+    track: np.ndarray, photos: Sequence[FoundPeople], size: tuple[int, int], style: str, keep: bool | None,
+    sigma: float = 1.0,
+) -> np.ndarray:  # fmt: skip
+    """(T,18,2) of `photos` -> float32 (T,18,2) in frame pixels; unchanged if they have the stored size already."""
+    if not len(track) or (all(found.photo_size == size for found in photos) if keep is None else keep):
         return track.astype(np.float32)
     frames = frame_people(track, size, style, sigma)
     return np.stack([to_frame(pose, frame) for pose, frame in zip(track, frames)])

@@ -15,33 +15,20 @@ from tqdm import tqdm
 from data import find_dataset
 from data.pairs import photo_stem
 from inference.advice import Advice, has_fatal_warning
-from inference.estimators import Estimator, load_estimator
+from inference.estimators import Estimator
 from inference.flicker import flicker
 from inference.framed_poses import FramedPoses, frame_poses, frame_sequence, frame_source
 from inference.framing import crop, to_frame
 from inference.pose_transfer import PoseTransfer
-from inference.sources import FoundPeople, PoseSource, find_people, read_people_of, read_photo
+from inference.sources import FoundPeople, PoseSource, find_people
 from inference.tracks import interpolate
 from inference.video import WRITERS, check_animation, is_folder, write_animation
-from util.device import describe_device, select_device
 from util.draw_pose import draw_skeleton
 from util.errors import UserError
 from util.image import contact_sheet, save_image, to_pil
 
 DEFAULT_FPS = 25.0
 SEQUENCE_SHEET_ROWS = 12
-
-
-class SourcePhoto(NamedTuple):
-    """The photo of the person to generate."""
-
-    image: Image.Image
-    people: list[np.ndarray] | None  # (18,2) each in photo pixels, from --source_pose; None: to be estimated
-
-
-class Networks(NamedTuple):
-    transfer: PoseTransfer
-    estimator: Estimator | None
 
 
 class TransferResult(NamedTuple):
@@ -56,10 +43,9 @@ class TransferResult(NamedTuple):
 
 def keypoint_csv_files(opt: Namespace) -> list[Path]:
     """Where csv:NAME is looked up."""
-    if opt.keypoints_csv:
-        return [opt.keypoints_csv]
     name = find_dataset(opt.dataset_mode).keypoints_csv
-    return [Path(opt.dataroot) / name.format(phase=phase) for phase in ("test", "train")]
+    data_set_files = [Path(opt.dataroot) / name.format(phase=phase) for phase in ("test", "train")]
+    return [opt.keypoints_csv] if opt.keypoints_csv else data_set_files
 
 
 def sequence_fps(opt: Namespace, sources: Sequence[PoseSource]) -> float | None:
@@ -103,103 +89,83 @@ def _image_paths(out: str, names: Sequence[str]) -> list[Path]:
     return [Path(out) / f"{photo_stem(name)}.png" if is_folder(out) else Path(out) for name in names]
 
 
-def read_source(opt: Namespace) -> SourcePhoto:
-    photo = read_photo(opt.source)
-    if not opt.source_pose:
-        return SourcePhoto(photo, None)
-    size = (photo.height, photo.width)
-    return SourcePhoto(photo, read_people_of(opt.source, opt.source_pose, size, keypoint_csv_files(opt)))
-
-
-def load_networks(opt: Namespace, needs_estimator: bool) -> Networks:
-    device = select_device(opt.gpu_ids)
-    transfer = PoseTransfer(opt, device)
-    estimator = load_estimator(opt.estimator, opt.estimator_weights, device) if needs_estimator else None
-    what = f"{opt.name}, {opt.which_epoch}{f' and {opt.estimator}' if needs_estimator else ''}"
-    print(f"{what} on {describe_device(device)}")
-    return Networks(transfer, estimator)
-
-
 def transfer_poses(
-    opt: Namespace, networks: Networks, photo: SourcePhoto, sources: Sequence[PoseSource], fps: float | None
-) -> TransferResult:
+    opt: Namespace, transfer: PoseTransfer, estimator: Estimator | None, photo: Image.Image,
+    people: list[np.ndarray] | None, sources: Sequence[PoseSource], fps: float | None,
+) -> TransferResult:  # fmt: skip
     """Find and frame the people, and generate the person of the photo in all poses; with `fps` as a sequence.
+
+    people: (18,2) each, in pixels of `photo`; None: the estimator finds them.
 
     Raises UserError with all advice on the photo and the poses, unless --force is given and there is a person.
     """
-    transfer, estimator = networks
-    size = (photo.image.height, photo.image.width)
-    people = photo.people
     if people is None:
-        people = [person.keypoints for person in estimator.find_people(photo.image)]
-    found = FoundPeople(str(opt.source), people, size)
+        people = [person.keypoints for person in estimator.find_people(photo)]
+    found = FoundPeople(str(opt.source), people, (photo.height, photo.width))
     frame, advice = frame_source(found, transfer.stored_size, opt.dataset_mode)
     fatal = has_fatal_warning(advice)
     if fps is not None:  # a bad photo stops the command before the long search of a video
-        report_warnings(advice, opt.force, fatal)
+        _report_warnings(advice, opt.force, fatal)
         advice = []
-    framed = [_framed_poses(opt, source, networks, fps) for source in sources]
+    framed = [_framed_poses(opt, transfer.stored_size, source, estimator, fps) for source in sources]
     names = [name for poses in framed for name in poses.names]
     advice += [one for poses in framed for one in poses.advice]
-    report_warnings(advice, opt.force, fatal or not names)
+    _report_warnings(advice, opt.force, fatal or not names)
 
     targets = interpolate(np.concatenate([poses.keypoints for poses in framed]), opt.interpolate).astype(np.float32)
-    source_image, source_keypoints = crop(photo.image, frame), to_frame(people[0], frame)
-    images = _generate(transfer, source_image, source_keypoints, targets)
-    return TransferResult(names, source_image, source_keypoints, targets, images)
+    image, keypoints = crop(photo, frame), to_frame(people[0], frame)
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    batches = torch.from_numpy(targets).split(opt.batchSize)
+    bar = tqdm(batches, "generating", unit="batch", disable=None)
+    images = torch.cat([transfer(pixels, keypoints, batch) for batch in bar])
+    return TransferResult(names, image, keypoints, targets, images)
 
 
-def report_warnings(advice: Sequence[Advice], force: bool, fatal: bool) -> None:
+def _report_warnings(advice: Sequence[Advice], force: bool, fatal: bool) -> None:
     """Raise UserError with all advice; with `force` print it as warnings instead, unless it is fatal."""
-    if not advice:
-        return
-    lines = "\n".join(one.text for one in advice)
-    if fatal or not force:
-        raise UserError(lines if fatal else f"{lines}\n(--force generates all the same)")
-    print("\n".join(f"warning: {line}" for line in lines.splitlines()), file=sys.stderr)
+    lines = [one.text for one in advice]
+    if advice and (fatal or not force):
+        raise UserError("\n".join(lines if fatal else [*lines, "(--force generates all the same)"]))
+    for line in lines:
+        print(f"warning: {line}", file=sys.stderr)
 
 
-def _framed_poses(opt: Namespace, source: PoseSource, networks: Networks, fps: float | None) -> FramedPoses:
-    """The poses of one value of --pose in pixels of the stored size."""
-    size, style = networks.transfer.stored_size, opt.dataset_mode
+def _framed_poses(
+    opt: Namespace, size: tuple[int, int], source: PoseSource, estimator: Estimator | None, fps: float | None
+) -> FramedPoses:
+    """The poses of one value of --pose in pixels of the stored size (H, W)."""
     keep = {"keep": True, "fit": False, None: source.in_stored_pixels or None}[opt.pose_frame]
     no_bar = None if source.needs_estimator else True  # None: no bar unless stderr is a terminal
-    people = find_people(source, networks.estimator)
-    found = list(tqdm(people, source.what, source.count, unit="pose", disable=no_bar))
+    found = list(tqdm(find_people(source, estimator), source.what, source.count, unit="pose", disable=no_bar))
     if fps is None:
-        return frame_poses(found, size, style, keep)
+        return frame_poses(found, size, opt.dataset_mode, keep)
     pose_fps = source.fps or fps / (opt.interpolate + 1)
-    return frame_sequence(found, size, style, keep, pose_fps, opt.smooth, source.what)
+    return frame_sequence(found, size, opt.dataset_mode, keep, pose_fps, opt.smooth, source.what)
 
 
-def _generate(transfer: PoseTransfer, image: Image.Image, source: np.ndarray, targets: np.ndarray) -> Tensor:
-    """Stored-size image, (18,2) and (T,18,2) -> uint8 (T,3,H,W), a batch at a time behind a progress bar."""
-    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-    batch = transfer.opt.batchSize
-    starts = tqdm(range(0, len(targets), batch), "generating", unit="batch", disable=None)
-    return torch.cat([transfer(pixels, source, targets[start : start + batch]) for start in starts])
+def save_results(opt: Namespace, result: TransferResult, fps: float | None) -> None:
+    """Write the files that --out and --sheet name, and print their paths and how much a sequence's background flickers.
 
-
-def save_images(result: TransferResult, out: str) -> None:
-    """Write each image, to `out` or as POSE.png in the folder `out`, and print its path."""
-    for image, path in zip(result.images, _image_paths(out, result.names)):
-        save_image(to_pil(image), path)
-        print(path)
-
-
-def save_sequence(result: TransferResult, out: str, fps: float) -> None:
-    """Write an animation, or numbered images, and print how much its background flickers."""
-    count = write_animation(map(to_pil, result.images), out, fps)
-    print(f"{count} images, {fps:g} per second, in {out}")
-    if count > 1:
-        levels = flicker(result.images.numpy(), result.target_keypoints)
-        print(f"flicker outside the person: {levels:.2f} of 255 levels from one image to the next")
+    fps: images per second of a sequence; None: independent images, POSE.png each if --out is a folder.
+    """
+    count = len(result.images)
+    if fps is None:
+        for image, path in zip(result.images, _image_paths(opt.out, result.names)):
+            save_image(to_pil(image), path)
+            print(path)
+    else:
+        write_animation(map(to_pil, result.images), opt.out, fps)
+        print(f"{count} images, {fps:g} per second, in {opt.out}")
+        if count > 1:
+            levels = flicker(result.images.numpy(), result.target_keypoints)
+            print(f"flicker outside the person: {levels:.2f} of 255 levels from one image to the next")
+    if opt.sheet:
+        save_image(comparison_sheet(result, count if fps is None else SEQUENCE_SHEET_ROWS), opt.sheet)
 
 
 def comparison_sheet(result: TransferResult, max_rows: int) -> Image.Image:
     """Source, its skeleton, the pose's skeleton and the generated image: a row for each pose, or for `max_rows`."""
-    size = (result.source_image.height, result.source_image.width)
-    count = len(result.images)
+    size, count = result.source_image.size[::-1], len(result.images)
     rows = np.linspace(0, count - 1, min(max_rows, count)).round().astype(int)
     source = [result.source_image, draw_skeleton(result.source_keypoints, size)]
     return contact_sheet(
