@@ -5,7 +5,7 @@ import multiprocessing
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +25,9 @@ SHEET = (8, 12)  # rows, columns of `skeleton_sheet`; of more photos, as many ar
 CELL = (256, 176)  # height, width of one photo on the sheet
 
 
+load_once = lru_cache(maxsize=1)(load_estimator)  # one per process; a forked process inherits its parent's
+
+
 class ExtractedRow(NamedTuple):
     """What was found in one photo."""
 
@@ -40,14 +43,10 @@ class EstimatorChoice(NamedTuple):
     device: torch.device
 
 
-load_once = lru_cache(maxsize=1)(load_estimator)  # one per process; a forked process inherits its parent's
-
-
 def choose_estimator(name: str, weights: str | None, gpu_ids: str | None) -> EstimatorChoice:
     """Load the estimator, so that missing weights or packages are one early error. Raises UserError."""
-    kind = ESTIMATORS[name]
-    device = select_device(gpu_ids) if kind.uses_gpu else torch.device("cpu")
-    choice = EstimatorChoice(name, weights or kind.default_weights, device)
+    device = select_device(gpu_ids) if ESTIMATORS[name].uses_gpu else torch.device("cpu")
+    choice = EstimatorChoice(name, weights or ESTIMATORS[name].default_weights, device)
     load_once(*choice)
     return choice
 
@@ -66,35 +65,38 @@ def list_photos(folder: Path) -> list[str]:
 
 
 class RowCache:
-    """The rows found so far, which a stopped run leaves in a file of JSON lines.
+    """The rows found so far, in a file of JSON lines that a stopped run leaves.
 
     The first line holds the settings that the rows depend on, each other line one photo: [name, people, keypoints].
     """
 
-    def __init__(self, path: Path, folder: Path, estimator: EstimatorChoice, overwrite: bool) -> None:
-        """Read the rows of a stopped run. Rows that are damaged or of other settings: UserError, unless `overwrite`."""
+    def __init__(
+        self, path: Path, folder: Path, names: Sequence[str], estimator: EstimatorChoice, overwrite: bool
+    ) -> None:
+        """Read the rows of a stopped run and rewrite the file with those of the photos `names`.
+
+        Raises UserError if rows are damaged or were made with other settings; with `overwrite` they are discarded.
+        """
+        name, weights, _ = estimator
+        content = sha256(weights) if Path(weights).is_file() else weights
+        settings = {"folder": str(folder.resolve()), "estimator": name, "weights": content}
         self.path = path
-        weights = estimator.weights
-        self.settings = {
-            "folder": str(folder.resolve()),
-            "estimator": estimator.name,
-            "weights": sha256(weights) if Path(weights).is_file() else weights,
-        }
-        self.rows: dict[str, ExtractedRow] = {}
         try:
-            self._read()
+            rows = self._read(settings) if path.exists() else {}
         except UserError:
             if not overwrite:
                 raise
+            rows = {}
+        self.rows = {name: rows[name] for name in names if name in rows}
+        lines = [_json_line(settings), *(_row_line(name, row) for name, row in self.rows.items())]
+        atomic_write(path, lambda file: file.writelines(lines))
 
-    def _read(self) -> None:
-        """A last line that a killed run did not finish is left out."""
-        if not self.path.exists():
-            return
-        advice = "--overwrite discards it; another OUT.csv leaves it as it is"
+    def _read(self, settings: Mapping[str, str]) -> dict[str, ExtractedRow]:
+        """The rows in the file, without a last line that a killed run did not finish."""
+        advice = "--overwrite discards it; another OUT.csv leaves it unchanged"
         try:
             first, *lines = (json.loads(line) for line in self.path.read_bytes().split(b"\n")[:-1])
-            changed = [f"{key} {first[key]}, now {new}" for key, new in self.settings.items() if first[key] != new]
+            changed = [f"{key} {first[key]}, now {new}" for key, new in settings.items() if first[key] != new]
             rows = {
                 name: ExtractedRow(people, np.array(keypoints, np.float32).reshape(NUM_JOINTS, 2))
                 for name, people, keypoints in lines
@@ -103,14 +105,7 @@ class RowCache:
             raise UserError(f"{self.path}: not the rows of a stopped run ({error}); {advice}") from error
         if changed:
             raise UserError(f"{self.path}: the stopped run had other settings ({'; '.join(changed)}); {advice}")
-        self.rows = rows
-
-    def start(self, names: Sequence[str]) -> list[str]:
-        """Keep the rows of `names` only, write them as the start of the file, and return the names without a row."""
-        self.rows = {name: self.rows[name] for name in names if name in self.rows}
-        lines = [_json_line(self.settings), *(_row_line(name, row) for name, row in self.rows.items())]
-        atomic_write(self.path, lambda file: file.writelines(lines))
-        return [name for name in names if name not in self.rows]
+        return rows
 
     def add(self, name: str, row: ExtractedRow) -> None:
         """The row is in the file when this returns."""
@@ -119,7 +114,7 @@ class RowCache:
             file.write(_row_line(name, row))
 
 
-def _json_line(content: Mapping[str, str] | list[Any]) -> bytes:
+def _json_line(content: object) -> bytes:
     return json.dumps(content).encode() + b"\n"
 
 
@@ -130,20 +125,18 @@ def _row_line(name: str, row: ExtractedRow) -> bytes:
 def extract_rows(folder: Path, names: Sequence[str], estimator: EstimatorChoice, workers: int, cache: RowCache) -> None:
     """Search the photos and add their rows to `cache`. UserError at the end for photos that cannot be decoded."""
     problems = []
-    find = partial(find_row, folder=folder, estimator=estimator)
+    find = partial(_find_row, folder=folder, estimator=estimator)
     for name, found in zip(names, map_in_processes(find, names, workers, "photos", CHUNK)):
         if isinstance(found, str):
             problems.append(found)
         else:
             cache.add(name, found)
     if problems:
-        raise UserError(
-            f"{len(problems)} photos cannot be used; repair or remove them and run the same command again, "
-            f"which keeps what was found in the others:\n{summarize(problems)}"
-        )
+        advice = "repair or remove them and run the same command again, which keeps what was found in the others"
+        raise UserError(f"{len(problems)} photos cannot be used; {advice}:\n{summarize(problems)}")
 
 
-def find_row(name: str, folder: Path, estimator: EstimatorChoice) -> ExtractedRow | str:
+def _find_row(name: str, folder: Path, estimator: EstimatorChoice) -> ExtractedRow | str:
     """The largest person of a photo, or why the photo cannot be decoded."""
     try:
         photo = decode_photo(folder / name)
@@ -152,7 +145,7 @@ def find_row(name: str, folder: Path, estimator: EstimatorChoice) -> ExtractedRo
     if multiprocessing.parent_process():
         torch.set_num_threads(1)  # each of the other cores has a process of its own
     people = load_once(*estimator).find_people(photo)
-    return ExtractedRow(len(people), people[0].keypoints if people else np.full((NUM_JOINTS, 2), np.nan, np.float32))
+    return ExtractedRow(len(people), people[0] if people else np.full((NUM_JOINTS, 2), np.nan, np.float32))
 
 
 def round_down(keypoints: np.ndarray) -> np.ndarray:
@@ -165,11 +158,10 @@ def skeleton_sheet(folder: Path, rows: Mapping[str, ExtractedRow]) -> Image.Imag
     names, places = list(rows), SHEET[0] * SHEET[1]
     if len(names) > places:
         names = [names[round(number)] for number in np.linspace(0, len(names) - 1, places)]
-    cells = [_sheet_cell(decode_photo(folder / name), rows[name].keypoints) for name in names]
+    cells = []
+    for name in names:
+        photo = decode_photo(folder / name)
+        image = ImageOps.contain(photo, CELL[::-1])
+        scaled = rows[name].keypoints * (image.height / photo.height, image.width / photo.width)
+        cells.append(ImageOps.pad(draw_skeleton(scaled, image.size[::-1], image), CELL[::-1], color="white"))
     return contact_sheet([cells[start : start + SHEET[1]] for start in range(0, len(cells), SHEET[1])])
-
-
-def _sheet_cell(photo: Image.Image, keypoints: np.ndarray) -> Image.Image:
-    image = ImageOps.contain(photo, CELL[::-1])
-    scaled = keypoints * (image.height / photo.height, image.width / photo.width)
-    return ImageOps.pad(draw_skeleton(scaled, image.size[::-1], image), CELL[::-1], color="white")

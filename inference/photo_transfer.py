@@ -100,7 +100,7 @@ def transfer_poses(
     Raises UserError with all advice on the photo and the poses, unless --force is given and there is a person.
     """
     if people is None:
-        people = [person.keypoints for person in estimator.find_people(photo)]
+        people = estimator.find_people(photo)
     found = FoundPeople(str(opt.source), people, (photo.height, photo.width))
     frame, advice = frame_source(found, transfer.stored_size, opt.dataset_mode)
     fatal = has_fatal_warning(advice)

@@ -104,8 +104,7 @@ def find_people(source: PoseSource, estimator: Estimator | None) -> Iterator[Fou
     for name, entry in source.entries:
         if callable(entry):
             photo = entry()
-            people = [person.keypoints for person in estimator.find_people(photo)]
-            yield FoundPeople(name, people, (photo.height, photo.width))
+            yield FoundPeople(name, estimator.find_people(photo), (photo.height, photo.width))
         else:
             yield FoundPeople(name, entry, None)
 

@@ -11,22 +11,13 @@ are done; the csv is written once they are repaired or removed.
 
 import argparse
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data.pairs import write_keypoints
 from inference.estimators import ESTIMATORS
-from inference.extraction import (
-    ExtractedRow,
-    RowCache,
-    choose_estimator,
-    extract_rows,
-    list_photos,
-    round_down,
-    skeleton_sheet,
-)
+from inference.extraction import RowCache, choose_estimator, extract_rows, list_photos, round_down, skeleton_sheet
 from util.arguments import positive_int
 from util.device import describe_device
 from util.errors import UserError, run_main
@@ -58,8 +49,9 @@ def main() -> None:
     args = parse_arguments()
     names = list_photos(args.folder)
     estimator = choose_estimator(args.estimator, args.estimator_weights, args.gpu_ids)
-    cache = RowCache(args.out.with_name(f"{args.out.name}.rows"), args.folder, estimator, args.overwrite)
-    pending = cache.start(names)
+    cache_file = args.out.with_name(f"{args.out.name}.rows")
+    cache = RowCache(cache_file, args.folder, names, estimator, args.overwrite)
+    pending = [name for name in names if name not in cache.rows]
     if cache.rows:
         print(f"resuming: {len(cache.rows)} of {len(names)} photos are done")
     print(f"{len(pending)} photos with {args.estimator} on {describe_device(estimator.device)}", flush=True)
@@ -71,16 +63,13 @@ def main() -> None:
         save_image(skeleton_sheet(args.folder, rows), args.sheet)
         print(f"skeletons drawn in {args.sheet}")
     write_keypoints(args.out, {name: round_down(row.keypoints) for name, row in rows.items()})
-    cache.path.unlink()
-    report(rows, args.out)
+    cache_file.unlink()
 
-
-def report(rows: Mapping[str, ExtractedRow], out: Path) -> None:
     if several := sum(row.people > 1 for row in rows.values()):
         print(f"photos with several people, of whom the largest was taken: {several}")
     if nobody := [name for name, row in rows.items() if not row.people]:
         print("\n  ".join([f"photos without a person, whose joints are all -1: {len(nobody)}", *nobody]))
-    print(f"{len(rows)} rows written to {out}")
+    print(f"{len(rows)} rows written to {args.out}")
 
 
 if __name__ == "__main__":
