@@ -81,9 +81,13 @@ UNKNOWN_PHOTOS = Photos()
 
 
 class PoseFormat(ABC):
-    """One format of keypoint files. `content` is the decoded JSON of a file, or its text if it is not JSON."""
+    """One format of keypoint files: one JSON file per photo, named after it, unless a subclass overrides `write`.
+
+    `content` is the decoded JSON of a file, or its text if it is not JSON.
+    """
 
     description: ClassVar[str]
+    suffix: ClassVar[str] = ".json"  # what follows the photo's name without suffix
 
     @abstractmethod
     def matches(self, content: Any) -> bool:
@@ -93,9 +97,21 @@ class PoseFormat(ABC):
     def parse(self, content: Any, file: Path, photos: Photos) -> PosesByPhoto:
         """The poses in content that matches. Raises ValueError that says what is wrong."""
 
-    @abstractmethod
+    def encode(self, pose: np.ndarray, name: str, photos: Photos) -> object:
+        """What the JSON file of the photo `name` holds."""
+        raise NotImplementedError
+
     def write(self, path: Path, poses: Mapping[str, np.ndarray], photos: Photos) -> None:
         """Write one (18,2) for each photo name. Raises UserError."""
+        one_file = path.suffix.lower() == ".json"
+        if one_file and len(poses) > 1:
+            raise UserError(f"{path}: this format has one file per photo, and there are {len(poses)}; name a folder")
+        files = [path if one_file else path / f"{photo_stem(name)}{self.suffix}" for name in poses]
+        if len(set(files)) < len(poses):
+            raise UserError(f"{path}: two photos differ only in suffix or folder; rename one")
+        contents = [self.encode(pose, name, photos) for name, pose in poses.items()]
+        for file, content in zip(files, contents):
+            _write_json(file, content)
 
 
 class Patn(PoseFormat):
@@ -162,30 +178,7 @@ class Coco(PoseFormat):
         }  # fmt: skip
 
 
-class JsonPerPhoto(PoseFormat):
-    """A format with one JSON file per photo, named after the photo."""
-
-    suffix: ClassVar[str] = ".json"
-
-    @abstractmethod
-    def encode(self, pose: np.ndarray, name: str, photos: Photos) -> object:
-        """What the JSON file of the photo `name` holds."""
-
-    def write(self, path: Path, poses: Mapping[str, np.ndarray], photos: Photos) -> None:
-        one_file = path.suffix.lower() == ".json"
-        if one_file and len(poses) > 1:
-            raise UserError(f"{path}: this format has one file per photo, and there are {len(poses)}; name a folder")
-        contents = {
-            path if one_file else path / f"{photo_stem(name)}{self.suffix}": self.encode(pose, name, photos)
-            for name, pose in poses.items()
-        }
-        if len(contents) < len(poses):
-            raise UserError(f"{path}: two photos differ only in suffix or folder; rename one")
-        for file, content in contents.items():
-            _write_json(file, content)
-
-
-class OpenPose(JsonPerPhoto):
+class OpenPose(PoseFormat):
     """One JSON object for one photo, or a list of them, as ControlNet's editors write for a video."""
 
     description = "OpenPose's JSON of people"
@@ -252,7 +245,7 @@ class DWPose(OpenPose):
         return {"people": self._encode_people(pose), "canvas_height": height, "canvas_width": width}
 
 
-class MediaPipe(JsonPerPhoto):
+class MediaPipe(PoseFormat):
     """The 33 landmarks of BlazePose, in any of the layouts in which MediaPipe's users save them as JSON."""
 
     description = "JSON of BlazePose's 33 landmarks"

@@ -32,14 +32,9 @@ DECODING_ERRORS = (OSError, ValueError, SyntaxError, EOFError, Image.Decompressi
 
 def is_moving(path: Path) -> bool:
     """Whether the file is a video, or an animation of more than one frame. Raises UserError if it is damaged."""
-    suffix = path.suffix.lower()
-    if suffix not in ANIMATIONS:
-        return suffix in VIDEOS
-    try:
-        with Image.open(path) as file:
-            return getattr(file, "n_frames", 1) > 1
-    except DECODING_ERRORS as error:
-        raise UserError(f"{path}: cannot be decoded ({error})") from error
+    if path.suffix.lower() in ANIMATIONS:
+        return len(list(itertools.islice(_animation_frames(path), 2))) > 1
+    return path.suffix.lower() in VIDEOS
 
 
 def read_frames(path: Path, every: int = 1) -> tuple[Iterator[tuple[str, Image.Image]], float | None]:
@@ -132,12 +127,12 @@ def check_animation(out: str | Path, fps: float) -> None:
             raise UserError(f"{path}: not an empty folder; remove it, or give another")
     elif suffix not in WRITERS:
         raise UserError(f"{path}: known suffixes are {', '.join(WRITERS)}; a folder gets numbered PNG files")
+    elif suffix == ".mp4":
+        _ffmpeg()
     if fps <= 0:
         raise UserError(f"{path}: {fps} frames per second; it must be more than 0")
     if suffix == ".gif" and fps > MAX_GIF_FPS:
         raise UserError(f"{path}: {fps:g} frames per second, GIF shows no more than {MAX_GIF_FPS}; use .mp4 or .webp")
-    if suffix == ".mp4" and not is_folder(out):
-        _ffmpeg()
 
 
 def write_animation(frames: Iterable[Image.Image], out: str | Path, fps: float) -> None:

@@ -13,7 +13,7 @@ import argparse
 import json
 import multiprocessing
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -65,22 +65,29 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     args = parse_arguments()
     names = list_photos(args.folder)
-    estimator = choose_estimator(args.estimator, args.estimator_weights, args.gpu_ids)
-    cache_file = args.out.with_name(f"{args.out.name}.rows")
-    cache = RowCache(cache_file, args.folder, names, estimator, args.overwrite)
+    kind = ESTIMATORS[args.estimator]
+    weights = args.estimator_weights or kind.default_weights
+    device = select_device(args.gpu_ids) if kind.uses_gpu else torch.device("cpu")
+    load_once(args.estimator, weights, device)  # so that missing weights or packages are one early error
+    settings = {
+        "folder": str(args.folder.resolve()),
+        "estimator": args.estimator,
+        "weights": sha256(weights) if Path(weights).is_file() else weights,
+    }
+    cache = RowCache(args.out.with_name(f"{args.out.name}.rows"), settings, names, args.overwrite)
     pending = [name for name in names if name not in cache.rows]
     if cache.rows:
         print(f"resuming: {len(cache.rows)} of {len(names)} photos are done")
-    print(f"{len(pending)} photos with {args.estimator} on {describe_device(estimator.device)}", flush=True)
+    print(f"{len(pending)} photos with {args.estimator} on {describe_device(device)}", flush=True)
 
-    workers = args.workers if estimator.device.type == "cpu" else 1
-    extract_rows(args.folder, pending, estimator, workers, cache)
+    find = partial(find_row, folder=args.folder, estimator=(args.estimator, weights, device))
+    extract_rows(find, pending, args.workers if device.type == "cpu" else 1, cache)
     rows = {name: cache.rows[name] for name in names}
     if args.sheet:
         save_image(skeleton_sheet(args.folder, rows), args.sheet)
         print(f"skeletons drawn in {args.sheet}")
     write_keypoints(args.out, {name: round_down(row.keypoints) for name, row in rows.items()})
-    cache_file.unlink()
+    cache.path.unlink()
 
     if several := sum(row.people > 1 for row in rows.values()):
         print(f"photos with several people, of whom the largest was taken: {several}")
@@ -94,22 +101,6 @@ class ExtractedRow(NamedTuple):
 
     people: int
     keypoints: np.ndarray  # (18,2) of (y, x) of the largest person, all NaN if there is nobody
-
-
-class EstimatorChoice(NamedTuple):
-    """The arguments of `load_estimator`."""
-
-    name: str
-    weights: str
-    device: torch.device
-
-
-def choose_estimator(name: str, weights: str | None, gpu_ids: str | None) -> EstimatorChoice:
-    """Load the estimator, so that missing weights or packages are one early error. Raises UserError."""
-    device = select_device(gpu_ids) if ESTIMATORS[name].uses_gpu else torch.device("cpu")
-    choice = EstimatorChoice(name, weights or ESTIMATORS[name].default_weights, device)
-    load_once(*choice)
-    return choice
 
 
 def list_photos(folder: Path) -> list[str]:
@@ -131,23 +122,17 @@ class RowCache:
     The first line holds the settings that the rows depend on, each other line one photo: [name, people, keypoints].
     """
 
-    def __init__(
-        self, path: Path, folder: Path, names: Sequence[str], estimator: EstimatorChoice, overwrite: bool
-    ) -> None:
+    def __init__(self, path: Path, settings: Mapping[str, str], names: Sequence[str], overwrite: bool) -> None:
         """Read the rows of a stopped run and rewrite the file with those of the photos `names`.
 
         Raises UserError if rows are damaged or were made with other settings; with `overwrite` they are discarded.
         """
-        name, weights, _ = estimator
-        content = sha256(weights) if Path(weights).is_file() else weights
-        settings = {"folder": str(folder.resolve()), "estimator": name, "weights": content}
-        self.path = path
+        self.path, rows = path, {}
         try:
             rows = self._read(settings) if path.exists() else {}
         except UserError:
             if not overwrite:
                 raise
-            rows = {}
         self.rows = {name: rows[name] for name in names if name in rows}
         lines = [_json_line(settings), *(_row_line(name, row) for name, row in self.rows.items())]
         atomic_write(path, lambda file: file.writelines(lines))
@@ -183,10 +168,11 @@ def _row_line(name: str, row: ExtractedRow) -> bytes:
     return _json_line([name, row.people, row.keypoints.tolist()])
 
 
-def extract_rows(folder: Path, names: Sequence[str], estimator: EstimatorChoice, workers: int, cache: RowCache) -> None:
+def extract_rows(
+    find: Callable[[str], ExtractedRow | str], names: Sequence[str], workers: int, cache: RowCache
+) -> None:
     """Search the photos and add their rows to `cache`. UserError at the end for photos that cannot be decoded."""
     problems = []
-    find = partial(_find_row, folder=folder, estimator=estimator)
     for name, found in zip(names, map_in_processes(find, names, workers, "photos", CHUNK)):
         if isinstance(found, str):
             problems.append(found)
@@ -197,8 +183,8 @@ def extract_rows(folder: Path, names: Sequence[str], estimator: EstimatorChoice,
         raise UserError(f"{len(problems)} photos cannot be used; {advice}:\n{summarize(problems)}")
 
 
-def _find_row(name: str, folder: Path, estimator: EstimatorChoice) -> ExtractedRow | str:
-    """The largest person of a photo, or why the photo cannot be decoded."""
+def find_row(name: str, folder: Path, estimator: tuple[str, str, torch.device]) -> ExtractedRow | str:
+    """The largest person of a photo, or why the photo cannot be decoded. `estimator` is what `load_once` takes."""
     try:
         photo = decode_photo(folder / name)
     except UserError as error:
