@@ -264,11 +264,8 @@ class MediaPipe(PoseFormat):
 
     @staticmethod
     def _landmark_lists(content: Any) -> list[Any]:
-        """The landmarks of each person; [] if there are none.
-
-        The content is a list of 33 objects, a list of such lists (Tasks API), or an object that holds either of them
-        under one of LANDMARK_KEYS (`pose_landmarks` of the results object; `landmark` of MessageToDict).
-        """
+        """The landmarks of each person, from a list of 33 objects, a list of such lists (Tasks API), or an object that
+        holds either of them under `pose_landmarks` (a results object), `landmark` (MessageToDict) or the like."""
         while isinstance(content, dict) and (keys := [key for key in LANDMARK_KEYS if key in content]):
             content = content[keys[0]]
         if not content or not isinstance(content, list):
@@ -320,8 +317,13 @@ def read_people(path: Path, format_name: str | None = None, photos: Photos = UNK
     lacks. Poses are (18,2) float32 of (y, x) in photo pixels, NaN = missing. A coordinate of exactly -1 makes a joint
     missing in every format, because PATN's csv cannot hold it. Raises UserError, also if there is no person at all.
     """
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder")
+    files = [file for file in path.glob("*.json") if not file.name.startswith(".")] if path.is_dir() else [path]
+    if not files:
+        raise UserError(f"{path}: no .json files in this folder")
     people: PosesByPhoto = {}
-    for file in _pose_files(path):
+    for file in sorted(files, key=lambda file: (natural_sort_key(file.name), file.name)):
         content = _load(file)
         format_name = format_name or next((name for name, each in FORMATS.items() if each.matches(content)), None)
         if not format_name:
@@ -359,17 +361,6 @@ def write_poses(path: Path, poses: Mapping[str, np.ndarray], format_name: str, p
     for name in poses:
         _check_photo_name(name, path)
     FORMATS[format_name].write(path, poses, photos)
-
-
-def _pose_files(path: Path) -> list[Path]:
-    """`path` itself, or the JSON files in it, in natural order."""
-    if not path.exists():
-        raise UserError(f"{path}: no such file or folder")
-    if not path.is_dir():
-        return [path]
-    if not (files := [file for file in sorted(path.glob("*.json")) if not file.name.startswith(".")]):
-        raise UserError(f"{path}: no .json files in this folder")
-    return sorted(files, key=lambda file: natural_sort_key(file.name))
 
 
 def _load(file: Path) -> Any:

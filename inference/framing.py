@@ -58,7 +58,7 @@ class Frame(NamedTuple):
 
 
 def identity_frame(size: tuple[int, int]) -> Frame:
-    """The frame of a photo that has the data set's size already: `crop` returns the photo, keypoints do not change."""
+    """The frame of a photo that has the data set's size already: `crop` returns it, keypoints do not change."""
     return Frame(1.0, 0.0, 0.0, size)
 
 
@@ -105,7 +105,9 @@ def frame_people(poses: Sequence[np.ndarray], size: tuple[int, int], style: str,
     centers = _view_centers(known, chain, placement, view)
     frames = np.arange(len(track))
     centers = np.stack([np.interp(frames, frames[usable], line) for line in centers.T], axis=1)
-    corners = _smooth_over_time(centers, sigma) - view / 2
+    padding = int(4 * sigma) + 1
+    longer = np.pad(centers, ((padding, padding), (0, 0)), "reflect", reflect_type="odd")  # continues straight lines
+    corners = gaussian_filter1d(longer, sigma, axis=0)[padding:-padding] - view / 2
     return [Frame(scale, float(top), float(left), tuple(size)) for top, left in corners]
 
 
@@ -131,13 +133,6 @@ def _view_centers(track: np.ndarray, chain: np.ndarray, placement: Placement, vi
     reach = view * (0.5 - MARGIN)
     smallest, largest = high - reach, low + reach
     return np.where(smallest > largest, (low + high) / 2, np.stack([y, x], axis=1).clip(smallest, largest))
-
-
-def _smooth_over_time(centers: np.ndarray, sigma: float) -> np.ndarray:
-    """(T,2) averaged over time. Its ends are continued by point reflection, which keeps a straight line straight."""
-    padding = int(4 * sigma) + 1
-    longer = np.pad(centers, ((padding, padding), (0, 0)), "reflect", reflect_type="odd")
-    return gaussian_filter1d(longer, sigma, axis=0)[padding:-padding]
 
 
 def _body_chain(track: np.ndarray, lowest: str) -> np.ndarray:

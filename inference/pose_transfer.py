@@ -33,8 +33,9 @@ Images = Image.Image | Sequence[Image.Image] | np.ndarray | Tensor  # one or sev
 class PoseTransfer:
     """Load once, call many times. Each generated image depends on its own inputs only, not on the rest of the batch.
 
-    To change the weights, call `model.load_networks` and nothing else, because compiled networks hold the weights as
-    constants. Letters of the shapes: B images; H x W is `stored_size`.
+    On a Linux CPU, the process keeps freed memory from then on (util/device.py). To change the weights, call
+    `model.load_networks` and nothing else, because compiled networks hold the weights as constants.
+    Letters of the shapes: B images; H x W is `stored_size`.
     """
 
     def __init__(self, opt: Namespace, device: torch.device) -> None:

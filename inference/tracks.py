@@ -40,30 +40,20 @@ def repair(track: np.ndarray) -> np.ndarray:
         return track
     sides = np.nanmax(seen, axis=1) - np.nanmin(seen, axis=1)  # of the box around the known joints
     leap = LEAP * float(np.median(sides.max(axis=1)))
-    _swap_back(track, leap)
-    _remove_leaps(track, leap)
-    return track
-
-
-def _swap_back(track: np.ndarray, leap: float) -> None:
-    """In-place: swap a left-right pair wherever that halves its distance from the expected position, at least."""
+    # A left-right pair is swapped back wherever that halves its distance from the expected position, at least.
     for pair in LEFT_RIGHT_PAIRS:
         found = track[1:-1, pair]
         expected = (track[:-2, pair] + track[2:, pair]) / 2
         distance = _distance(found, expected).sum(axis=1)
-        swapped_distance = _distance(found[:, ::-1], expected).sum(axis=1)
-        wrong = (distance > 2 * leap) & (swapped_distance < distance / 2)
+        wrong = (distance > 2 * leap) & (_distance(found[:, ::-1], expected).sum(axis=1) < distance / 2)
         track[1:-1, pair] = np.where(wrong[:, None, None], found[:, ::-1], found)
-
-
-def _remove_leaps(track: np.ndarray, leap: float) -> None:
-    """In-place: a joint becomes missing if it is off by more than `leap` and more than its neighbors are apart."""
+    # A joint becomes missing if it is off by more than `leap` and by more than its neighbors in time are apart. A leap
+    # makes the frames before and after it look wrong too, by half as much: only the largest of them counts.
     off = _distance(track[1:-1], (track[:-2] + track[2:]) / 2)
-    apart = _distance(track[:-2], track[2:])
     beside = np.pad(np.nan_to_num(off), ((1, 1), (0, 0)))
-    # A leap makes the frames before and after it look wrong too, by half as much: only the largest of them counts.
     largest = (off >= beside[:-2]) & (off >= beside[2:])
-    track[1:-1][largest & (off > leap) & (off > apart)] = np.nan
+    track[1:-1][largest & (off > leap) & (off > _distance(track[:-2], track[2:]))] = np.nan
+    return track
 
 
 def fill_gaps(track: np.ndarray, longest: int) -> np.ndarray:
@@ -121,7 +111,7 @@ def interpolate(track: np.ndarray, n: int) -> np.ndarray:
 
     Angle and length of each limb in the image, from the neck outwards, follow a cubic over time (Catmull-Rom), so limbs
     do not shrink on the way. On rendered walks, the error is 0.15 to 0.45 of that of straight lines at 8 to 24 poses
-    per cycle, and 0.8 of it between two unrelated poses. A joint that is missing in one of two poses is missing between.
+    per cycle, and 0.8 of it between two unrelated poses. A joint missing in one of two poses is missing between.
     """
     track = _known_or_missing(track)
     if len(track) < 2:

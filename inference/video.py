@@ -173,15 +173,13 @@ def _write_gif(frames: Iterator[Image.Image], path: Path, fps: float) -> None:
     chosen = images[:: -(-len(images) // PALETTE_FRAMES)]
     strip = Image.fromarray(np.concatenate([np.asarray(image) for image in chosen]))
     palette = strip.quantize(255)  # of 256 colors; Pillow needs one for the pixels that a frame does not change
-    _save_all([image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images], path, fps, unit=10)
+    quantized = (image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images)
+    _save_all(quantized, path, fps, unit=10)
 
 
-def _write_webp(frames: Iterator[Image.Image], path: Path, fps: float) -> None:
-    _save_all(list(frames), path, fps, unit=1, quality=90)
-
-
-def _save_all(images: list[Image.Image], path: Path, fps: float, unit: int, **settings: int) -> None:
+def _save_all(frames: Iterable[Image.Image], path: Path, fps: float, unit: int = 1, **settings: int) -> None:
     """Write with Pillow, in the format of the suffix; durations are multiples of `unit` milliseconds."""
+    images = list(frames)
     ends = [round(number * 1000 / fps / unit) for number in range(len(images) + 1)]
     durations = [unit * (end - start) for start, end in itertools.pairwise(ends)]  # unequal, so that their sum is exact
     settings |= {"format": path.suffix[1:].upper(), "save_all": True, "append_images": images[1:]}
@@ -222,4 +220,4 @@ def _run_ffmpeg(command: list[str], images: Iterable[np.ndarray], path: Path) ->
             raise UserError(f"{path}: could not be written ({message}); what was there before is untouched")
 
 
-WRITERS = {".gif": _write_gif, ".webp": _write_webp, ".mp4": _write_mp4}
+WRITERS = {".gif": _write_gif, ".webp": partial(_save_all, quality=90), ".mp4": _write_mp4}

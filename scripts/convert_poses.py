@@ -18,8 +18,8 @@ IN is a file, or a folder of one JSON file per photo; its format is detected by 
 --photos gives the photos' full names (without it, NAME.jpg is assumed) and their sizes, which fractions need.
 """
 
-import argparse
 import sys
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -29,10 +29,8 @@ from util.arguments import positive_int
 from util.errors import UserError, run_main, summarize
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+def parse_arguments() -> Namespace:
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("source", type=Path, metavar="IN", help="file, or folder of JSON files")
     parser.add_argument("out", type=Path, metavar="OUT", help="file or folder")
     parser.add_argument("--from", dest="source_format", choices=FORMATS, help="default: detected by the content")

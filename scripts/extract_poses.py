@@ -9,10 +9,10 @@ as soon as it is found: after a stop, the same command resumes. Photos that cann
 are done; the csv is written once they are repaired or removed.
 """
 
-import argparse
 import json
 import multiprocessing
 import sys
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
@@ -42,10 +42,8 @@ CELL = (256, 176)  # height, width of one photo on the sheet
 load_once = lru_cache(maxsize=1)(load_estimator)  # one per process; a forked process inherits its parent's
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+def parse_arguments() -> Namespace:
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="photos, also in folders below it")
     parser.add_argument("out", type=Path, metavar="OUT.csv", help="the keypoints csv to write")
     parser.add_argument("--estimator", choices=ESTIMATORS, default="keypointrcnn", help="what finds the joints")
@@ -134,7 +132,7 @@ class RowCache:
             if not overwrite:
                 raise
         self.rows = {name: rows[name] for name in names if name in rows}
-        lines = [_json_line(settings), *(_row_line(name, row) for name, row in self.rows.items())]
+        lines = [_json_line(settings), *(_json_line([name, *row]) for name, row in self.rows.items())]
         atomic_write(path, lambda file: file.writelines(lines))
 
     def _read(self, settings: Mapping[str, str]) -> dict[str, ExtractedRow]:
@@ -157,15 +155,11 @@ class RowCache:
         """The row is in the file when this returns."""
         self.rows[name] = row
         with self.path.open("ab") as file:
-            file.write(_row_line(name, row))
+            file.write(_json_line([name, *row]))
 
 
 def _json_line(content: object) -> bytes:
-    return json.dumps(content).encode() + b"\n"
-
-
-def _row_line(name: str, row: ExtractedRow) -> bytes:
-    return _json_line([name, row.people, row.keypoints.tolist()])
+    return json.dumps(content, default=np.ndarray.tolist).encode() + b"\n"
 
 
 def extract_rows(
