@@ -17,6 +17,8 @@ from inference.joints import BLAZEPOSE_MIN_VISIBILITY, COCO_17, MEDIAPIPE_33, to
 from util.errors import UserError
 from util.pretrained import PretrainedWeights, load_pretrained
 
+CPU = torch.device("cpu")
+
 # Keypoint R-CNN
 MIN_PERSON_PROBABILITY = 0.75  # as in torchvision's own example
 MIN_PEAK = 2.0  # logit at a joint's peak in its heat map; Detectron draws the joints above this value
@@ -57,9 +59,8 @@ class KeypointRCNN(Estimator):
 
         url = KeypointRCNN_ResNet50_FPN_Weights.COCO_V1.url
         published = PretrainedWeights("Keypoint R-CNN", "torchvision", self.default_weights, url)
-        self.net = keypointrcnn_resnet50_fpn(
-            weights=None, weights_backbone=None, box_score_thresh=MIN_PERSON_PROBABILITY
-        )
+        settings = {"weights": None, "weights_backbone": None, "box_score_thresh": MIN_PERSON_PROBABILITY}
+        self.net = keypointrcnn_resnet50_fpn(**settings)
         load_pretrained(self.net, weights, published, "--estimator_weights")
         for module in self.net.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
@@ -118,9 +119,8 @@ class BlazePose(Estimator):
 def is_back_view(pose: np.ndarray) -> bool:
     """Whether (18,2) is seen from behind: the right shoulder is half a torso length to the right of the left one.
 
-    BlazePose reports a face on the back of every head, so face joints of such poses are dropped. In PATN's rows of
-    Market-1501, which OpenPose made, a nose is known in an eighth of the poses that pass this test, and in nine of
-    ten poses that are as clearly seen from the front.
+    BlazePose reports a face on the back of every head, so face joints of such poses are dropped. In Market-1501's rows,
+    which OpenPose made, an eighth of these poses have a nose, and nine of ten that are as clearly seen from the front.
     """
     right, left, right_hip, left_hip = (pose[joint] for joint in TORSO)
     torso_length = np.linalg.norm((right + left - right_hip - left_hip) / 2)
@@ -136,13 +136,10 @@ def _without_outside_joints(pose: np.ndarray, photo: Image.Image) -> np.ndarray:
 ESTIMATORS: dict[str, type[Estimator]] = {"keypointrcnn": KeypointRCNN, "blazepose": BlazePose}
 
 
-def load_estimator(
-    name: str = "keypointrcnn", weights: str | None = None, device: torch.device | None = None
-) -> Estimator:
-    """One of ESTIMATORS, by default with its own weights and on the CPU. Raises UserError if it cannot be loaded.
+def load_estimator(name: str = "keypointrcnn", weights: str | None = None, device: torch.device = CPU) -> Estimator:
+    """One of ESTIMATORS, by default with its own weights. Raises UserError if it cannot be loaded.
 
     An estimator that cannot use a GPU runs on the CPU whatever `device` is.
     """
-    estimator_class = ESTIMATORS[name]
-    device = device if device and estimator_class.uses_gpu else torch.device("cpu")
-    return estimator_class(weights or estimator_class.default_weights, device)
+    kind = ESTIMATORS[name]
+    return kind(weights or kind.default_weights, device if kind.uses_gpu else CPU)

@@ -58,10 +58,7 @@ class Photos:
         return found[0]
 
     def size(self, name: str, declared: Size | None = None) -> Size:
-        """(H, W) of a photo as viewers show it (EXIF rotation applied); without a folder, what its file `declared`.
-
-        Raises UserError if the size is unknown or the photo cannot be read.
-        """
+        """(H, W) of a photo after its EXIF rotation; without a folder, what its file `declared`. Raises UserError."""
         if self._size:
             return self._size
         if not self.folder:

@@ -68,12 +68,10 @@ def sequence_fps(opt: Namespace, sources: Sequence[PoseSource]) -> float | None:
 def check_outputs(opt: Namespace, sources: Sequence[PoseSource], fps: float | None) -> None:
     """UserError for flags that contradict each other, and for results that would be lost or replace an input."""
     out = Path(opt.out)
-    if fps is None:
-        _check_image_outputs(opt, sources)
-    elif not is_folder(opt.out) and out.suffix not in WRITERS:
-        raise UserError(f"--out {out}: a sequence goes to {', '.join(WRITERS)} or a folder of numbered images")
-    else:
+    if fps:
         check_animation(opt.out, fps)
+    else:
+        _check_image_outputs(opt, sources)
     inputs = [path for path in (opt.source, *map(Path, (*opt.pose, opt.source_pose or ""))) if path.is_file()]
     for flag, path in (("--out", out), ("--sheet", opt.sheet)):
         if path and path.is_file() and any(path.samefile(given) for given in inputs):
@@ -83,9 +81,9 @@ def check_outputs(opt: Namespace, sources: Sequence[PoseSource], fps: float | No
 
 
 def _check_image_outputs(opt: Namespace, sources: Sequence[PoseSource]) -> None:
+    out, count = Path(opt.out), sum(source.count for source in sources)
     if opt.fps or opt.interpolate or not opt.smooth:
         raise UserError("--fps, --interpolate and --no-smooth are for sequences: see --sequence in --help")
-    out, count = Path(opt.out), sum(source.count for source in sources)
     if not is_folder(opt.out) and count > 1:
         raise UserError(f"--out {out}: there are {count} poses; name a folder, or .gif, .webp or .mp4")
     if is_folder(opt.out) and out.exists() and not out.is_dir():
@@ -114,7 +112,7 @@ def transfer_poses(
     found = FoundPeople(str(opt.source), people, (photo.height, photo.width))
     frame, advice = frame_source(found, transfer.stored_size, opt.dataset_mode)
     fatal = has_fatal_warning(advice)
-    if fps is not None:  # a bad photo stops the command before the long search of a video
+    if fps:  # a bad photo stops the command before the long search of a video
         _report_warnings(advice, opt.force, fatal)
         advice = []
     framed = [_framed_poses(opt, transfer.stored_size, source, estimator, fps) for source in sources]
@@ -125,9 +123,8 @@ def transfer_poses(
     targets = interpolate(np.concatenate([poses.keypoints for poses in framed]), opt.interpolate).astype(np.float32)
     image, keypoints = crop(photo, frame), to_frame(people[0], frame)
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-    batches = torch.from_numpy(targets).split(opt.batchSize)
-    bar = tqdm(batches, "generating", unit="batch", disable=None)
-    images = torch.cat([transfer(pixels, keypoints, batch) for batch in bar])
+    batches = tqdm(torch.from_numpy(targets).split(opt.batchSize), "generating", unit="batch", disable=None)
+    images = torch.cat([transfer(pixels, keypoints, batch) for batch in batches])
     return TransferResult(names, image, keypoints, targets, images)
 
 
@@ -147,10 +144,8 @@ def _framed_poses(
     keep = {"keep": True, "fit": False, None: source.in_stored_pixels or None}[opt.pose_frame]
     no_bar = None if source.needs_estimator else True  # None: no bar unless stderr is a terminal
     found = list(tqdm(find_people(source, estimator), source.what, source.count, unit="pose", disable=no_bar))
-    if fps is None:
-        return frame_poses(found, size, opt.dataset_mode, keep)
-    pose_fps = source.fps or fps / (opt.interpolate + 1)
-    return frame_sequence(found, size, opt.dataset_mode, keep, pose_fps, opt.smooth, source.what)
+    pose_fps = fps and (source.fps or fps / (opt.interpolate + 1))
+    return frame_poses(found, size, opt.dataset_mode, keep, pose_fps, opt.smooth, source.what)
 
 
 def frame_source(found: FoundPeople, size: tuple[int, int], style: str) -> tuple[Frame | None, list[Advice]]:
@@ -163,39 +158,36 @@ def frame_source(found: FoundPeople, size: tuple[int, int], style: str) -> tuple
     return frame, advise(found.people, found.photo_size, frame, found.name)
 
 
-def frame_poses(poses: Sequence[FoundPeople], size: tuple[int, int], style: str, keep: bool | None) -> FramedPoses:
-    """Each pose framed by itself to `size` (H, W). Photos without a person are left out, with fatal advice for each.
+def frame_poses(
+    poses: Sequence[FoundPeople], size: tuple[int, int], style: str, keep: bool | None, fps: float | None = None,
+    smooth: bool = False, what: str = "",
+) -> FramedPoses:  # fmt: skip
+    """The first person of each photo, framed to `size` (H, W) as data set `style` frames people.
 
     keep: the keypoints are in pixels of the stored size already; None: if their photo has that size.
-    """
-    warnings = [advise(found.people, None, None, found.name) for found in poses]
-    usable = [found for found, advice in zip(poses, warnings) if not has_fatal_warning(advice)]
-    framed = [_frame_track(found.people[0][None], [found], size, style, keep) for found in usable]
-    keypoints = np.concatenate([np.zeros((0, NUM_JOINTS, 2), np.float32), *framed])
-    return FramedPoses([found.name for found in usable], keypoints, sum(warnings, []))
+    fps: poses per second of a sequence `what`, which is framed as one, and with `smooth` cleaned (inference/tracks.py);
+        None: each pose is framed by itself.
 
-
-def frame_sequence(
-    poses: Sequence[FoundPeople], size: tuple[int, int], style: str, keep: bool | None, fps: float, smooth: bool,
-    what: str,
-) -> FramedPoses:  # fmt: skip
-    """Successive poses of one person, `fps` per second, framed as one; with `smooth` cleaned (inference/tracks.py).
-
-    size, style and keep are those of `frame_poses`; `what` names the sequence in advice. Moments without a person are
-    left out, unless `smooth` fills them in.
+    Photos without a person are left out, unless `smooth` fills them in. The advice on them is fatal if poses are framed
+    by themselves, or if the whole sequence has nobody.
     """
     nobody = np.full((NUM_JOINTS, 2), np.nan)
-    track = np.stack([found.people[0] if found.people else nobody for found in poses])
-    if smooth:
+    track = np.array([found.people[0] if found.people else nobody for found in poses])
+    if fps and smooth:
         track = clean(track, fps)
     warnings = [
         advise([] if np.isnan(pose).all() else [pose, *found.people[1:]], None, None, found.name)
         for pose, found in zip(track, poses)
     ]
-    usable = np.array([not has_fatal_warning(advice) for advice in warnings])
-    names = [found.name for found, good in zip(poses, usable) if good]
-    framed = _frame_track(track[usable], poses, size, style, keep, VIEW_SECONDS * fps)
-    return FramedPoses(names, framed, _summarize_advice(warnings, usable.any(), what))
+    usable = [number for number, advice in enumerate(warnings) if not has_fatal_warning(advice)]
+    for group in [usable] if fps else [[number] for number in usable]:  # poses that are framed as one
+        kept = all(poses[number].photo_size == size for number in group) if keep is None else keep
+        if group and not kept:
+            frames = frame_people(track[group], size, style, VIEW_SECONDS * fps if fps else 1.0)
+            track[group] = [to_frame(pose, frame) for pose, frame in zip(track[group], frames)]
+    advice = _summarize_advice(warnings, bool(usable), what) if fps else sum(warnings, [])
+    keypoints = track[usable].reshape(-1, NUM_JOINTS, 2).astype(np.float32)
+    return FramedPoses([poses[number].name for number in usable], keypoints, advice)
 
 
 def _summarize_advice(warnings: list[list[Advice]], any_usable: bool, what: str) -> list[Advice]:
@@ -207,24 +199,13 @@ def _summarize_advice(warnings: list[list[Advice]], any_usable: bool, what: str)
     return [Advice(f"{prefix}{bad[0].text}", fatal=not any_usable)]
 
 
-def _frame_track(
-    track: np.ndarray, photos: Sequence[FoundPeople], size: tuple[int, int], style: str, keep: bool | None,
-    sigma: float = 1.0,
-) -> np.ndarray:  # fmt: skip
-    """(T,18,2) of `photos` -> float32 (T,18,2) in frame pixels; unchanged if they have the stored size already."""
-    if not len(track) or (all(found.photo_size == size for found in photos) if keep is None else keep):
-        return track.astype(np.float32)
-    frames = frame_people(track, size, style, sigma)
-    return np.stack([to_frame(pose, frame) for pose, frame in zip(track, frames)])
-
-
 def save_results(opt: Namespace, result: TransferResult, fps: float | None) -> None:
     """Write the files that --out and --sheet name, and print their paths and how much a sequence's background flickers.
 
     fps: images per second of a sequence; None: independent images, POSE.png each if --out is a folder.
     """
     count = len(result.images)
-    if fps is None:
+    if not fps:
         for image, path in zip(result.images, _image_paths(opt.out, result.names)):
             save_image(to_pil(image), path)
             print(path)
@@ -235,7 +216,7 @@ def save_results(opt: Namespace, result: TransferResult, fps: float | None) -> N
             levels = flicker(result.images.numpy(), result.target_keypoints)
             print(f"flicker outside the person: {levels:.2f} of 255 levels from one image to the next")
     if opt.sheet:
-        save_image(comparison_sheet(result, count if fps is None else SEQUENCE_SHEET_ROWS), opt.sheet)
+        save_image(comparison_sheet(result, SEQUENCE_SHEET_ROWS if fps else count), opt.sheet)
 
 
 def comparison_sheet(result: TransferResult, max_rows: int) -> Image.Image:

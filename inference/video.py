@@ -41,9 +41,8 @@ def read_frames(path: Path, every: int = 1) -> tuple[Iterator[tuple[str, Image.I
     """(name, RGB frame) of every `every`-th frame, and how many of these make a second (None: the file does not say).
 
     `path` is a video or an animation. Names are STEM_00001 and so on, by the frame's number in the file. Frames come
-    upright if a video says how it was held, one at a time. A frame of an animation that is shown for longer than usual
-    comes several times. Raises UserError at once if the file cannot be opened, and later for a frame that cannot be
-    decoded.
+    one at a time, upright if a video says how it was held; a frame of an animation that is shown longer than usual is
+    repeated. Raises UserError at once if the file cannot be opened, later for a frame that cannot be decoded.
     """
     if not path.exists():
         raise UserError(f"{path}: no such file")
@@ -126,7 +125,7 @@ def check_animation(out: str | Path, fps: float) -> None:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise UserError(f"{path}: not an empty folder; remove it, or give another")
     elif suffix not in WRITERS:
-        raise UserError(f"{path}: known suffixes are {', '.join(WRITERS)}; a folder gets numbered PNG files")
+        raise UserError(f"{path}: a sequence goes to {', '.join(WRITERS)} or a folder of numbered images")
     elif suffix == ".mp4":
         _ffmpeg()
     if fps <= 0:
@@ -187,10 +186,8 @@ def _save_all(frames: Iterable[Image.Image], path: Path, fps: float, unit: int =
 
 
 def _write_mp4(frames: Iterator[Image.Image], path: Path, fps: float) -> None:
-    """Calls ffmpeg directly, because imageio-ffmpeg's writer does not tell whether the file was finished.
-
-    H.264 as browsers show it needs an even width and height: the last column or row of an odd frame is repeated.
-    """
+    """Calls ffmpeg directly, because imageio-ffmpeg's writer does not tell whether the file was finished."""
+    # H.264 as browsers show it needs an even width and height: the last column or row of an odd frame is repeated.
     even = (np.pad(frame, ((0, frame.height % 2), (0, frame.width % 2), (0, 0)), mode="edge") for frame in frames)
     first = next(even)
     command = [

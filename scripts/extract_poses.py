@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data.keypoints import NUM_JOINTS
 from data.pairs import write_keypoints
-from inference.estimators import ESTIMATORS, load_estimator
+from inference.estimators import CPU, ESTIMATORS, load_estimator
 from util.arguments import positive_int
 from util.device import describe_device, select_device
 from util.draw_pose import draw_skeleton
@@ -65,13 +65,10 @@ def main() -> None:
     names = list_photos(args.folder)
     kind = ESTIMATORS[args.estimator]
     weights = args.estimator_weights or kind.default_weights
-    device = select_device(args.gpu_ids) if kind.uses_gpu else torch.device("cpu")
+    device = select_device(args.gpu_ids) if kind.uses_gpu else CPU
     load_once(args.estimator, weights, device)  # so that missing weights or packages are one early error
-    settings = {
-        "folder": str(args.folder.resolve()),
-        "estimator": args.estimator,
-        "weights": sha256(weights) if Path(weights).is_file() else weights,
-    }
+    content = sha256(weights) if Path(weights).is_file() else weights
+    settings = {"folder": str(args.folder.resolve()), "estimator": args.estimator, "weights": content}
     cache = RowCache(args.out.with_name(f"{args.out.name}.rows"), settings, names, args.overwrite)
     pending = [name for name in names if name not in cache.rows]
     if cache.rows:
@@ -121,7 +118,7 @@ class RowCache:
     """
 
     def __init__(self, path: Path, settings: Mapping[str, str], names: Sequence[str], overwrite: bool) -> None:
-        """Read the rows of a stopped run and rewrite the file with those of the photos `names`.
+        """Keep the rows that a stopped run found in the photos `names`.
 
         Raises UserError if rows are damaged or were made with other settings; with `overwrite` they are discarded.
         """
@@ -162,9 +159,7 @@ def _json_line(content: object) -> bytes:
     return json.dumps(content, default=np.ndarray.tolist).encode() + b"\n"
 
 
-def extract_rows(
-    find: Callable[[str], ExtractedRow | str], names: Sequence[str], workers: int, cache: RowCache
-) -> None:
+def extract_rows(find: Callable[[str], ExtractedRow | str], names: list[str], workers: int, cache: RowCache) -> None:
     """Search the photos and add their rows to `cache`. UserError at the end for photos that cannot be decoded."""
     problems = []
     for name, found in zip(names, map_in_processes(find, names, workers, "photos", CHUNK)):

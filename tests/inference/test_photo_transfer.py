@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from inference.framing import frame_person, identity_frame, to_frame
-from inference.photo_transfer import TransferResult, comparison_sheet, frame_poses, frame_sequence, frame_source
+from inference.photo_transfer import TransferResult, comparison_sheet, frame_poses, frame_source
 from inference.sources import FoundPeople
 from tests.inference.test_framing import standing
 
@@ -34,10 +34,10 @@ def test_frame_poses_keeps_or_frames_and_leaves_nobody_out():
     np.testing.assert_array_equal(frame_poses(poses, SIZE, "fashion", keep=True).keypoints[0], np.float32(pose))
 
 
-def test_frame_sequence_few_bad_poses_give_no_advice():
+def test_frame_poses_of_a_sequence_few_bad_poses_give_no_advice():
     for bad, expected in ((1, []), (2, ["walk: 2 of 10 poses have faults, the first is a.jpg: no person found"])):
         poses = [found(standing() if number >= bad else None) for number in range(10)]
-        result = frame_sequence(poses, SIZE, "fashion", None, fps=25, smooth=False, what="walk")
+        result = frame_poses(poses, SIZE, "fashion", None, fps=25, smooth=False, what="walk")
         assert [advice.text.split(";")[0] for advice in result.advice] == expected
         assert result.keypoints.shape == (10 - bad, 18, 2)
 

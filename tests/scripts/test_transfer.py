@@ -321,7 +321,7 @@ def test_transfer_bad_photo_stops_before_a_video_is_searched(refused, work, peop
         (["--pose=dancer.png", "--out=out.png", "--interpolate=2"], "are for sequences"),
         (["--pose=dancer.png", "--out=out.png", "--fps=2"], "are for sequences"),
         (["--pose=dancer.png", "--out=out.png", "--keypoints_csv=walk.csv"], "give it as --pose FILE"),
-        (["--pose=walk.csv", "--out=out.png", "--sequence"], "--out out.png: a sequence goes to .gif"),
+        (["--pose=walk.csv", "--out=out.png", "--sequence"], "out.png: a sequence goes to .gif"),
         (["--pose=walk.csv", "--out=out.gif", "--fps=60"], "GIF shows no more than 50"),
         (["--pose=walk.csv", "--out=root", "--sequence"], "root: not an empty folder"),
         (["--pose=dancer.png", "--out=out.png", "--which_epoch=5"], "5_net_G.pth: "),
