@@ -27,6 +27,8 @@ JOINT_DEPTH = {0: 0.03, 14: 0.03, 15: 0.03, 16: 0.03, 17: 0.03, 3: 0.08, 6: 0.08
 
 # A function of positions (N,) on a tube: meters `around` it from the middle of its front, and `along` it from its start
 SurfaceFunction = Callable[[np.ndarray, np.ndarray], np.ndarray]
+# Samples of a surface that face the viewer: points (N,3) in meters and shaded colors (N,3) in 0..1, float32
+Surface = tuple[np.ndarray, np.ndarray]
 
 CLOTH_PATTERNS = ("plain", "stripes", "pinstripes", "checks", "dots", "print", "block")
 HAIR_STYLES = ("short", "long", "bun", "bald", "cap")
@@ -167,13 +169,6 @@ def pose_skeleton(person: SyntheticPerson, posture: Posture) -> Skeleton:
     return skeleton
 
 
-class Surface(NamedTuple):
-    """Samples of a surface that face the viewer: points (N,3) in meters and shaded colors (N,3) in 0..1, float32."""
-
-    points: np.ndarray
-    colors: np.ndarray
-
-
 def tube(
     axis: Sequence[np.ndarray], left: np.ndarray | Sequence[np.ndarray], width: Sequence[float],
     depth: Sequence[float], texture: SurfaceFunction | np.ndarray, scale: float,
@@ -222,15 +217,14 @@ def tube(
     shade = 0.62 + 0.42 * np.maximum(lit, 0) - 0.12 * (1 - facing[row, column] / length) ** 2
     points = line[row] + (a[row] * sin[column])[:, None] * side[row] + (b[row] * cos[column])[:, None] * front[row]
     colors = texture(around, along) if callable(texture) else texture
-    return Surface(points.astype(np.float32), (colors * shade[:, None]).astype(np.float32))
+    return points.astype(np.float32), (colors * shade[:, None]).astype(np.float32)
 
 
 def _sample_positions(length: float, ends: tuple[float, float], radius: float, step: float) -> np.ndarray:
     """Sample positions along a tube: at equal distances, but at equal angles on the round ends, which are steep."""
     caps = [end * (1 - np.cos(np.linspace(0, np.pi / 2, 2 + int(1.6 * max(radius, end) / step)))) for end in ends]
     middle = np.linspace(ends[0], length - ends[1], 2 + int((length - sum(ends)) / step * 1.1))
-    sections = [caps[0][:-1] if ends[0] else [], middle, (length - caps[1][-2::-1]) if ends[1] else []]
-    along = np.concatenate(sections)
+    along = np.concatenate([caps[0][:-1] if ends[0] else [], middle, length - caps[1][-2::-1] if ends[1] else []])
     return along[np.diff(along, prepend=-1) > 1e-9]  # drops duplicates: a ball has round ends but no middle
 
 

@@ -28,7 +28,7 @@ from data.synthetic.body import Cloth, Posture, SyntheticPerson
 from util.arguments import count, number, positive_int
 from util.draw_pose import draw_skeleton
 from util.errors import UserError
-from util.files import atomic_write
+from util.files import atomic_write, file_names
 from util.image import contact_sheet, decode_photo, image_path, save_image
 from util.parallel import available_cores, map_in_processes
 
@@ -78,22 +78,16 @@ def random_person(random: np.random.Generator) -> SyntheticPerson:
     style = random.choice(body.HAIR_STYLES, p=[0.1, 0.6, 0.24, 0.02, 0.04] if skirt else [0.5, 0.2, 0.1, 0.07, 0.13])
     return SyntheticPerson(
         skin=np.array(SKINS[random.integers(len(SKINS))]) * random.uniform(0.95, 1.02),
-        hair=np.array(HAIRS[random.integers(len(HAIRS))]),
-        hair_style=str(style),
-        top=top,
+        hair=np.array(HAIRS[random.integers(len(HAIRS))]), hair_style=str(style), top=top,
         sleeve=float(random.choice([0.0, 0.3, 0.42, 0.93, 1.0], p=[0.12, 0.23, 0.2, 0.25, 0.2])),
         inner=random_color(random) if not dress and random.random() < 0.25 else None,
         bottom=top if dress else random_cloth(random, plain=0.75),
         leg=(1.0 if random.random() < 0.25 else 0.0) if skirt else float(random.choice([0.48, 1.0], p=[0.25, 0.75])),
-        skirt=skirt,
-        shoe=random_color(random),
-        bag=random_color(random) if random.random() < 0.3 else None,
+        skirt=skirt, shoe=random_color(random), bag=random_color(random) if random.random() < 0.3 else None,
         shoulder=0.178 * random.uniform(0.92, 1.04) * (0.95 if skirt else 1.03),
-        waist=0.132 * slender,
-        hip=0.158 * (0.5 + 0.5 * slender) * (1.04 if skirt else 0.98),
-        girth=slender,
-        height=random.uniform(0.95, 1.03),
-    )
+        waist=0.132 * slender, hip=0.158 * (0.5 + 0.5 * slender) * (1.04 if skirt else 0.98),
+        girth=slender, height=random.uniform(0.95, 1.03),
+    )  # fmt: skip
 
 
 def random_arm(random: np.random.Generator) -> tuple[float, float, float, float]:
@@ -212,8 +206,8 @@ def render_photo(
     skeleton = body.pose_skeleton(person, posture)
     scale = height * random.uniform(0.49, 0.53) * person.height * (1.55 if upper_body else 1.0)  # pixels per meter
     surfaces = body.body_surfaces(person, skeleton, scale)
-    lowest = max(s.points[:, 1].max() for s in surfaces)
-    highest = min(s.points[:, 1].min() for s in surfaces)
+    lowest = max(points[:, 1].max() for points, _ in surfaces)
+    highest = min(points[:, 1].min() for points, _ in surfaces)
     if upper_body:
         y = height * random.uniform(0.05, 0.1) - highest * scale
     else:
@@ -270,7 +264,7 @@ def render_people(out: Path, mode: str, identities: Sequence[int], photos: int, 
 
 def is_rendered(out: Path, dataset: type[PosePairDataset], settings: dict[str, object]) -> bool:
     """Whether `out` holds all of this data set. Raises UserError if it holds anything else."""
-    settings_file, csv_names = out / SETTINGS_FILE, (dataset.pairs_csv, dataset.keypoints_csv)
+    settings_file = out / SETTINGS_FILE
     if not out.exists() or not any(out.iterdir()):
         return False
     if not settings_file.is_file():
@@ -283,9 +277,10 @@ def is_rendered(out: Path, dataset: type[PosePairDataset], settings: dict[str, o
         raise UserError(
             f"{out}: rendered with other settings ({found}, asked for {settings}); remove it, or give another --out"
         )
-    photos = sum(len(list((out / phase).glob("*.jpg"))) for phase in PHASES)
-    csv_files = all((out / name.format(phase=phase)).exists() for phase in PHASES for name in csv_names)
-    return csv_files and photos >= sum(settings["identities"]) * settings["poses"]
+    files = file_names(out)
+    csv_files = {name.format(phase=phase) for name in (dataset.pairs_csv, dataset.keypoints_csv) for phase in PHASES}
+    photos = sum(name.endswith(".jpg") for name in files)
+    return csv_files <= files and photos >= sum(settings["identities"]) * settings["poses"]
 
 
 def make_sheet(out: Path, dataset: type[PosePairDataset]) -> Image.Image:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from data.pairs import LARGEST, photo_stem
+from data.pairs import MAX_COORDINATE, photo_stem
 from inference.formats.photos import Photos, Size
 from util.errors import UserError
 from util.files import atomic_write
@@ -76,7 +76,7 @@ def get_field(container: Any, key: str, kind: Any) -> Any:
 def check_numbers(values: Sequence[Any]) -> None:
     """Raise ValueError for the first JSON value that is not a finite number."""
     for value in values:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < LARGEST:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < MAX_COORDINATE:
             raise ValueError(f"{str(value)[:40]} is not a finite number")
 
 
