@@ -212,8 +212,8 @@ def _read_cells(path: Path, separator: str) -> pd.DataFrame:
         pass
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.reader(file, delimiter=separator, skipinitialspace=True)
-        numbered = [(reader.line_num, row) for row in reader] or [(1, [""])]
-    return pd.DataFrame([row for _, row in numbered], index=[number for number, _ in numbered], dtype=object)
+        numbers, rows = zip(*[(reader.line_num, row) for row in reader] or [(1, [""])])
+    return pd.DataFrame(list(rows), index=list(numbers), dtype=object)
 
 
 def _write_table(path: Path, separator: str, table: pd.DataFrame) -> None:

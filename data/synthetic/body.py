@@ -5,7 +5,7 @@ bone: x to the person's own left, y down the bone, z to the front. The projectio
 triangles: surfaces are sampled more densely than the pixels, and each pixel gets the sample nearest to the viewer.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -234,7 +234,7 @@ def body_surfaces(person: SyntheticPerson, skeleton: Skeleton, scale: float) -> 
     if person.hair_style != "bald":
         surfaces += _hair(person, skeleton, scale)
     for side in range(2):
-        surfaces += _arm(person, skeleton, side, scale) + _leg(person, skeleton, side, scale)
+        surfaces += [*_arm(person, skeleton, side, scale), *_leg(person, skeleton, side, scale)]
     if person.skirt:
         surfaces.append(_skirt(person, skeleton, scale))
     if person.bag is not None:
@@ -266,15 +266,20 @@ def _torso(person: SyntheticPerson, skeleton: Skeleton, scale: float) -> Surface
     return tube(axis, left, width, depth, texture, scale, ends=(0.0, 0.08))
 
 
-def _half_clothed(cloth: Cloth, length: float, skin: np.ndarray) -> SurfaceFunction:
-    """The texture of an arm or leg whose first `length` meters are clothed."""
-    return lambda around, along: np.where((along < length)[:, None], cloth_colors(cloth, around, along), skin)
+def _dress_limb(
+    person: SyntheticPerson, cloth: Cloth, covered: float, length: float, radii: Sequence[float], thickness: float
+) -> tuple[list[float], SurfaceFunction]:
+    """Half widths and texture of an arm or leg of `length`, of which the first fraction `covered` is under `cloth`.
 
-
-def _limb_width(radii: Sequence[float], girth: float, covered: float, thickness: float) -> list[float]:
-    """Half widths of an arm or leg at seven steps; cloth of `thickness` lies on the first fraction `covered` of it."""
+    `radii`: half widths of the bare limb at seven steps, for a girth of 1; `thickness`: that of the cloth.
+    """
     steps = (0, 0.16, 0.33, 0.5, 0.66, 0.83, 1)
-    return [radius * girth + (thickness if step < covered else 0.0) for radius, step in zip(radii, steps)]
+    width = [radius * person.girth + (thickness if step < covered else 0.0) for radius, step in zip(radii, steps)]
+
+    def texture(around: np.ndarray, along: np.ndarray) -> np.ndarray:
+        return np.where((along < covered * length)[:, None], cloth_colors(cloth, around, along), person.skin)
+
+    return width, texture
 
 
 def _bent_joint(
@@ -286,27 +291,25 @@ def _bent_joint(
                 texture=lambda around, along: texture(around, along - radius + along_limb))  # fmt: skip
 
 
-def _arm(person: SyntheticPerson, skeleton: Skeleton, side: int, scale: float) -> list[Surface]:
+def _arm(person: SyntheticPerson, skeleton: Skeleton, side: int, scale: float) -> Iterator[Surface]:
     shoulder, elbow, wrist = skeleton.joints[SHOULDERS[side] : SHOULDERS[side] + 3]
     upper, lower = skeleton.arms[side]
-    texture = _half_clothed(person.top, person.sleeve * 0.58, person.skin)
-    width = _limb_width((0.044, 0.05, 0.046, 0.041, 0.042, 0.034, 0.026), person.girth, person.sleeve, 0.01)
+    radii = (0.044, 0.05, 0.046, 0.041, 0.042, 0.034, 0.026)
+    width, texture = _dress_limb(person, person.top, person.sleeve, 0.58, radii, 0.01)
     axis = [shoulder + upper @ DOWN * -0.03, (shoulder + elbow) / 2, elbow, (elbow + wrist) / 2, wrist]
     left = [upper[:, 0]] * 3 + [lower[:, 0]] * 2
     hand = [wrist + lower @ DOWN * t for t in (-0.01, 0.04, 0.09, 0.16)]
-    return [
-        tube(axis, left, width, width, texture, scale, ends=(0.05, 0.0)),
-        _bent_joint(elbow, upper, width[3], texture, 0.32, scale),
-        tube(hand, lower[:, 0], [0.02, 0.024, 0.026, 0.018], [0.026, 0.04, 0.042, 0.024], person.skin * 0.97, scale,
-             ends=(0.0, 0.03)),
-    ]  # fmt: skip
+    yield tube(axis, left, width, width, texture, scale, ends=(0.05, 0.0))
+    yield _bent_joint(elbow, upper, width[3], texture, 0.32, scale)
+    width, depth = [0.02, 0.024, 0.026, 0.018], [0.026, 0.04, 0.042, 0.024]
+    yield tube(hand, lower[:, 0], width, depth, person.skin * 0.97, scale, ends=(0.0, 0.03))
 
 
-def _leg(person: SyntheticPerson, skeleton: Skeleton, side: int, scale: float) -> list[Surface]:
+def _leg(person: SyntheticPerson, skeleton: Skeleton, side: int, scale: float) -> Iterator[Surface]:
     hip, knee, ankle = skeleton.joints[HIPS[side] : HIPS[side] + 3]
     thigh, shin = skeleton.legs[side]
-    texture = _half_clothed(person.bottom, person.leg * 0.9, person.skin)
-    width = _limb_width((0.085, 0.09, 0.074, 0.056, 0.056, 0.042, 0.034), person.girth, person.leg, 0.012)
+    radii = (0.085, 0.09, 0.074, 0.056, 0.056, 0.042, 0.034)
+    width, texture = _dress_limb(person, person.bottom, person.leg, 0.9, radii, 0.012)
     axis = [hip + thigh @ DOWN * -0.05, (hip + knee) / 2, knee, (knee + ankle) / 2, ankle + shin @ DOWN * 0.03]
     left = [thigh[:, 0]] * 3 + [shin[:, 0]] * 2
     # The foot stays nearly level with the ground, but turns with the shin when that swings back.
@@ -319,15 +322,14 @@ def _leg(person: SyntheticPerson, skeleton: Skeleton, side: int, scale: float) -
         upper = np.abs(around) > 0.07  # the front of this tube is the sole of the shoe
         return np.where(upper[:, None], person.shoe, person.shoe * 0.35 + 0.25)
 
-    return [
-        tube(axis, left, width, width, texture, scale, lambda around, along: along > 0.8 * person.skirt, (0.06, 0.0)),
-        *([] if person.skirt > 0.55 else [_bent_joint(knee, thigh, width[3], texture, 0.48, scale)]),
-        tube(shoe, -skeleton.pelvis[:, 0], [0.034, 0.042, 0.048, 0.03], [0.055, 0.058, 0.036, 0.024], shoe_texture,
-             scale, ends=(0.03, 0.04)),
-    ]  # fmt: skip
+    yield tube(axis, left, width, width, texture, scale, lambda around, along: along > 0.8 * person.skirt, (0.06, 0.0))
+    if person.skirt <= 0.55:
+        yield _bent_joint(knee, thigh, width[3], texture, 0.48, scale)
+    width, depth = [0.034, 0.042, 0.048, 0.03], [0.055, 0.058, 0.036, 0.024]
+    yield tube(shoe, -skeleton.pelvis[:, 0], width, depth, shoe_texture, scale, ends=(0.03, 0.04))
 
 
-def _head(person: SyntheticPerson, skeleton: Skeleton, scale: float) -> list[Surface]:
+def _head(person: SyntheticPerson, skeleton: Skeleton, scale: float) -> Iterator[Surface]:
     left, skin = skeleton.head[:, 0], person.skin
 
     def face(around: np.ndarray, along: np.ndarray) -> np.ndarray:
@@ -344,18 +346,15 @@ def _head(person: SyntheticPerson, skeleton: Skeleton, scale: float) -> list[Sur
 
     neck = [skeleton.on_head((0, 0.17, -0.015))[0], skeleton.joints[NECK] + skeleton.chest @ [0, 0.0, -0.005]]
     nose = skeleton.on_head((0, 0.115, 0.1), (0, 0.15, 0.118), (0, 0.165, 0.095))
-    surfaces = [
-        tube(neck, [left, skeleton.chest[:, 0]], [0.052, 0.055, 0.065], [0.055, 0.055, 0.06], skin * 0.93, scale),
-        tube(skeleton.on_head(*SKULL_AXIS), left, SKULL_WIDTH, SKULL_DEPTH, face, scale, ends=(0.09, 0.035)),
-        tube(nose, left, [0.01, 0.016, 0.012], [0.01, 0.012, 0.008], skin * 1.03, scale, ends=(0.02, 0.01)),
-    ]
+    yield tube(neck, [left, skeleton.chest[:, 0]], [0.052, 0.055, 0.065], [0.055, 0.055, 0.06], skin * 0.93, scale)
+    yield tube(skeleton.on_head(*SKULL_AXIS), left, SKULL_WIDTH, SKULL_DEPTH, face, scale, ends=(0.09, 0.035))
+    yield tube(nose, left, [0.01, 0.016, 0.012], [0.01, 0.012, 0.008], skin * 1.03, scale, ends=(0.02, 0.01))
     for sign in (-1, 1):
         ear = skeleton.on_head(*((sign * 0.082, y, -0.005) for y in (0.1, 0.125, 0.155)))
-        surfaces.append(tube(ear, left, [0.012] * 3, [0.018, 0.02, 0.012], skin * 0.95, scale, ends=(0.02, 0.02)))
-    return surfaces
+        yield tube(ear, left, [0.012] * 3, [0.018, 0.02, 0.012], skin * 0.95, scale, ends=(0.02, 0.02))
 
 
-def _hair(person: SyntheticPerson, skeleton: Skeleton, scale: float) -> list[Surface]:
+def _hair(person: SyntheticPerson, skeleton: Skeleton, scale: float) -> Iterator[Surface]:
     """Hair, or a cap in the color of the backpack or else of the shoes."""
 
     def strands(around: np.ndarray, along: np.ndarray) -> np.ndarray:
@@ -372,23 +371,21 @@ def _hair(person: SyntheticPerson, skeleton: Skeleton, scale: float) -> list[Sur
         texture = person.shoe if person.bag is None else person.bag
     left, skull = skeleton.head[:, 0], skeleton.on_head(*SKULL_AXIS)
     width, depth = ([radius + 0.012 for radius in radii] for radii in (SKULL_WIDTH, SKULL_DEPTH))
-    surfaces = [tube(skull + (skull[0] - skull[1]) * 0.1, left, width, depth, texture, scale, covers, (0.09, 0.03))]
+    yield tube(skull + (skull[0] - skull[1]) * 0.1, left, width, depth, texture, scale, covers, (0.09, 0.03))
     if person.hair_style == "long":
         shoulders = skeleton.joints[NECK] + skeleton.chest @ [0, 0.13, -0.115]
         fall = [*skeleton.on_head((0, 0.07, -0.055), (0, 0.2, -0.08)), shoulders]
         width, depth = [0.085, 0.098, 0.085, 0.06], [0.055, 0.05, 0.035, 0.02]
-        surfaces.append(tube(fall, left, width, depth, strands, scale, ends=(0.05, 0.06)))
+        yield tube(fall, left, width, depth, strands, scale, ends=(0.05, 0.06))
         for sign in (-1, 1):
             lock = skeleton.on_head((sign * 0.072, 0.08, 0.01), (sign * 0.088, 0.2, 0.01), (sign * 0.085, 0.29, 0.012))
-            surfaces.append(tube(lock, left, [0.02, 0.024, 0.014], [0.045, 0.05, 0.025], strands, scale))
+            yield tube(lock, left, [0.02, 0.024, 0.014], [0.045, 0.05, 0.025], strands, scale)
     if person.hair_style == "bun":
         knot = skeleton.on_head((0, 0.0, -0.1), (0, 0.045, -0.115), (0, 0.09, -0.1))
-        surfaces.append(tube(knot, left, [0.04, 0.05, 0.04], [0.04, 0.045, 0.04], strands, scale))
+        yield tube(knot, left, [0.04, 0.05, 0.04], [0.04, 0.045, 0.04], strands, scale)
     if person.hair_style == "cap":
         brim = skeleton.on_head((0, 0.068, 0.06), (0, 0.075, 0.12), (0, 0.088, 0.185))
-        width, depth = [0.075, 0.075, 0.05], [0.012, 0.01, 0.006]
-        surfaces.append(tube(brim, -left, width, depth, texture, scale, ends=(0.01, 0.03)))
-    return surfaces
+        yield tube(brim, -left, [0.075, 0.075, 0.05], [0.012, 0.01, 0.006], texture, scale, ends=(0.01, 0.03))
 
 
 def _skirt(person: SyntheticPerson, skeleton: Skeleton, scale: float) -> Surface:
