@@ -87,7 +87,7 @@ class Split:
         self.empty = {name for name, pose in self.keypoints.items() if np.isnan(pose).any(1).all()}  # without joints
 
 
-def check_names(split: Split, published: dict[str, int], report: Report) -> None:
+def check_names(split: Split, published: tuple[int, ...], report: Report) -> None:
     """Compare photos with lists, pairs with keypoints, and numbers of photos and pairs with the published ones."""
     if missing := split.named - split.photos:
         needed = missing & split.used
@@ -100,7 +100,7 @@ def check_names(split: Split, published: dict[str, int], report: Report) -> None
         report.add("note", f"{split.folder}: {len(unlisted)} photos are in no list", sorted(unlisted))
     if split.keypoints and (unknown := split.used - set(split.keypoints)):
         report.add("error", f"{split.phase}: {len(unknown)} photos in pairs have no keypoints", sorted(unknown))
-    for what, expected in published.items():
+    for what, expected in zip(("photos", "pairs"), published):
         count = len(getattr(split, what))
         if count not in (0, expected):  # 0 has already been reported as an error
             report.add("warning", f"{split.phase}: {count} {what}, the published set has {expected}")
@@ -153,12 +153,12 @@ def main() -> int:
     splits = {phase: Split(dataset, root, phase, report) for phase in dict.fromkeys(args.phases)}
     rows, identities = [], []
     for phase, split in splits.items():
-        published = {} if args.own_data else dict(zip(("photos", "pairs"), dataset.published.get(phase, ())))
+        published = () if args.own_data else dataset.published.get(phase, ())
         check_names(split, published, report)
         check_poses(split, dataset.stored_size, report)
         check_photos(split, dataset.stored_size, args.workers, report)
-        photos, pairs = published.get("photos", "-"), published.get("pairs", "-")
         counts = len(split.keypoints), len(split.used), len(set(map(dataset.outfit, split.used)))
+        photos, pairs = published or ("-", "-")
         rows.append((len(split.photos), photos, len(split.pairs), pairs, *counts))
         identities.append(set(map(dataset.outfit, split.named)) - set(dataset.distractors))
     if len(splits) == 2 and (both := set.intersection(*identities)):

@@ -51,7 +51,7 @@ def photos_in(folder: Path) -> list[Path]:
     return sorted(filter(is_photo, folder.iterdir()))
 
 
-def transfer_folder(raw: Path, stored: Path, mode: str) -> None:
+def store_folder(raw: Path, stored: Path, mode: str) -> None:
     """Link `raw` to `stored`, or copy the photos that `stored` lacks, or move the folder."""
     try:
         if mode == "link":  # relative, so that the link stays valid if a folder that holds both is moved
@@ -67,19 +67,6 @@ def transfer_folder(raw: Path, stored: Path, mode: str) -> None:
                 atomic_write(stored / photo.name, lambda file, photo=photo: file.write(photo.read_bytes()))
 
 
-def is_complete(stored: Path, mode: str, expected: int) -> bool:
-    """Whether nothing is left to do for `stored`: a link or a moved folder is complete, a copy may lack photos."""
-    return stored.exists() and (mode != "copy" or stored.is_symlink() or len(photos_in(stored)) >= expected)
-
-
-def find_problems(folder: Path, expected: int, workers: int) -> list[str]:
-    """Count and decode the photos of `folder`."""
-    photos = photos_in(folder)
-    count = [f"{folder}: {len(photos)} photos, Market-1501 has {expected}"] if len(photos) != expected else []
-    work = partial(photo_problem, size=MarketDataset.stored_size)
-    return count + list(filter(None, map_in_processes(work, photos, workers, folder.name)))
-
-
 def main() -> int:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("--dataroot", type=Path, default=MarketDataset.default_root, metavar="DIR", help="the data set")
@@ -92,21 +79,27 @@ def main() -> int:
     if not raw_root.is_dir():
         raise UserError(f"{raw_root}: no such folder")
     args.dataroot.mkdir(parents=True, exist_ok=True)
-    problems = []
+    counts = {phase: photos for phase, (photos, _) in MarketDataset.published.items()}
     for phase, name in FOLDERS.items():
         stored = args.dataroot / phase
         if stored.is_symlink() and not stored.exists():
             raise UserError(f"{stored}: a link to {os.readlink(stored)}, which does not exist; remove the link")
         if args.mode != "copy" and stored.is_dir() and not any(stored.iterdir()):
             raise UserError(f"{stored}: an empty folder; remove it, or use --mode copy")
-        expected = MarketDataset.published[phase][0]
-        if is_complete(stored, args.mode, expected):
+        # a link or a moved folder is complete, a copy may lack photos
+        if stored.exists() and (args.mode != "copy" or stored.is_symlink() or len(photos_in(stored)) >= counts[phase]):
             print(f"{stored} exists already")
         else:
             raw = find_raw_folder(raw_root, name)
-            transfer_folder(raw, stored, args.mode)
-            print(f"{raw} -> {stored} ({args.mode})", flush=True)
-        problems += find_problems(stored, expected, args.workers)
+            store_folder(raw, stored, args.mode)
+            print(f"{raw} -> {stored} ({args.mode})")
+    problems = []
+    check = partial(photo_problem, size=MarketDataset.stored_size)
+    for phase, count in counts.items():
+        photos = photos_in(args.dataroot / phase)
+        if len(photos) != count:
+            problems.append(f"{args.dataroot / phase}: {len(photos)} photos, Market-1501 has {count}")
+        problems += filter(None, map_in_processes(check, photos, args.workers, phase))
     if problems:
         print(f"problems:\n{summarize(problems)}")
         return 1

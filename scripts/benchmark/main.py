@@ -3,26 +3,21 @@
     python scripts/benchmark.py                       # everything: some minutes, most of them compiling
     python scripts/benchmark.py --only inference --sizes 256x256 --no-compile
 
-Each row is compared with a 2048^3 matrix product timed right before it in the same precision: "of matmul" is the
-fraction of that rate, the number to compare between machines. Times are medians without the first call, which compiles.
-"starts" are the seconds of two first calls: with an empty cache (in a temporary folder), and for a new model of equal
-weights that finds there what was compiled. Operations are counted by torch, two for each multiply-add, for one image
-(inference) or one pair (training step: both branches, three discriminator passes, VGG19 on four images, all backward
-passes).
+Operations are counted by torch, two for each multiply-add. "of matmul" is the fraction of the speed of a 2048^3 matrix
+product timed right before in the same precision: the number to compare between machines. Times are medians.
 
---only data: processor time of a sample in one process (both photos decoded and resized), its bytes, the time with
---cache_images, and the seconds to read and check the lists. Without --fashion_root or --market_root, people are
-rendered and lists of the published length are made.
-
---only metrics: pixel metrics in two processes beside a scikit-image loop in one; LPIPS and Inception-v3 beside the
-matrix product.
-
---only results: seconds that test.py takes for an image, from rendered people on disk (random weights of the published
-size, batch 8, the default number of loader processes) to results, strips and page, beside the network alone on one of
-its batches.
-
---only precision: what bf16 and compilation change in the images of a trained network (--name and the flags of test.py
-that go with it): differences from fp32 without compilation in 8-bit levels, and the metrics of each.
+Kinds of work, each with a table (--only):
+  inference, training  for one image or one pair (a training step: both branches, three discriminator passes, VGG19 on
+      four images, all backward passes). "starts": seconds of the first call, which compiles, with an empty cache (in a
+      temporary folder), and of a new model of equal weights, which finds there what was compiled
+  data       processor time of a sample in one process (both photos decoded and resized), its bytes, the time with
+      --cache_images, and the seconds to read and check the lists. Without --fashion_root or --market_root, people are
+      rendered and lists of the published length are made
+  metrics    pixel metrics in two processes beside a scikit-image loop in one; LPIPS and Inception-v3
+  results    seconds that test.py takes for an image, from rendered people on disk (random weights of the published
+      size, batch 8, the default number of loader processes) to results, strips and page, beside the network alone
+  precision  what bf16 and compilation change in the images of a trained network (--name and the flags of test.py that
+      go with it): differences from fp32 without compilation in 8-bit levels, and the metrics of each
 """
 
 import os
@@ -32,7 +27,7 @@ from itertools import product
 
 import torch
 
-from scripts.benchmark import data, metrics, networks, precision, results
+from scripts.benchmark import data, metrics, networks, results
 from scripts.benchmark.measure import print_table
 from util.arguments import positive_int
 from util.device import PRECISIONS, describe_device, select_device
@@ -84,10 +79,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cache:
         os.environ["XDG_CACHE_HOME"] = os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache  # an empty cache of compiled code
         if "results" in args.only:
-            print_table(results.measure(args.sizes, test_flags, variants, args.repeats), results.COLUMNS)
+            print_table(results.measure_time(args.sizes, test_flags, variants, args.repeats), results.TIME_COLUMNS)
         if "precision" in args.only:
             given = [f"--{name}={value}" for name in TRAINED if (value := getattr(args, name)) is not None]
-            print_table(precision.measure([*test_flags, *given], variants), precision.COLUMNS)
+            print_table(results.measure_precision([*test_flags, *given], variants), results.PRECISION_COLUMNS)
         if work := [name for name in args.only if name in ("inference", "training")]:
             device = select_device(args.gpu_ids)
             print(f"torch {torch.__version__}, {describe_device(device)}")

@@ -39,7 +39,7 @@ def measure_pixels(repeats: int) -> Iterator[tuple]:
             samples = write_pairs(Path(folder), name, count)
             loops = [milliseconds(scikit_image_loop, samples[:FILES], folder, name) for _ in range(repeats)]
             loop, loop_processor = sorted(loops)[repeats // 2]
-            here, here_processor = milliseconds(evaluation_loader, samples, folder, name)
+            here, here_processor = milliseconds(evaluation, samples, folder, name)
         yield name, loop, here, loop / here, loop_processor, here_processor
 
 
@@ -51,10 +51,7 @@ def milliseconds(call: Callable, samples: list[Sample], folder: str, data_set: s
 
 
 def write_pairs(folder: Path, data_set: str, count: int) -> list[Sample]:
-    """`count` pairs of FILES noisy waves, which a JPEG compresses about as well as photos.
-
-    Each file serves as generated image and as target.
-    """
+    """`count` pairs (generated image, target) of FILES noisy waves, which JPEG compresses about as well as photos."""
     random, (height, width) = np.random.RandomState(0), find_dataset(data_set).stored_size
     y, x = np.mgrid[:height, :width, :1] / max(height, width)
     names = [f"{number}.jpg" for number in range(FILES)]
@@ -81,7 +78,7 @@ def scikit_image_loop(samples: list[Sample], folder: Path, data_set: str) -> Non
         difference.mean()
 
 
-def evaluation_loader(samples: list[Sample], folder: Path, data_set: str) -> None:
+def evaluation(samples: list[Sample], folder: Path, data_set: str) -> None:
     """The metrics in `PIXELS` as the evaluation command computes them."""
     pairs = PairDataset(samples, folder, data_set, [PROTOCOLS["dptn"]], PIXELS, None, keep_images=False)
     for _ in make_loader(pairs, 8, WORKERS):

@@ -1,4 +1,4 @@
-"""test.py from the photos on disk to its page, beside the network alone."""
+"""What test.py makes: how long it takes beside the network alone, and what bf16 and compilation change in it."""
 
 import tempfile
 from argparse import Namespace
@@ -6,10 +6,17 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
+import pandas as pd
+import torch
+from torch import Tensor
+
 from data.loaders import PairLoader, create_test_dataset, create_test_loader
 from data.pairs import result_names
 from data.synthetic.people import render_people
 from inference.pose_transfer import PoseTransfer
+from metrics.pixel import score_pixels
+from metrics.protocols import PROTOCOLS
+from metrics.stream import read_images
 from models import create_model
 from options.test_options import TestOptions
 from scripts.benchmark.measure import median_seconds, seconds, speed_flags
@@ -20,11 +27,15 @@ from util.results import Results, describe_run
 
 PEOPLE, PHOTOS = 4, 24  # rendered identities and photos of each: some 2,000 pairs
 SECONDS = 20.0  # how long the network has to work, so that the time to start the loader does not matter
-COLUMNS = {"test.py": "", "batch": "", "precision": "", "compile": "", "s/image": ".4f", "network alone": ".4f",
-           "ratio": ".2f", "pairs": "", "files": ""}  # fmt: skip
+TIME_COLUMNS = {"test.py": "", "batch": "", "precision": "", "compile": "", "s/image": ".4f", "network alone": ".4f",
+                "ratio": ".2f", "pairs": "", "files": ""}  # fmt: skip
+PLAIN = ("fp32", False)  # the variant that all others are compared with
+METRICS = ["psnr", "ssim_256", "l1"]
+PRECISION_COLUMNS = {"precision": "", "compile": "", "mean difference": ".4f", "largest": "", "PSNR": ".4f",
+                     "SSIM (ssim_256)": ".6f", "L1": ".6f", "pairs": ""}  # fmt: skip
 
 
-def measure(sizes: list[str], flags: list[str], variants: list[tuple[str, bool]], repeats: int) -> Iterator[tuple]:
+def measure_time(sizes: list[str], flags: list[str], variants: list[tuple[str, bool]], repeats: int) -> Iterator[tuple]:
     """Rows of a table, one for each size and variant (precision, whether to compile). `flags`: of test.py."""
     for size in sizes:
         with tempfile.TemporaryDirectory() as folder:
@@ -80,3 +91,34 @@ def write_results(transfer: PoseTransfer, loader: PairLoader) -> None:
         for batch in loader:
             results.add(batch, transfer.generate(batch))
     results.write_page(opt.name)
+
+
+def measure_precision(flags: list[str], variants: list[tuple[str, bool]]) -> Iterator[tuple]:
+    """Rows of a table: PLAIN, then each other of `variants` (precision, whether to compile); `flags`: of test.py.
+
+    Images are compared before any JPEG compression. PLAIN's images all stay in memory as uint8.
+    """
+    plain = None
+    for precision, compiling in dict.fromkeys([PLAIN, *variants]):
+        opt = TestOptions().parse([*flags, *speed_flags(precision, compiling)])
+        images, scores = generate_and_score(PoseTransfer(opt, select_device(opt.gpu_ids)))
+        plain = images if plain is None else plain
+        yield precision, "yes" if compiling else "no", *difference(images, plain), *scores, len(images)
+
+
+def generate_and_score(transfer: PoseTransfer) -> tuple[Tensor, pd.Series]:
+    """All test pairs: uint8 (N,3,H,W) at the stored size, and mean METRICS against the target photos (`standard`)."""
+    dataset = create_test_dataset(transfer.opt)
+    images, scores = [], []
+    for batch in create_test_loader(transfer.opt, dataset, transfer.device):
+        images.append(transfer.generate(batch))
+        reals, _ = read_images([dataset.photo_dir / name for name in batch["target_name"]], dataset.stored_size)
+        for fake, real in zip(images[-1], reals):
+            scores.append(score_pixels(fake, real, None, METRICS, PROTOCOLS["standard"], transfer.opt.dataset_mode))
+    return torch.cat(images), pd.DataFrame(scores)[METRICS].mean()
+
+
+def difference(images: Tensor, others: Tensor) -> tuple[float, int]:
+    """Mean and largest difference of uint8 images in levels."""
+    levels = (images.short() - others.short()).abs()
+    return levels.double().mean().item(), levels.max().item()
