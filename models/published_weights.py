@@ -15,8 +15,8 @@ from util.checkpoint import load_tensors, save_file
 from util.errors import UserError, summarize
 
 
-def _same(ours: str, published: str, parts: dict[str, str]) -> dict[str, str]:
-    return {f"{ours}.{a}": f"{published}.{b}" for a, b in parts.items()}
+def _prefixed(ours: str, published: str, layers: dict[str, str]) -> dict[str, str]:
+    return {f"{ours}.{a}": f"{published}.{b}" for a, b in layers.items()}
 
 
 _FIRST_DOWN = {"conv1": "model.0", "norm": "model.1", "conv2": "model.3"}
@@ -35,31 +35,31 @@ def _attention(ours: str, published: str) -> dict[str, str]:
 # Our prefix -> published prefix. '#' is a block's number, from 0, the same on both sides.
 KEYS: dict[str, str] = {
     # generator: pose-image encoder
-    **_same("encoder.first", "block0", _FIRST_DOWN),
-    **_same("encoder.down.#", "encoder#", _TWO_CONVS),
-    **_same("encoder.residual.#", "mblock#", {**_TWO_CONVS, "shortcut": "shortcut.0"}),
+    **_prefixed("encoder.first", "block0", _FIRST_DOWN),
+    **_prefixed("encoder.down.#", "encoder#", _TWO_CONVS),
+    **_prefixed("encoder.residual.#", "mblock#", {**_TWO_CONVS, "shortcut": "shortcut.0"}),
     # generator: source encoder
-    **_same("source_encoder.first", "source_encoder.block0", _FIRST_DOWN),
-    **_same("source_encoder.down.#", "source_encoder.encoder#", _TWO_CONVS),
+    **_prefixed("source_encoder.first", "source_encoder.block0", _FIRST_DOWN),
+    **_prefixed("source_encoder.down.#", "source_encoder.encoder#", _TWO_CONVS),
     # generator: Pose Transformer Module
     **_attention("ptm.cabs.#.self_attention", "PTM.encoder.layers.#.self_attn"),
     **_attention("ptm.ttbs.#.self_attention", "PTM.decoder.layers.#.self_attn"),
     **_attention("ptm.ttbs.#.cross_attention", "PTM.decoder.layers.#.multihead_attn"),
-    **_same("ptm.cabs.#.feed_forward", "PTM.encoder.layers.#", {"linear1": "linear1", "linear2": "linear2"}),
-    **_same("ptm.ttbs.#.feed_forward", "PTM.decoder.layers.#", {"linear1": "linear1", "linear2": "linear2"}),
-    **_same("ptm.cabs.#", "PTM.encoder.layers.#", {"norm1.norm": "norm1", "norm2.norm": "norm2"}),
-    **_same(
+    **_prefixed("ptm.cabs.#.feed_forward", "PTM.encoder.layers.#", {"linear1": "linear1", "linear2": "linear2"}),
+    **_prefixed("ptm.ttbs.#.feed_forward", "PTM.decoder.layers.#", {"linear1": "linear1", "linear2": "linear2"}),
+    **_prefixed("ptm.cabs.#", "PTM.encoder.layers.#", {"norm1.norm": "norm1", "norm2.norm": "norm2"}),
+    **_prefixed(
         "ptm.ttbs.#",
         "PTM.decoder.layers.#",
         {"norm1.norm": "norm1", "norm2.norm": "norm2", "norm3.norm": "norm3"},
     ),
     "ptm.norm.norm": "PTM.decoder.norm",
     # generator: decoder
-    **_same("decoder.up.#", "decoder#", _UP),
+    **_prefixed("decoder.up.#", "decoder#", _UP),
     "decoder.output.conv": "outconv.model.2",
     # discriminator (weight_orig, weight_u, weight_v and bias have the published names)
-    **_same("first", "block0", {"conv1": "model.0", "conv2": "model.2", "shortcut": "shortcut.1"}),
-    **_same("blocks.#", "encoder#", {"conv1": "model.1", "conv2": "model.3", "shortcut": "shortcut.1"}),
+    **_prefixed("first", "block0", {"conv1": "model.0", "conv2": "model.2", "shortcut": "shortcut.1"}),
+    **_prefixed("blocks.#", "encoder#", {"conv1": "model.1", "conv2": "model.3", "shortcut": "shortcut.1"}),
     "head": "conv",
 }
 
