@@ -52,7 +52,7 @@ def add_table(rows: Sequence[Sequence[str]]) -> None:
 
 
 def line_chart(values: pd.Series, max_points: int = 500) -> svg.svg:
-    """A line through `values` over their index, thinned to `max_points`. Values that are not finite are left out."""
+    """A chart of the finite `values` over their index, thinned to `max_points`."""
     values = values[np.isfinite(values)]
     values = values.iloc[:: max(1, ceil(len(values) / max_points))]
     chart = svg.svg(viewBox=f"0 0 {WIDTH} {HEIGHT}", preserveAspectRatio="none")
@@ -70,9 +70,8 @@ def write_training_page(
 ) -> None:
     """Write the page of a training run.
 
-    losses: a column for each loss, indexed by samples since the start.
-    visual_names: titles of the columns of a sheet.
-    sheets: title by address (relative to the page), in the order of the page.
+    `losses`: a column for each loss, indexed by samples since the start. `visual_names`: titles of a sheet's columns.
+    `sheets`: titles by address (relative to the page), in the order of the page.
     """
     page = new_page(f"{name}: training")
     with page:
