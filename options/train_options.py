@@ -66,7 +66,7 @@ class TrainOptions(BaseOptions):
     def parse(self, argv: Sequence[str] | None = None) -> Namespace:
         """Options of a new run; with --continue_train those of the checkpoint, whose content is then `state`.
 
-        Raises UserError where a new run would overwrite an old one, or where there is no run to resume.
+        Raises UserError where a new run would overwrite an old one, or there is no run to resume.
         """
         opt = super().parse(argv)
         run_dir = Path(opt.checkpoints_dir) / opt.name

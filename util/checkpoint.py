@@ -72,17 +72,11 @@ class Progress:
 
 
 class Checkpoints:
-    """Weights and training state of a run, in the run folder of its model.
-
-    `latest_state.pt` holds everything that an exact resume needs: networks, optimizers, schedules, position, random
-    states of every process, options, fingerprints of the data, versions. The weights alone are written beside it, in
-    the published format.
-    """
+    """Writes the checkpoints of a run: weight files in the published format, and all that an exact resume needs."""
 
     def __init__(self, model: Any, opt: Namespace, data: dict[str, Any]) -> None:
         """`model`: a BaseModel. `data`: fingerprints of the data sets, which must not change until a resume."""
-        self.model, self.opt, self.data = model, opt, data
-        self.progress = Progress()
+        self.model, self.opt, self.data, self.progress = model, opt, data, Progress()
 
     def start(self) -> str:
         """Begin a new run, from the weights of --load_pretrain if given; returns a line for the log."""
@@ -111,26 +105,20 @@ class Checkpoints:
     def save(self, *labels: str | int) -> None:
         """Save all networks as 'latest', the generator under `labels` too, and the training state.
 
-        The state is written last, so it never refers to missing weight files. Raises UserError, and saves nothing, if
-        the weights are not finite or differ between processes.
+        Raises UserError, and saves nothing, if the weights are not finite or differ between processes.
         """
         distributed.check_weights(self.model.nets)
         distributed.run_on_main(self.model.save_networks, "latest")
         for label in labels:
             distributed.run_on_main(self.model.save_networks, label, ("G",))
-        self._save_state()
+        self._save_state()  # last, so that it never refers to missing weight files
 
     def _save_state(self) -> None:
         state = {
-            "format": FORMAT,
-            "progress": asdict(self.progress),
-            "model": self.model.state_dict(),
-            "random": distributed.gather(random_state()),
-            "options": vars(self.opt),
-            "data": self.data,
-            "git": git_revision(),
-            "versions": versions(),
-        }
+            "format": FORMAT, "progress": asdict(self.progress), "model": self.model.state_dict(),
+            "random": distributed.gather(random_state()), "options": vars(self.opt), "data": self.data,
+            "git": git_revision(), "versions": versions(),
+        }  # fmt: skip
         distributed.run_on_main(save_file, state, self.model.run_dir / STATE_FILE)
 
 

@@ -28,13 +28,11 @@ def processes() -> int:
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
-def local_processes() -> int:
-    """Processes on this machine."""
+def local_processes() -> int:  # on this machine
     return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
 def is_main() -> bool:
-    """Whether this process prints and writes."""
     return rank() == 0
 
 
@@ -87,20 +85,18 @@ def average_statistics(net: nn.Module) -> None:
 
 
 def mean(values: Tensor) -> Tensor:
-    """Mean of a tensor over all processes."""
-    if not dist.is_initialized():
-        return values
+    """The mean of a tensor over all processes."""
     total = values.clone()
-    dist.all_reduce(total)
+    if dist.is_initialized():
+        dist.all_reduce(total)
     return total / processes()
 
 
 def maximum(value: int) -> int:
     """The largest of all processes' values. Does not wait for a GPU."""
-    if not dist.is_initialized():
-        return value
     largest = torch.tensor(value)
-    dist.all_reduce(largest, dist.ReduceOp.MAX, group=_cpu_group)
+    if dist.is_initialized():
+        dist.all_reduce(largest, dist.ReduceOp.MAX, group=_cpu_group)
     return int(largest)
 
 

@@ -54,7 +54,7 @@ def to_unit(images: Tensor) -> Tensor:
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """-1..1 -> uint8 0..255, of any shape, rounded. The published code truncates: a quarter of the levels get darker."""
+    """-1..1 -> uint8 0..255, of any shape, rounded. The published code truncates, which darkens some levels."""
     return (images.float() + 1).mul_(127.5).round_().clamp_(0, 255).byte()
 
 
