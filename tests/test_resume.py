@@ -76,7 +76,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_resume_is_exact(run, market, monkeypatch, capsys, steps, flags):
+def test_resumed_run_equals_the_undisturbed_run(run, market, monkeypatch, capsys, steps, flags):
     flags = train_flags(market, *FLAGS, *flags)
     run("train", *flags, "--name=whole")
     with monkeypatch.context() as patch:
@@ -93,7 +93,7 @@ def test_resume_is_exact(run, market, monkeypatch, capsys, steps, flags):
     assert_same_runs("whole", "parts")
 
 
-def test_max_minutes(run, market, monkeypatch, capsys):
+def test_time_limit_saves_and_exits_with_0(run, market, monkeypatch, capsys):
     """Each start makes the step that the time ends in, saves and leaves with status 0; the whole is as if at once."""
     flags = train_flags(market, *FLAGS, "--niter_decay=0")
     run("train", *flags, "--name=whole")
@@ -108,7 +108,7 @@ def test_max_minutes(run, market, monkeypatch, capsys):
     assert_same_runs("whole", "parts")
 
 
-def test_seen_batches_are_not_decoded(run, market, monkeypatch):
+def test_resume_does_not_decode_finished_batches(run, market, monkeypatch):
     flags = train_flags(market, *FLAGS, "--niter_decay=0")
     decoded = []
     original = PosePairDataset._load_photo
@@ -124,7 +124,7 @@ def test_seen_batches_are_not_decoded(run, market, monkeypatch):
     assert decoded == whole[3 * 4 :]
 
 
-def test_lines_after_the_last_save_are_dropped(run, market, monkeypatch):
+def test_resume_drops_log_lines_after_the_last_save(run, market, monkeypatch):
     """A killed run logged more than it saved; the continued run logs those steps once."""
     flags = train_flags(market, *FLAGS, "--tf_log")
     run("train", *flags, "--name=whole")
@@ -143,7 +143,7 @@ class TestOptions:
     def first_run(self, run, market):
         run("train", *train_flags(market, "--niter_decay=0"), "--name=a", "--lambda_rec=3")
 
-    def test_conflict_names_both_values(self, call, market):
+    def test_conflicting_flag_names_both_values(self, call, market):
         done = call(train, "--name=a", "--continue_train", "--lambda_rec=2", "--ngf=8", "--batchSize=4")
         assert done.returncode == 2
         assert "--lambda_rec: 2.0 on the command line, 3.0 in the checkpoint" in done.stderr
@@ -155,7 +155,7 @@ class TestOptions:
         assert done.returncode == 2
         assert "--dataset_mode: fashion on the command line, market in the checkpoint" in done.stderr
 
-    def test_what_may_change(self, run):
+    def test_harmless_flags_may_change(self, run):
         run(
             "train",
             "--name=a",
@@ -171,7 +171,7 @@ class TestOptions:
         assert "lambda_rec: 3.0    [default: 5.0]" in Path("checkpoints/a/train_opt.txt").read_text()
         assert len(Path("checkpoints/a/run_info.jsonl").read_text().splitlines()) == 2
 
-    def test_prolonged_run_trains_at_the_new_rate(self, run):
+    def test_extended_run_trains_at_the_new_rate(self, run):
         """The last epoch left the rate at its end; the epochs that are added must not train at that."""
         before = torch.load("checkpoints/a/latest_net_G.pth", weights_only=True)
         run("train", "--name=a", "--continue_train", "--niter=2")
@@ -179,7 +179,7 @@ class TestOptions:
         moved = (after["block0.model.0.weight"] - before["block0.model.0.weight"]).abs().max()
         assert moved > 1e-4  # Adam moves by about the rate, 2e-4
 
-    def test_moved_run(self, run):
+    def test_moved_run_is_resumed_where_it_is_now(self, run):
         Path("checkpoints").rename("elsewhere")
         run("train", "--name=a", "--checkpoints_dir=elsewhere", "--continue_train", "--niter=2")
         assert not Path("checkpoints").exists()
@@ -193,7 +193,7 @@ class TestOptions:
         run("train", "--name=a", "--continue_train")
         assert asked == [None]
 
-    def test_vgg_file_may_move(self):
+    def test_moved_file_accepts_another_path_but_not_another_kind(self):
         assert moved_file("vgg_weights", "/b/vgg.pth", {"vgg_weights": "/a/vgg.pth"})
         assert not moved_file("vgg_weights", "random", {"vgg_weights": "/a/vgg.pth"})
 
@@ -203,41 +203,41 @@ class TestOptions:
         assert state_of("b")["options"]["nhead"] == 3
         assert state_of("b")["progress"]["total"] == 12
 
-    def test_published_weights_are_not_overwritten(self, call, market):
+    def test_new_run_over_weights_without_state_is_refused(self, call, market):
         Path("checkpoints/a/latest_state.pt").unlink()
         done = call(train, *train_flags(market), "--name=a")
         assert done.returncode == 2
         assert "latest_net_G.pth exists and would be overwritten" in done.stderr
 
-    def test_finished_run_has_nothing_to_do(self, run, capsys):
+    def test_finished_run_ends_at_once(self, run, capsys):
         run("train", "--name=a", "--continue_train")
         assert "done: 6 samples" in capsys.readouterr().out
 
-    def test_new_run_does_not_overwrite(self, call, market):
+    def test_new_run_over_an_old_one_is_refused(self, call, market):
         done = call(train, *train_flags(market), "--name=a")
         assert done.returncode == 2
         assert "latest_state.pt exists: resume that run with --continue_train" in done.stderr
 
-    def test_nothing_to_continue(self, call):
+    def test_resume_without_a_run_is_a_user_error(self, call):
         done = call(train, "--name=b", "--gpu_id=-1", "--continue_train")
         assert done.returncode == 2
         assert "checkpoints/b/latest_state.pt not found" in done.stderr
 
     @pytest.mark.parametrize("content", [b"", b"not a state"])
-    def test_damaged_state(self, call, content):
+    def test_damaged_state_is_a_user_error(self, call, content):
         Path("checkpoints/a/latest_state.pt").write_bytes(content)
         done = call(train, "--name=a", "--continue_train")
         assert done.returncode == 2
         assert "latest_state.pt: the training state cannot be read" in done.stderr
         assert "Traceback" not in done.stderr
 
-    def test_other_file_for_a_state(self, call):
+    def test_other_file_in_place_of_a_state_is_a_user_error(self, call):
         Path("checkpoints/a/latest_net_G.pth").replace("checkpoints/a/latest_state.pt")
         done = call(train, "--name=a", "--continue_train")
         assert done.returncode == 2
         assert "not a training state of format 1" in done.stderr
 
-    def test_changed_data(self, call, market):
+    def test_changed_csv_files_are_a_user_error(self, call, market):
         with (market / "market-pairs-train.csv").open("a") as file:
             file.write("0001_c1s1_train.jpg,0002_c1s1_train.jpg\n")
         done = call(train, "--name=a", "--continue_train", "--niter=5")
@@ -279,7 +279,7 @@ def train_in_child(flags: list[str], threads: int) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signals_to_the_whole_process_group(run, market, number):
+def test_signal_to_the_process_group_saves_and_exits(run, market, number):
     """As Ctrl-C and a cluster send them: workers included."""
     flags = train_flags(market, *FLAGS, "--nThreads=2", "--niter=500")
     process = start_training(*flags, "--name=a")
@@ -332,7 +332,7 @@ def test_twenty_kills(run, market, monkeypatch):
     assert_same(*kept)
 
 
-def test_a_stop_keeps_what_is_due(run, market, monkeypatch):
+def test_stop_at_a_due_save_keeps_its_weights(run, market, monkeypatch):
     with monkeypatch.context() as patch:
         stop_after(patch, 2)
         with pytest.raises(SystemExit):
@@ -340,7 +340,7 @@ def test_a_stop_keeps_what_is_due(run, market, monkeypatch):
     assert Path("checkpoints/a/4_net_G.pth").exists()
 
 
-def test_unfinished_temporary_files_do_no_harm(run, market):
+def test_resume_ignores_unfinished_temporary_files(run, market):
     run("train", *train_flags(market, "--niter_decay=0"), "--name=a")
     Path("checkpoints/a/.latest_state.pt.part").write_bytes(b"half a state")
     run("train", "--name=a", "--continue_train", "--niter=2")

@@ -11,7 +11,7 @@ from torch import nn
 
 from models.discriminator import Discriminator
 from models.networks import define_G
-from models.published_weights import load_network, save_network
+from models.published_weights import load_network, save_network, to_published
 from tests.conftest import OFFICIAL_KEYS, TINY_G, formula_tensor, test_options
 from util.errors import UserError
 
@@ -34,7 +34,7 @@ def shared_network(kind: str) -> nn.Module:
 
 @pytest.mark.parametrize("prefix", ["", "module."])
 @pytest.mark.parametrize("kind", ["generator", "discriminator_3_layers", "discriminator_4_layers"])
-def test_round_trip_bit_by_bit(kind, prefix, tmp_path):
+def test_published_file_survives_load_and_save_bit_for_bit(kind, prefix, tmp_path):
     state = published_file(kind)
     torch.save({prefix + key: tensor for key, tensor in state.items()}, tmp_path / "given.pth")
     net = network(kind)
@@ -47,18 +47,21 @@ def test_round_trip_bit_by_bit(kind, prefix, tmp_path):
         assert torch.equal(ours[key], tensor), key
 
 
-def test_aliases_are_stored_once(tmp_path):
+def test_saved_file_stores_aliased_tensors_once(tmp_path):
     save_network(network("generator"), tmp_path / "ours.pth")
     assert (tmp_path / "ours.pth").stat().st_size < 9_794_371 * 4 * 1.01
 
 
 @pytest.mark.parametrize("first_name", [True, False])
-def test_one_name_of_an_alias_is_enough(first_name, tmp_path):
+def test_file_with_one_name_of_each_alias_loads(first_name, tmp_path):
     state = published_file("generator")
     for alias, first in OFFICIAL_KEYS["generator_aliases"].items():
         del state[alias if first_name else first]
     torch.save(state, tmp_path / "g.pth")
-    load_network(network("generator"), tmp_path / "g.pth", "generator")
+    net = network("generator")
+    load_network(net, tmp_path / "g.pth", "generator")
+    loaded = to_published(net.state_dict())
+    assert all(torch.equal(loaded[key], value) for key, value in state.items())
 
 
 def test_channels_last_weights_are_saved_in_plain_order(tmp_path):
@@ -121,7 +124,7 @@ def test_damaged_keys_are_refused(damage, tmp_path):
     assert all(torch.equal(before[key], tensor) for key, tensor in net.state_dict().items())
 
 
-def test_all_problems_are_counted(tmp_path):
+def test_many_damaged_keys_are_counted(tmp_path):
     state = {f"wrong{i}": torch.zeros(1) for i in range(30)}
     torch.save(state, tmp_path / "g.pth")
     with pytest.raises(UserError, match=r"and \d+ more \(\d+ in all\)"):
@@ -161,7 +164,7 @@ def test_damaged_files_are_refused(damage, tmp_path):
         load_network(network("generator"), path, "generator")
 
 
-def test_missing_file_names_the_path(tmp_path):
+def test_missing_file_is_a_user_error_with_its_path(tmp_path):
     with pytest.raises(UserError, match="nowhere/latest_net_G.pth: .*not found"):
         load_network(network("generator"), tmp_path / "nowhere/latest_net_G.pth", "network G")
 

@@ -54,7 +54,7 @@ def test_every_flag_is_read(phase):
 
 
 @pytest.mark.parametrize(("phase", "line"), [(p, line) for p, lines in PUBLISHED_COMMANDS.items() for line in lines])
-def test_published_commands(phase, line):
+def test_published_commands_are_accepted(phase, line):
     opt = PARSERS[phase]().parse(line.split())
     assert opt.gpu_ids == "0"
     if "market" in line and phase == "train":
@@ -62,7 +62,7 @@ def test_published_commands(phase, line):
         assert got == (3, 5, 2, 0.8, 10400)
 
 
-def test_published_defaults():
+def test_defaults_are_the_published_ones():
     opt = TrainOptions().parse([])
     wanted = {
         "lambda_rec": 5, "lambda_content": 0.5, "lambda_style": 500, "lambda_g": 2, "t_s_ratio": 0.5, "lr": 2e-4,
@@ -97,14 +97,14 @@ def test_published_defaults():
         (["--niter=0", "--niter_decay=0"], "no epoch to train"),
     ],
 )
-def test_bad_flags_exit_2(flags, message, capsys):
+def test_bad_flags_exit_with_2(flags, message, capsys):
     with pytest.raises(SystemExit) as caught:
         TrainOptions().parse(flags)
     assert caught.value.code == 2
     assert message in capsys.readouterr().err
 
 
-def test_testing_is_one_process(monkeypatch, capsys):
+def test_testing_with_several_processes_is_refused(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         TestOptions().parse(["--gpu_ids=0,1"])
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -113,7 +113,7 @@ def test_testing_is_one_process(monkeypatch, capsys):
     assert capsys.readouterr().err.count("test.py is one process on one GPU") == 2
 
 
-def test_non_defaults_are_marked():
+def test_text_marks_options_that_differ_from_defaults():
     options = TrainOptions()
     options.parse(["--lr=0.001"])
     assert re.search(r"^lr: 0.001 +\[default: 0.0002\]$", options.text, re.MULTILINE)
@@ -138,7 +138,7 @@ def test_names_find_their_classes():
     assert [find_dataset(name).__name__ for name in dataset_names()] == ["FashionDataset", "MarketDataset"]
 
 
-def test_size_flags_act():
+def test_size_flags_change_their_network():
     """Each size flag changes the parameters of its network; two are dead in the published code."""
 
     def sizes(*flags: str) -> dict[str, int]:

@@ -41,25 +41,25 @@ def assert_same_gradients(ours: dict[str, torch.Tensor], wanted: dict[str, torch
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_gradients_of_two_processes(alone, tmp_path, accumulate):
+def test_gradients_of_two_processes_equal_those_of_one(alone, tmp_path, accumulate):
     done = torchrun(2, "tests/distributed_worker.py", tmp_path / "gradients.pt", accumulate)
     assert done.returncode == 0, done.stderr
     assert_same_gradients(torch.load(tmp_path / "gradients.pt", weights_only=True), alone)
 
 
 @pytest.mark.parametrize("accumulate", [2, 4])
-def test_gradients_of_an_accumulated_batch(alone, accumulate):
+def test_accumulated_gradients_equal_those_of_the_batch(alone, accumulate):
     assert_same_gradients(gradients_after_one_step(accumulate), alone)
 
 
-def test_differing_weights_are_noticed(tmp_path):
+def test_differing_weights_stop_every_process(tmp_path):
     done = torchrun(2, "tests/distributed_worker.py", tmp_path / "said", 1, "differ")
     assert done.returncode == 0, done.stderr
     for rank in range(2):
         assert "network G differs between processes" in (tmp_path / f"said{rank}").read_text()
 
 
-def test_training_with_two_processes(run, market):
+def test_two_processes_train_as_one(run, market):
     """The same losses over five steps, one log, one set of files; then one process goes on with the run."""
     flags = train_flags(market, "--batchSize=4", "--print_freq=4", "--niter=3", "--niter_decay=0")
     run("train", *flags, "--name=one")
@@ -85,7 +85,7 @@ def test_training_with_two_processes(run, market):
     assert len(state["random"]) == 1
 
 
-def test_resume_with_more_processes_and_stop_by_signal(run, market):
+def test_resume_with_more_processes_stops_by_signal(run, market):
     flags = train_flags(market, "--batchSize=4", "--print_freq=4", "--niter=1", "--niter_decay=0", "--val_pairs=0")
     run("train", *flags, "--name=a")
     line = [
@@ -112,7 +112,7 @@ def test_resume_with_more_processes_and_stop_by_signal(run, market):
     assert state["progress"]["total"] == losses_logged("a")[-1][2]
 
 
-def test_batch_that_cannot_be_shared(market, monkeypatch):
+def test_batch_that_cannot_be_shared_is_a_user_error(market, monkeypatch):
     options = train_options("--dataset_mode=market", f"--dataroot={market}", "--batchSize=6", "--accumulate=2")
     create_train_loaders(options, CPU)
     monkeypatch.setenv("WORLD_SIZE", "2")
