@@ -5,14 +5,13 @@ abbreviations, no unknown flags, every value checked. Nothing here touches a dev
 """
 
 import argparse
+from argparse import ArgumentParser, BooleanOptionalAction, Namespace, _ArgumentGroup
 from collections.abc import Sequence
 
 from data import dataset_names, find_dataset
 from models import find_model, model_names
 from util.arguments import count, number, positive_int
 from util.device import PRECISIONS
-
-_Group = argparse._ArgumentGroup
 
 
 class BaseOptions:
@@ -21,57 +20,43 @@ class BaseOptions:
     is_train: bool
     description: str
 
-    def add_flags(self, parser: argparse.ArgumentParser) -> None:
+    def add_flags(self, parser: ArgumentParser) -> None:
         run, data = self.add_network_flags(parser)
         run.add_argument("--seed", type=number(int, 0, 2**32), default=0, help="seed of all random numbers")
-        data.add_argument("--nThreads", type=count, default=2, metavar="N", help="worker processes that decode photos")
-        data.add_argument(
-            "--cache_images", action=argparse.BooleanOptionalAction, default=False,
-            help="cache decoded photos in memory that the workers share; prints how much it takes",
-        )  # fmt: skip
-        data.add_argument("--max_dataset_size", type=positive_int, metavar="N", help="use the first N pairs only")
+        add = data.add_argument
+        add("--nThreads", type=count, default=2, metavar="N", help="worker processes that decode photos")
+        add("--cache_images", action=BooleanOptionalAction, default=False,
+            help="cache decoded photos in memory that the workers share; prints how much it takes")  # fmt: skip
+        add("--max_dataset_size", type=positive_int, metavar="N", help="use the first N pairs only")
 
-    def add_network_flags(self, parser: argparse.ArgumentParser) -> tuple[_Group, _Group]:
+    def add_network_flags(self, parser: ArgumentParser) -> tuple[_ArgumentGroup, _ArgumentGroup]:
         """Add what selects and runs a network; returns the groups 'run' and 'data' for more flags."""
         run = parser.add_argument_group("run")
-        run.add_argument("--name", help="name of the run: its folder below --checkpoints_dir")
-        run.add_argument("--model", default="DPTN", choices=model_names(), help="which model")
-        run.add_argument(
-            "--checkpoints_dir",
-            default="./checkpoints",
-            metavar="DIR",
-            help="folder of all runs and their weights",
-        )
-        run.add_argument(
-            "--gpu_ids", "--gpu_id", metavar="ID",
-            help="CUDA GPU to use, -1 for the CPU; without it CUDA if there is one, else Apple's MPS, else the CPU",
-        )  # fmt: skip
+        add = run.add_argument
+        add("--name", help="name of the run: its folder below --checkpoints_dir")
+        add("--model", default="DPTN", choices=model_names(), help="which model")
+        add("--checkpoints_dir", default="./checkpoints", metavar="DIR", help="folder of all runs and their weights")
+        add("--gpu_ids", "--gpu_id", metavar="ID",
+            help="CUDA GPU, -1 for the CPU; default: CUDA if there is one, else Apple's MPS, else the CPU")  # fmt: skip
 
         data = parser.add_argument_group("data")
-        data.add_argument("--dataset_mode", default="fashion", choices=dataset_names(), help="which data set")
-        data.add_argument("--dataroot", metavar="DIR", help="folder with train/, test/ and the csv files")
-        data.add_argument("--batchSize", type=positive_int, default=1, metavar="N", help="pairs in a batch")
+        add = data.add_argument
+        add("--dataset_mode", default="fashion", choices=dataset_names(), help="which data set")
+        add("--dataroot", metavar="DIR", help="folder with train/, test/ and the csv files")
+        add("--batchSize", type=positive_int, default=1, metavar="N", help="pairs in a batch")
 
-        speed = parser.add_argument_group("precision and speed")
-        speed.add_argument(
-            "--precision",
-            choices=list(PRECISIONS),
-            default="fp32",
-            help="bf16: autocast, losses stay in fp32",
-        )
-        speed.add_argument(
-            "--channels_last", action=argparse.BooleanOptionalAction, default=None,
-            help="memory format N,H,W,C, which is faster; default: everywhere but on MPS",
-        )  # fmt: skip
-        speed.add_argument(
-            "--compile", action=argparse.BooleanOptionalAction, default=False,
+        add = parser.add_argument_group("precision and speed").add_argument
+        add("--precision", choices=list(PRECISIONS), default="fp32", help="bf16: autocast, losses stay in fp32")
+        add("--channels_last", action=BooleanOptionalAction, default=None,
+            help="memory format N,H,W,C, which is faster; default: everywhere but on MPS")  # fmt: skip
+        add("--compile", action=BooleanOptionalAction, default=False,
             help="torch.compile; the first step is slow. A CPU needs a C++ compiler. Cached in ~/.cache/dptn_compiled",
         )  # fmt: skip
         return run, data
 
-    def parser(self, argv: Sequence[str] | None = None) -> argparse.ArgumentParser:
+    def parser(self, argv: Sequence[str] | None = None) -> ArgumentParser:
         """The full parser for the model and data set that `argv` names."""
-        parser = argparse.ArgumentParser(
+        parser = ArgumentParser(
             description=self.description, allow_abbrev=False, formatter_class=_Formatter, add_help=False
         )
         self.add_flags(parser)
@@ -81,22 +66,26 @@ class BaseOptions:
         find_dataset(chosen.dataset_mode).modify_commandline_options(parser)
         return parser
 
-    def parse(self, argv: Sequence[str] | None = None) -> argparse.Namespace:
+    def parse(self, argv: Sequence[str] | None = None) -> Namespace:
         """Options of a command line (default: this process's); exits with status 2 on a bad one."""
         parser = self.parser(argv)
         return self.finish(parser, parser.parse_args(argv))
 
-    def finish(self, parser: argparse.ArgumentParser, opt: argparse.Namespace) -> argparse.Namespace:
-        """Check `opt` as a whole; `text` and `changed` describe it afterwards."""
+    def finish(self, parser: ArgumentParser, opt: Namespace) -> Namespace:
+        """Check `opt` as a whole. Afterwards `changed` names the options that differ from their defaults, and `text`
+        lists all, one a line."""
         try:
             self.validate(opt)
         except ValueError as error:
             parser.error(str(error))
         defaults = self.parser([f"--model={opt.model}", f"--dataset_mode={opt.dataset_mode}"])
-        self.text, self.changed = describe(opt, defaults)
+        options = dict(sorted(vars(opt).items()))
+        self.changed = [name for name, value in options.items() if value != defaults.get_default(name)]
+        marks = {name: f"    [default: {defaults.get_default(name)}]" for name in self.changed}
+        self.text = "\n".join(f"{name}: {value}{marks.get(name, '')}" for name, value in options.items())
         return opt
 
-    def validate(self, opt: argparse.Namespace) -> None:
+    def validate(self, opt: Namespace) -> None:
         """Raise ValueError for flags that are each valid but do not fit together."""
         if not opt.name or opt.name in (".", "..") or "/" in opt.name or "\\" in opt.name:
             raise ValueError(f"--name '{opt.name}': must be the name of one folder")
@@ -108,14 +97,3 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescription
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         return action.help if action.default is None else super()._get_help_string(action)
-
-
-def describe(opt: argparse.Namespace, parser: argparse.ArgumentParser) -> tuple[str, list[str]]:
-    """One line for each option, with a mark where it differs from its default; and the names of those that do."""
-    lines, changed = [], []
-    for name, value in sorted(vars(opt).items()):
-        default = parser.get_default(name)
-        if value != default:
-            changed.append(name)
-        lines.append(f"{name}: {value}" + (f"    [default: {default}]" if value != default else ""))
-    return "\n".join(lines), changed

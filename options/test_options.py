@@ -1,19 +1,15 @@
 """Flags of test.py."""
 
-import argparse
+from argparse import ArgumentParser, Namespace, _ArgumentGroup
 
 from options.base_options import BaseOptions
 from util import distributed
 from util.image import IMAGE_FORMATS
 
 
-def add_which_epoch(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--which_epoch",
-        default="latest",
-        metavar="EPOCH",
-        help="weights to load: EPOCH_net_G.pth, latest or a number",
-    )
+def add_which_epoch(group: _ArgumentGroup) -> None:
+    group.add_argument("--which_epoch", default="latest", metavar="EPOCH",
+                       help="weights to load: EPOCH_net_G.pth, latest or a number")  # fmt: skip
 
 
 class TestOptions(BaseOptions):
@@ -22,24 +18,18 @@ class TestOptions(BaseOptions):
     command = "test.py"
     description = "Generate an image for every pair of the test split with a trained generator."
 
-    def add_flags(self, parser: argparse.ArgumentParser) -> None:
+    def add_flags(self, parser: ArgumentParser) -> None:
         super().add_flags(parser)
         test = parser.add_argument_group("testing")
         add_which_epoch(test)
-        test.add_argument("--results_dir", default="./results", metavar="DIR", help="folder for the images")
-        test.add_argument(
-            "--image_format", choices=list(IMAGE_FORMATS), default="jpg",
-            help="jpg (quality 75) is the paper's protocol; png is lossless",
-        )  # fmt: skip
+        add = test.add_argument
+        add("--results_dir", default="./results", metavar="DIR", help="folder for the images")
+        add("--image_format", choices=list(IMAGE_FORMATS), default="jpg",
+            help="jpg (quality 75) is the paper's protocol; png is lossless")  # fmt: skip
+        add("--continue_test", action="store_true",
+            help="resume a stopped run: keep the results that it finished with the same weights")  # fmt: skip
 
-        test.add_argument(
-            "--continue_test", action="store_true",
-            help="resume a stopped run: keep the results that it finished with the same weights",
-        )  # fmt: skip
-
-    def validate(self, opt: argparse.Namespace) -> None:
+    def validate(self, opt: Namespace) -> None:
         super().validate(opt)
         if "," in (opt.gpu_ids or "") or distributed.processes() > 1:
-            raise ValueError(
-                f"{self.command} is one process on one GPU: give --gpu_ids one number, and start it without torchrun"
-            )
+            raise ValueError(f"{self.command} is one process on one GPU: give --gpu_ids one number and no torchrun")

@@ -3,9 +3,9 @@
 python scripts/demo_page.py --results results/demo --metrics results/demo/metrics.jsonl --training checkpoints/demo
 """
 
-import argparse
 import os
 import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,14 +22,11 @@ MAX_STRIPS = 12  # evenly spread over all results
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument(
-        "--results", type=Path, required=True, metavar="DIR", help="results of test.py; the page is written here"
-    )
-    parser.add_argument("--metrics", type=Path, required=True, metavar="JSONL", help="evaluations to show side by side")
-    parser.add_argument("--training", type=Path, required=True, metavar="DIR", help="folder of the training run")
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
+    add = parser.add_argument
+    add("--results", type=Path, required=True, metavar="DIR", help="results of test.py; the page is written here")
+    add("--metrics", type=Path, required=True, metavar="JSONL", help="evaluations to show side by side")
+    add("--training", type=Path, required=True, metavar="DIR", help="folder of the training run")
     args = parser.parse_args()
     scores = comparison_table(read_records(args.metrics).set_index("name"))
     strips = sorted((args.results / "strips").glob("*.jpg"))

@@ -1,11 +1,11 @@
 """Writes docs/options.md from the argument parsers: every flag with its help and default, in groups.
 
 python scripts/list_options.py           # write the page
-python scripts/list_options.py --check   # only compare; exit status 2 if the page is stale
+python scripts/list_options.py --check   # compare only; exit status 2 if the page is stale
 """
 
-import argparse
 import sys
+from argparse import Action, ArgumentParser, BooleanOptionalAction, RawDescriptionHelpFormatter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -25,21 +25,20 @@ Written by `scripts/list_options.py`; a test compares.
 """
 
 
-def describe(action: argparse.Action, default: object) -> str:
+def describe(action: Action, default: object) -> str:
     """A flag as an item of a Markdown list."""
-    names = ", ".join(f"`{name}`" for name in action.option_strings)
-    value = action.metavar or ("{" + ",".join(map(str, action.choices)) + "}" if action.choices else None)
-    if value is None and action.nargs != 0 and not isinstance(action, argparse.BooleanOptionalAction):
-        value = action.dest.upper()
+    flag = ", ".join(f"`{name}`" for name in action.option_strings)
     text = (action.help or "").removesuffix(" (default: %(default)s)")  # Python before 3.11 adds it to --x / --no-x
-    if isinstance(action, argparse.BooleanOptionalAction):
-        default = "on" if default else "off"
-    elif default is None or action.nargs == 0 or "default" in text:
-        default = None
-    return f"- {names}{f' {value}' if value else ''}: {text}{'' if default is None else f' [{default}]'}"
+    if isinstance(action, BooleanOptionalAction):
+        return f"- {flag}: {text} [{'on' if default else 'off'}]"
+    if action.nargs == 0:
+        return f"- {flag}: {text}"
+    choices = "{" + ",".join(map(str, action.choices)) + "}" if action.choices else None
+    value = action.metavar or choices or action.dest.upper()
+    return f"- {flag} {value}: {text}" + ("" if default is None or "default" in text else f" [{default}]")
 
 
-def section(command: str, parser: argparse.ArgumentParser) -> str:
+def section(command: str, parser: ArgumentParser) -> str:
     """A command's flags under headings."""
     lines = [f"## {command}", ""]
     for group in parser._action_groups:
@@ -49,27 +48,21 @@ def section(command: str, parser: argparse.ArgumentParser) -> str:
     return "\n".join(lines)
 
 
-def options_page() -> str:
-    """The content of docs/options.md."""
+def main() -> None:
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser.add_argument("--check", action="store_true", help="compare only; write nothing")
+    check = parser.parse_args().check
     parsers = {
         "train.py": TrainOptions().parser([]),
         "test.py": TestOptions().parser([]),
         "scripts/transfer.py": TransferOptions().parser([]),
         "python -m metrics.metrics": make_parser(),
     }
-    return "\n".join([TITLE, *(section(*item) for item in parsers.items())])
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument("--check", action="store_true", help="only compare; write nothing")
-    if parser.parse_args().check:
-        if not PAGE.exists() or PAGE.read_text(encoding="utf-8") != options_page():
-            raise UserError(f"{PAGE} is stale; run scripts/list_options.py")
-    else:
-        atomic_write(PAGE, lambda file: file.write(options_page().encode()))
+    page = "\n".join([TITLE, *(section(*item) for item in parsers.items())])
+    if not check:
+        atomic_write(PAGE, lambda file: file.write(page.encode()))
+    elif not PAGE.exists() or PAGE.read_text(encoding="utf-8") != page:
+        raise UserError(f"{PAGE} is stale; run scripts/list_options.py")
 
 
 if __name__ == "__main__":

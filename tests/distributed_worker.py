@@ -36,15 +36,14 @@ def notice_differing_weights() -> None:
 
 
 def main() -> None:
-    distributed.start("-1")
-    torch.set_num_threads(1)
-    if sys.argv[3:] == ["differ"]:
-        notice_differing_weights()
-    else:
-        gradients = gradients_after_one_step(int(sys.argv[2]))
-        if distributed.is_main():
-            torch.save(gradients, sys.argv[1])
-    distributed.finish()  # a process that just ends may break off the other's last message
+    with distributed.process_group("-1"):
+        torch.set_num_threads(1)
+        if sys.argv[3:] == ["differ"]:
+            notice_differing_weights()
+        else:
+            gradients = gradients_after_one_step(int(sys.argv[2]))
+            if distributed.is_main():
+                torch.save(gradients, sys.argv[1])
 
 
 if __name__ == "__main__":

@@ -1,18 +1,22 @@
 """Tensor files, read safely (no code is ever run) and written atomically; the training state for exact resume."""
 
 from argparse import Namespace
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from util import distributed
-from util.errors import UserError
+from util.errors import UserError, first_line
 from util.files import atomic_write
 from util.reproducibility import git_revision, random_state, seed_everything, set_random_state, versions
+
+STATE_FILE = "latest_state.pt"
+FORMAT = 1
+KEYS = {"format", "progress", "model", "random", "options", "data", "git", "versions"}
 
 
 def load_file(path: str | Path, what: str) -> Any:
@@ -23,10 +27,8 @@ def load_file(path: str | Path, what: str) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load can raise anything for a damaged file
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"{path}: {what} cannot be read; the file is damaged or not a tensor file ({reason})"
-        ) from error
+        problem = f"{what} cannot be read; the file is damaged or not a tensor file ({first_line(error)})"
+        raise UserError(f"{path}: {problem}") from error
 
 
 def load_tensors(path: str | Path, what: str) -> dict[str, Tensor]:
@@ -42,26 +44,6 @@ def save_file(content: Any, path: str | Path) -> None:
     atomic_write(path, lambda file: torch.save(content, file), flush=True)
 
 
-STATE_FILE = "latest_state.pt"
-FORMAT = 1
-KEYS = {"format", "progress", "model", "random", "options", "data", "git", "versions"}
-
-
-class TrainableModel(Protocol):
-    """The part of BaseModel that a checkpoint needs."""
-
-    run_dir: Path
-    nets: dict[str, nn.Module]
-
-    def save_networks(self, label: str | int, names: Iterable[str] | None = None) -> None: ...
-
-    def load_pretrained(self, directory: str | Path) -> list[str]: ...
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
-
-
 @dataclass
 class Progress:
     """Where a run stands: `batches_done` of `epoch` (from 1), `total` samples since the start, best validation SSIM."""
@@ -70,9 +52,7 @@ class Progress:
     batches_done: int = 0
     total: int = 0
     best_ssim: float = -1.0
-
-    def __post_init__(self) -> None:
-        self._last_step = 0  # samples
+    _last_step = 0  # samples; without a type it is not stored in the training state
 
     def epochs(self, last: int) -> Iterator[int]:
         """The epochs that are left, up to `last`. The loop ends each by `next_epoch`."""
@@ -92,20 +72,14 @@ class Progress:
 
 
 class Checkpoints:
-    """Weights and training state of a run, in `run_dir` of its model.
+    """Writes the checkpoints of a run: weight files in the published format, and all that an exact resume needs."""
 
-    `latest_state.pt` holds everything that an exact resume needs: networks, optimizers, schedules, position, random
-    states of every process, options, fingerprint of the data, versions. Weights for use are written beside it in the
-    published format.
-    """
-
-    def __init__(self, model: TrainableModel, opt: Namespace, data: dict[str, Any]) -> None:
-        """`data`: fingerprints of the data sets, which must be the same when the run is resumed."""
-        self.model, self.opt, self.data = model, opt, data
-        self.progress = Progress()
+    def __init__(self, model: Any, opt: Namespace, data: dict[str, Any]) -> None:
+        """`model`: a BaseModel. `data`: fingerprints of the data sets, which must not change until a resume."""
+        self.model, self.opt, self.data, self.progress = model, opt, data, Progress()
 
     def start(self) -> str:
-        """Begin a new run, from the weights of --load_pretrain if given; returns a line that says so."""
+        """Begin a new run, from the weights of --load_pretrain if given; returns a line for the log."""
         names = self.model.load_pretrained(self.opt.load_pretrain) if self.opt.load_pretrain else []
         seed_everything(self.opt.seed + distributed.rank())
         self._save_state()  # a start refuses a folder that has weights but no state, so the state comes first
@@ -113,12 +87,11 @@ class Checkpoints:
         return f"starting from {origin}"
 
     def resume(self, state: dict[str, Any]) -> str:
-        """Restore what `load_state` returned; UserError if the data changed. Returns a line that says where it is."""
+        """Restore what `load_state` returned; UserError if the data changed. Returns a line for the log."""
         if state["data"] != self.data:
             raise UserError(
-                "--continue_train: the csv files of the data set changed since the run was saved: "
-                f"{state['data']} then, {self.data} now. Put the old files back, or start another run with "
-                "--load_pretrain"
+                f"--continue_train: the csv files of the data set changed since the run was saved: {state['data']} "
+                f"then, {self.data} now. Put the old files back, or start another run with --load_pretrain"
             )
         self.model.load_state_dict(state["model"])
         known = {field.name for field in fields(Progress)}  # states of older versions have more
@@ -132,30 +105,21 @@ class Checkpoints:
     def save(self, *labels: str | int) -> None:
         """Save all networks as 'latest', the generator under `labels` too, and the training state.
 
-        The state is written last, so it never refers to missing weight files. Raises UserError, and saves nothing, if
-        the weights are not finite or differ between processes.
+        Raises UserError, and saves nothing, if the weights are not finite or differ between processes.
         """
         distributed.check_weights(self.model.nets)
-        distributed.run_on_main(lambda: self._save_networks(labels))
-        self._save_state()
-
-    def _save_networks(self, labels: Iterable[str | int]) -> None:
-        self.model.save_networks("latest")
+        distributed.run_on_main(self.model.save_networks, "latest")
         for label in labels:
-            self.model.save_networks(label, names=("G",))
+            distributed.run_on_main(self.model.save_networks, label, ("G",))
+        self._save_state()  # last, so that it never refers to missing weight files
 
     def _save_state(self) -> None:
         state = {
-            "format": FORMAT,
-            "progress": asdict(self.progress),
-            "model": self.model.state_dict(),
-            "random": distributed.gather(random_state()),
-            "options": vars(self.opt),
-            "data": self.data,
-            "git": git_revision(),
-            "versions": versions(),
-        }
-        distributed.run_on_main(lambda: save_file(state, self.model.run_dir / STATE_FILE))
+            "format": FORMAT, "progress": asdict(self.progress), "model": self.model.state_dict(),
+            "random": distributed.gather(random_state()), "options": vars(self.opt), "data": self.data,
+            "git": git_revision(), "versions": versions(),
+        }  # fmt: skip
+        distributed.run_on_main(save_file, state, self.model.run_dir / STATE_FILE)
 
 
 def load_state(path: Path) -> dict[str, Any]:
@@ -176,8 +140,8 @@ def refuse_existing_run(run_dir: Path) -> None:
     state, weights = run_dir / STATE_FILE, run_dir / "latest_net_G.pth"
     if weights.exists() and not state.exists():
         raise UserError(
-            f"{weights} exists and would be overwritten: give another --name; to start from these weights, add "
-            f"--load_pretrain {run_dir}"
+            f"{weights} exists and would be overwritten: give another --name; "
+            f"to start from these weights, add --load_pretrain {run_dir}"
         )
     if state.exists() and (weights.exists() or load_state(state)["progress"]["total"] > 0):
         raise UserError(f"{state} exists: resume that run with --continue_train, or give another --name")

@@ -16,7 +16,7 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 def select_device(gpu_ids: str | None, local_rank: int = 0, local_processes: int = 1) -> torch.device:
     """The device of `--gpu_ids` for process `local_rank` of `local_processes` on this machine.
 
-    None = CUDA, else Apple's MPS, else CPU; '-1' = CPU; '0' = CUDA device 0; '0,1' = one GPU a process of torchrun.
+    None: CUDA, else Apple's MPS, else the CPU. '-1': the CPU. '0': CUDA device 0. '0,1': a GPU for each process.
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if gpu_ids is None:
@@ -32,10 +32,9 @@ def select_device(gpu_ids: str | None, local_rank: int = 0, local_processes: int
         if ids == [-1]:
             return _cpu()
         if any(not 0 <= number < count for number in ids):
-            raise UserError(
-                f"--gpu_ids {gpu_ids}: this machine has {count or 'no'} CUDA GPU{'s' if count != 1 else ''}"
-                f"{f' (0 to {count - 1})' if count else ''}. Use --gpu_ids -1 for the CPU, or leave the flag out."
-            )
+            gpus = f"{count} CUDA GPU{'s' if count > 1 else ''} (0 to {count - 1})" if count else "no CUDA GPUs"
+            advice = "Use --gpu_ids -1 for the CPU, or leave the flag out."
+            raise UserError(f"--gpu_ids {gpu_ids}: this machine has {gpus}. {advice}")
     if local_processes == 1 and len(ids) > 1:
         command = shlex.join(["torchrun", f"--nproc_per_node={len(ids)}", *sys.argv])
         raise UserError(f"--gpu_ids {gpu_ids}: one process uses one GPU. For several, run:\n  {command}")
@@ -50,29 +49,29 @@ def _cpu() -> torch.device:
 
 
 def keep_freed_memory() -> None:
-    """From now on the memory of a freed tensor waits for the next one, in huge pages, instead of going back to Linux.
+    """Make glibc keep the memory of freed tensors, in huge pages, for the next ones instead of returning it to Linux.
 
-    Getting fresh pages for each result takes a third of a compiled step on a CPU. To be called before the first tensor
-    is made. Does nothing where the C library is not glibc.
+    Getting fresh pages for each result takes a third of a compiled step on a CPU. Call it before the first tensor is
+    made. It does nothing where the C library is not glibc.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch reads it when it makes its first tensor
     if sys.platform != "linux" or not hasattr(library := ctypes.CDLL(None), "mallopt"):
         return
     trim_threshold, mmap_max, arena_max = -1, -4, -8  # malloc.h
-    library.mallopt(trim_threshold, -1)  # never give back
-    library.mallopt(mmap_max, 0)  # large blocks too come from what is kept
-    library.mallopt(arena_max, 1)  # one store for all threads: backward passes run in one of their own
+    library.mallopt(trim_threshold, -1)  # never return memory
+    library.mallopt(mmap_max, 0)  # take large blocks from the kept memory too
+    library.mallopt(arena_max, 1)  # share it between threads: backward passes run in a thread of their own
 
 
 def fast_bf16(device: torch.device, size: int = 1024, repeats: int = 5) -> bool:
-    """Whether bf16 is worth it: a matrix product in it is at least 1.3 times as fast as in fp32, measured here."""
+    """Measure whether a matrix product is at least 1.3 times as fast in bf16 as in fp32. False on MPS."""
     if device.type == "mps":
         return False  # models compute in fp32 there
     seconds = {}
     for dtype in (torch.float32, torch.bfloat16):
         a = torch.ones(size, size, device=device, dtype=dtype)
         times = []
-        for _ in range(repeats + 1):  # the first is for starting up
+        for _ in range(repeats + 1):  # the first run warms up
             start = time.perf_counter()
             (a @ a)[0, 0].item()  # waits for the device
             times.append(time.perf_counter() - start)
@@ -81,10 +80,7 @@ def fast_bf16(device: torch.device, size: int = 1024, repeats: int = 5) -> bool:
 
 
 def describe_device(device: torch.device) -> str:
-    """For people: 'cuda:0 (NVIDIA A100-SXM4-40GB)' or 'cpu (2 threads)'."""
-    name = str(device)
+    """A description for logs: 'cuda:0 (NVIDIA A100-SXM4-40GB)' or 'cpu (2 threads)'."""
     if device.type == "cuda":
-        name += f" ({torch.cuda.get_device_name(device)})"
-    elif device.type == "cpu":
-        name += f" ({torch.get_num_threads()} threads)"
-    return name
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return f"cpu ({torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)

@@ -1,13 +1,14 @@
-"""Everything that depends on this being one of several processes (torchrun).
+"""Training in several processes that torchrun starts.
 
 Every process holds the same weights and takes its share of each batch; gradients are averaged. Process 0 prints and
-writes. All functions also work, and do nothing, in a single process.
+writes. In a single process the functions have nothing to do and return at once.
 """
 
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -27,22 +28,20 @@ def processes() -> int:
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
-def local_processes() -> int:
-    """Processes on this machine."""
+def local_processes() -> int:  # on this machine
     return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
 def is_main() -> bool:
-    """Whether this process prints and writes."""
     return rank() == 0
 
 
 @contextmanager
 def process_group(gpu_ids: str | None) -> Iterator[torch.device]:
-    """Join the other processes, if torchrun started several; gives this one's device.
+    """Join the other processes if torchrun started several. Yields this process's device.
 
-    The group is left at the end, where all processes arrive. After an error a process just ends, and torchrun ends the
-    others. Raises UserError if the GPU asked for is not there, or if one process is asked to use several.
+    All processes leave the group together at the end. After an error a process just ends, and torchrun ends the others.
+    Raises UserError if --gpu_ids names a GPU that does not exist, or several for one process.
     """
     global _cpu_group
     device = select_device(gpu_ids, int(os.environ.get("LOCAL_RANK", 0)), local_processes())
@@ -82,30 +81,27 @@ def average_statistics(net: nn.Module) -> None:
     if dist.is_initialized():
         for name, buffer in net.named_buffers():
             if name.endswith(("running_mean", "running_var")):
-                dist.all_reduce(buffer)
-                buffer /= processes()
+                buffer.copy_(mean(buffer))
 
 
 def mean(values: Tensor) -> Tensor:
-    """Mean of a tensor over all processes."""
-    if not dist.is_initialized():
-        return values
+    """The mean of a tensor over all processes."""
     total = values.clone()
-    dist.all_reduce(total)
+    if dist.is_initialized():
+        dist.all_reduce(total)
     return total / processes()
 
 
 def maximum(value: int) -> int:
-    """The largest of every process's number. Does not wait for a GPU."""
-    if not dist.is_initialized():
-        return value
+    """The largest of all processes' values. Does not wait for a GPU."""
     largest = torch.tensor(value)
-    dist.all_reduce(largest, dist.ReduceOp.MAX, group=_cpu_group)
+    if dist.is_initialized():
+        dist.all_reduce(largest, dist.ReduceOp.MAX, group=_cpu_group)
     return int(largest)
 
 
 def gather(value: object) -> list:
-    """Every process's object (plain Python and CPU tensors), in the order of ranks."""
+    """All processes' objects (plain Python and CPU tensors), in the order of ranks."""
     if not dist.is_initialized():
         return [value]
     values: list = [None] * processes()
@@ -113,12 +109,12 @@ def gather(value: object) -> list:
     return values
 
 
-def run_on_main(work: Callable[[], None]) -> None:
-    """Process 0 works, the others wait for it; if it meets a UserError, all stop."""
+def run_on_main(function: Callable[..., None], *args: Any) -> None:
+    """Call `function(*args)` in process 0; the others wait for it. After a UserError all processes stop."""
     failure = None
     if is_main():
         try:
-            work()
+            function(*args)
         except UserError as error:
             failure = error
     if maximum(failure is not None):
@@ -128,18 +124,17 @@ def run_on_main(work: Callable[[], None]) -> None:
 def check_weights(nets: dict[str, nn.Module]) -> None:
     """UserError if a network is not finite, or not the same on every process (by two sums over each tensor)."""
     for name, net in nets.items():
-        tensors = [  # MPS has no float64
-            (tensor.cpu() if tensor.device.type == "mps" else tensor).double() for tensor in net.state_dict().values()
-        ]
+        # MPS has no float64
+        tensors = [(t.cpu() if t.device.type == "mps" else t).double() for t in net.state_dict().values()]
         sums = torch.stack([t.sum() for t in tensors] + [t.square().sum() for t in tensors])
         everyone = gather(sums.cpu())
         if not all(other.isfinite().all() for other in everyone):
             raise UserError(
                 f"training stopped: network {name} has NaN or infinite weights. They were not saved; the last saved "
-                "state is untouched. A lower --lr, or --precision fp32, may help"
+                "state is untouched. A lower --lr or --precision fp32 may help"
             )
         if any(not torch.equal(other, everyone[0]) for other in everyone):
             raise UserError(
-                f"training stopped: network {name} differs between processes. It was not saved; go on from the last "
+                f"training stopped: network {name} differs between processes. It was not saved; resume from the last "
                 "save with --continue_train. All processes need the same versions and the same kind of processor"
             )

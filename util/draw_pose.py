@@ -1,16 +1,18 @@
-"""Draws skeletons for people to look at. (The networks see heat maps instead.)"""
+"""Draws skeletons, which show a pose to a reader; the networks get heat maps instead."""
 
-import colorsys
 import math
 from collections.abc import Sequence
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageColor, ImageDraw
 
 # Pairs of joints (data/keypoints.py numbers them) that a line connects.
 LIMBS = (
     (1, 2), (2, 3), (3, 4), (1, 5), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11), (11, 12), (12, 13),
     (1, 0), (0, 14), (14, 16), (0, 15), (15, 17),
 )  # fmt: skip
+NUM_JOINTS = 18
+LIMB_COLORS = [ImageColor.getrgb(f"hsv({360 * i / len(LIMBS)}, 100%, 100%)") for i in range(len(LIMBS))]
+JOINT_COLORS = [ImageColor.getrgb(f"hsv({360 * i / NUM_JOINTS}, 100%, 100%)") for i in range(NUM_JOINTS)]
 
 
 def draw_skeleton(
@@ -24,17 +26,11 @@ def draw_skeleton(
     draw = ImageDraw.Draw(image)
     width = max(1, size[0] // 64)
     joints = [None if math.isnan(y) or math.isnan(x) else (x, y) for y, x in keypoints]
-    for number, (start, end) in enumerate(LIMBS):
+    for (start, end), color in zip(LIMBS, LIMB_COLORS):
         if joints[start] and joints[end]:
-            draw.line([joints[start], joints[end]], fill=_color(number / len(LIMBS)), width=width)
-    for number, joint in enumerate(joints):
+            draw.line([joints[start], joints[end]], fill=color, width=width)
+    for joint, color in zip(joints, JOINT_COLORS):
         if joint:
             x, y = joint
-            draw.ellipse((x - width, y - width, x + width, y + width), fill=_color(number / len(joints)))
+            draw.ellipse((x - width, y - width, x + width, y + width), fill=color)
     return image
-
-
-def _color(hue: float) -> tuple[int, int, int]:
-    """The pure color of `hue` (0..1) as RGB 0..255."""
-    red, green, blue = colorsys.hsv_to_rgb(hue, 1.0, 1.0)
-    return round(255 * red), round(255 * green), round(255 * blue)

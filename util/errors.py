@@ -8,6 +8,11 @@ class UserError(Exception):
     """An error that the user can correct. The message says what is wrong, where, and what to do."""
 
 
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, or its class where the message is empty."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def summarize(problems: Sequence[str], shown: int = 10) -> str:
     """The first `shown` problems, one to an indented line, and how many more there are."""
     lines = [f"  {problem}" for problem in problems[:shown]]

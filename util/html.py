@@ -22,10 +22,9 @@ WIDTH, HEIGHT = 300, 120  # of a chart, in its own units
 def new_page(title: str, narrow: bool = False) -> dominate.document:
     """An empty page in the style of page.css, which it contains."""
     page = dominate.document(title=title)
-    with page.head:
-        tags.meta(charset="utf-8")
-        tags.meta(name="viewport", content="width=device-width, initial-scale=1")
-        tags.style(raw(STYLE_FILE.read_text(encoding="utf-8")))
+    style = tags.style(raw(STYLE_FILE.read_text(encoding="utf-8")))
+    viewport = tags.meta(name="viewport", content="width=device-width, initial-scale=1")
+    page.head.add(tags.meta(charset="utf-8"), viewport, style)
     if narrow:
         page.body["class"] = "narrow"
     return page
@@ -51,10 +50,10 @@ def add_table(rows: Sequence[Sequence[str]]) -> None:
             tags.tr(*map(tags.td, row))
 
 
-def line_chart(values: pd.Series, max_points: int = 500) -> svg.svg:
-    """A line through `values` over their index, thinned to `max_points`. Values that are not finite are left out."""
+def line_chart(values: pd.Series) -> svg.svg:
+    """A chart of the finite `values` over their index, thinned to 500 points."""
     values = values[np.isfinite(values)]
-    values = values.iloc[:: max(1, ceil(len(values) / max_points))]
+    values = values.iloc[:: max(1, ceil(len(values) / 500))]
     chart = svg.svg(viewBox=f"0 0 {WIDTH} {HEIGHT}", preserveAspectRatio="none")
     if len(values):
         x, y = (axis - axis.min() for axis in (values.index.to_numpy(float), values.to_numpy(float)))
@@ -70,9 +69,8 @@ def write_training_page(
 ) -> None:
     """Write the page of a training run.
 
-    losses: a column for each loss, indexed by samples since the start.
-    visual_names: titles of the columns of a sheet.
-    sheets: title by address (relative to the page), in the order of the page.
+    `losses`: a column for each loss, indexed by samples since the start. `visual_names`: titles of a sheet's columns.
+    `sheets`: titles by address (relative to the page), in the order of the page.
     """
     page = new_page(f"{name}: training")
     with page:

@@ -54,8 +54,7 @@ def to_unit(images: Tensor) -> Tensor:
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """-1..1 -> uint8 0..255, of any shape, rounded. The published code truncates, which darkens a quarter of the
-    levels by one."""
+    """-1..1 -> uint8 0..255, of any shape, rounded. The published code truncates, which darkens some levels."""
     return (images.float() + 1).mul_(127.5).round_().clamp_(0, 255).byte()
 
 
@@ -105,7 +104,7 @@ def image_path(text: str) -> Path:
 
 
 def is_photo(path: Path) -> bool:
-    """Whether the ending is a photo's. Hidden files are excluded: they are unfinished, or notes of another system."""
+    """Whether a file name ends like a photo's. Hidden files are excluded: they are unfinished or system files."""
     return path.suffix.lower() in PHOTO_SUFFIXES and not path.name.startswith(".")
 
 
@@ -115,13 +114,12 @@ def photo_names(folder: Path) -> list[str]:
 
 
 def read_list(path: Path) -> list[str]:
-    """Read a .lst file, one photo name a line. Raises UserError for a name that is a path, or comes twice."""
+    """Read a .lst file: a photo name per line. Raises UserError for a name that is a path or a duplicate."""
     try:
         names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except FileNotFoundError as error:
-        raise UserError(
-            f"{path}: file not found; PATN (Zhu et al., CVPR 2019) publishes it together with its csv files"
-        ) from error
+        origin = "PATN (Zhu et al., CVPR 2019) publishes it together with its csv files"
+        raise UserError(f"{path}: file not found; {origin}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not a list of names ({error})") from error
     if not names:

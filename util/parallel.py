@@ -19,8 +19,6 @@ from util.errors import UserError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-ITEMS_AT_A_TIME = 32
-
 
 def available_cores() -> int:
     """The number of cores that this process may use."""
@@ -29,12 +27,12 @@ def available_cores() -> int:
 
 def map_in_processes(
     function: Callable[[Item], Result], items: Sequence[Item], workers: int, title: str,
-    chunk: int = ITEMS_AT_A_TIME, unit: str = "photo",
+    chunk: int = 32, unit: str = "photo",
 ) -> Iterator[Result]:  # fmt: skip
     """Yield `function(item)` of each item, in order, with a progress bar if stderr is a terminal.
 
-    Function, items and results must be picklable. Each process takes `chunk` items at a time; up to `chunk` items in
-    all are computed in this process. After Ctrl-C, or when the caller stops iterating, items in progress are finished
+    Function, items and results must be picklable. Each process takes `chunk` items at a time; if there are no more in
+    all, this process computes them. After Ctrl-C, or when the caller stops iterating, items in progress are finished
     and no others are started. An error of `function` ends the work and is raised. UserError if a process is killed.
     """
     bar = {"total": len(items), "desc": title, "unit": unit, "disable": None}
@@ -45,9 +43,8 @@ def map_in_processes(
     try:
         yield from tqdm(executor.map(function, items, chunksize=chunk), **bar)
     except BrokenProcessPool as error:
-        raise UserError(
-            f"{title}: a process was killed, perhaps because memory ran out; try fewer --workers"
-        ) from error
+        problem = "a process was killed, perhaps because memory ran out; try fewer --workers"
+        raise UserError(f"{title}: {problem}") from error
     finally:
         executor.shutdown(cancel_futures=True)
 
@@ -58,7 +55,7 @@ def _start_worker() -> None:
 
 
 def _end_with_parent() -> None:
-    """End this worker when the main process is gone. Killed, that cannot tell its workers, which would wait forever."""
+    """End this worker when the main process ends. If that is killed, its workers would otherwise wait forever."""
     multiprocessing.parent_process().join()
     os._exit(1)
 
@@ -70,9 +67,9 @@ def ignore_signals_in_worker() -> None:
 
 
 def available_shared_memory() -> int | None:
-    """How many bytes processes could share in memory; None where the system does not say (not Linux).
+    """The number of bytes that processes can share in memory; None if unknown (not Linux).
 
-    The smallest of: what the kernel calls available, what the container's limit leaves, the free space in /dev/shm.
+    The minimum of the kernel's MemAvailable, what the container's limit leaves, and the free space in /dev/shm.
     """
     try:
         meminfo = Path("/proc/meminfo").read_text()

@@ -1,4 +1,4 @@
-"""Published weights of networks that this project only uses (VGG19, Inception, ...): downloaded once, or a file."""
+"""Published weights of other projects' networks (VGG19, Inception, ...): downloaded once, or read from a file."""
 
 import hashlib
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from util.checkpoint import load_tensors
-from util.errors import UserError
+from util.errors import UserError, first_line
 
 
 class PretrainedWeights(NamedTuple):
@@ -24,8 +24,8 @@ def load_pretrained(net: nn.Module, source: str, published: PretrainedWeights, f
     """Load weights into `net`.
 
     source: the value of `flag`: `published.keyword` (downloaded into torch.hub's folder, below TORCH_HOME), or the path
-        of a state dict. Its keys that `net` does not have are ignored.
-    advice: what else the user can do if the download fails; the end of that message.
+        of a state dict, in which keys that `net` lacks are ignored.
+    advice: the end of the message for a failed download: what else the user can do.
 
     Raises UserError if the download fails, the file is damaged, or a tensor is missing or of another shape.
     """
@@ -34,20 +34,17 @@ def load_pretrained(net: nn.Module, source: str, published: PretrainedWeights, f
         try:
             state = torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
         except Exception as error:  # torch.load can raise anything for a damaged file
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UserError(
-                f"{flag} {keyword}: {library} could not fetch its {what} weights or read them ({reason}). Put a "
-                f"sound {Path(url).name} under {torch.hub.get_dir()}/checkpoints, or give {flag} PATH (a {library} "
-                f"{what.lower()} state dict){advice}."
+                f"{flag} {keyword}: {library} could not fetch its {what} weights or read them ({first_line(error)}). "
+                f"Put a sound {Path(url).name} under {torch.hub.get_dir()}/checkpoints, or give {flag} PATH (a "
+                f"{library} {what.lower()} state dict){advice}."
             ) from error
     else:
         state = load_tensors(source, what=f"{what} weights ({flag})")
     expected = _without_bn_counters(net)
-    wrong = [key for key, tensor in expected.items() if key not in state or state[key].shape != tensor.shape]
-    if wrong:
-        raise UserError(
-            f"{source}: not a {library} {what.lower()} state dict: missing or mis-shaped {', '.join(wrong[:10])}"
-        )
+    if wrong := [k for k, tensor in expected.items() if k not in state or state[k].shape != tensor.shape]:
+        problem = f"missing or mis-shaped {', '.join(wrong[:10])}"
+        raise UserError(f"{source}: not a {library} {what.lower()} state dict: {problem}")
     net.load_state_dict({key: state[key] for key in expected}, strict=False)
 
 

@@ -12,7 +12,7 @@ import torch
 
 
 def seed_everything(seed: int) -> None:
-    """Seed the generators of Python, NumPy and PyTorch (all devices)."""
+    """Seed the random number generators of Python, NumPy and PyTorch (all devices)."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
@@ -46,15 +46,13 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 def git_revision() -> dict[str, Any]:
     """The commit of this code and whether files differ from it; empty outside a git checkout."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(Path(__file__).parent), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
+    git = ["git", "-C", str(Path(__file__).parent)]
     try:
-        return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain", "-uno"))}
+        commit = subprocess.check_output([*git, "rev-parse", "HEAD"], stderr=subprocess.DEVNULL, text=True)
+        changes = subprocess.check_output([*git, "status", "--porcelain", "-uno"], stderr=subprocess.DEVNULL)
     except (OSError, subprocess.CalledProcessError):
         return {}
+    return {"commit": commit.strip(), "changed": bool(changes)}
 
 
 def versions() -> dict[str, str]:

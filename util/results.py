@@ -1,10 +1,8 @@
-"""The folder that test.py fills: images, a page to browse them, and a record of what they were made with.
+"""The results folder of test.py. Every file is written atomically.
 
-RESULTS_DIR/{source}_2_{target}_vis.jpg    the generated images, named as published
-RESULTS_DIR/index.html, strips/            the page and its strips of thumbnails
-RESULTS_DIR/test_run.json                  options, weights and versions
-
-Threads convert and write the images while the network works on the next ones. Every file is written atomically.
+{source}_2_{target}_vis.jpg    the generated images, named as in the published code
+index.html, strips/            a page to browse them, and its strips of thumbnails
+test_run.json                  the options, weights and versions that the images were generated with
 """
 
 import json
@@ -33,29 +31,28 @@ RUN_FILE = "test_run.json"
 
 
 def describe_run(opt: Namespace, weights: Path, photo_dir: Path, csv_sha256: Mapping[str, str]) -> dict[str, Any]:
-    """The content of test_run.json: under "made_with" what the images depend on, then what else helps to repeat them.
+    """The content of test_run.json: in "made_with" all that the images depend on, then what helps to repeat the run.
 
     `csv_sha256`: hashes of the data set's csv files by name.
     """
     made_with = {"weights": sha256(weights), "photos": str(photo_dir.resolve()), "csv files": dict(csv_sha256)}
     made_with |= {name: getattr(opt, name) for name in ("model", "dataset_mode", "precision", "image_format")}
-    return {"made_with": made_with, "weights_file": str(weights), "options": vars(opt), "git": git_revision(),
-            "versions": versions()}  # fmt: skip
+    code = {"git": git_revision(), "versions": versions()}
+    return {"made_with": made_with, "weights_file": str(weights), "options": vars(opt), **code}
 
 
 class Results:
-    """Writes generated images in threads. Use it as a context manager: leaving it waits for the last file."""
+    """Threads write the images while the network generates the next ones. A context manager: its end waits for them."""
 
     def __init__(
         self, folder: Path, names: Mapping[tuple[str, str], str], run: Mapping[str, Any], resume: bool, threads: int = 2
     ) -> None:
-        """Start or resume a run.
+        """Start a run, or with `resume` keep the results of an earlier run with the same `run["made_with"]`.
 
         names: the result's file name for each (source, target) pair, in the page's order.
         run: `describe_run` of this run.
-        resume: keep the results of an earlier run with the same `run["made_with"]`.
 
-        Raises UserError where `resume` finds no such run, or the folder cannot be written.
+        Raises UserError where there is no run to resume, or the folder cannot be written.
         """
         self.folder, self.names, self._threads = folder, names, threads
         self._pending: deque[Future] = deque()
@@ -86,8 +83,7 @@ class Results:
     def add(self, batch: Mapping[str, Any], images: Tensor) -> None:
         """Write the generated `images`, uint8 (B,3,H,W) on the CPU, of a loader's `batch`.
 
-        Waits while many are unwritten, so that memory use is bounded. Raises UserError for one that could not be
-        written.
+        Waits while many images are unwritten, which bounds the memory. Raises UserError if one could not be written.
         """
         for index, image in enumerate(images):
             sample = {key: values[index] for key, values in batch.items()}
@@ -100,10 +96,9 @@ class Results:
             self._pending.popleft().result()
 
     def _write(self, sample: Mapping[str, Any], image: Tensor) -> None:
-        """Write the strip, then the image, so that an image always has its strip."""
         path, strip = self._paths(self.names[sample["source_name"], sample["target_name"]])
         generated = to_pil(image)
-        save_image(_make_strip(sample, generated), strip)
+        save_image(_make_strip(sample, generated), strip)  # first, so that an image always has its strip
         save_image(generated, path)
 
     def _paths(self, name: str) -> tuple[Path, Path]:
@@ -112,10 +107,9 @@ class Results:
 
     def write_page(self, title: str) -> Path:
         """Write index.html with all finished results."""
-        page = self.folder / "index.html"
         rows = [(*pair, name) for pair, name in self.names.items() if self.has(name)]
-        write_results_page(page, title, STRIP_COLUMNS, rows)
-        return page
+        write_results_page(self.folder / "index.html", title, STRIP_COLUMNS, rows)
+        return self.folder / "index.html"
 
 
 def _check_same_run(record: Path, run: Mapping[str, Any]) -> None:
@@ -124,10 +118,8 @@ def _check_same_run(record: Path, run: Mapping[str, Any]) -> None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"--continue_test: {record} cannot be read ({error}); leave the flag out") from error
     if changed := [name for name, value in run["made_with"].items() if earlier.get(name) != value]:
-        raise UserError(
-            f"--continue_test: {record.parent} was generated with other {', '.join(changed)}; leave the flag out to "
-            "generate all images again, or give another --results_dir"
-        )
+        advice = "leave the flag out to generate all images again, or give another --results_dir"
+        raise UserError(f"--continue_test: {record.parent} was generated with other {', '.join(changed)}; {advice}")
 
 
 def _make_strip(sample: Mapping[str, Any], generated: Image.Image) -> Image.Image:
@@ -136,14 +128,10 @@ def _make_strip(sample: Mapping[str, Any], generated: Image.Image) -> Image.Imag
     sample: images uint8 (3,H,W) and keypoints (18,2) at the network's resolution.
     """
     height, width = STRIP_HEIGHT, round(STRIP_HEIGHT * generated.width / generated.height)
-    source, target, generated = (
-        # averaging whole pixels first (reducing_gap) takes half the time; these threads compete with the network
-        image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=1.0)
-        for image in (to_pil(sample["source_image"]), to_pil(sample["target_image"]), generated)
-    )
+    images = to_pil(sample["source_image"]), generated, to_pil(sample["target_image"])
+    # reducing_gap averages whole pixels first, in half the time: these threads compete with the network
+    images = [image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=1.0) for image in images]
     scale = np.divide((height, width), sample["source_image"].shape[-2:])
-    skeletons = [
-        draw_skeleton(keypoints.numpy() * scale, (height, width))
-        for keypoints in (sample["source_keypoints"], sample["target_keypoints"])
-    ]
-    return contact_sheet([[source, *skeletons, generated, target]])
+    poses = sample["source_keypoints"], sample["target_keypoints"]
+    skeletons = [draw_skeleton(keypoints.numpy() * scale, (height, width)) for keypoints in poses]
+    return contact_sheet([[images[0], *skeletons, *images[1:]]])

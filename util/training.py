@@ -17,39 +17,29 @@ from util.errors import UserError, summarize
 
 
 class ProgressBar:
-    """Iterates a loader behind a bar: samples a second, seconds a step waiting for data and computing, time left.
+    """Iterates over a loader and shows samples per second, data time and step time (seconds per step), time left.
 
-    It is silent where stderr is not a terminal, and on every process but the first. Times are the host's: on a GPU,
-    queued work is counted where the host next waits for it.
+    Nothing is shown where stderr is not a terminal, or in a process other than 0. Times are the host's: on a GPU,
+    queued work counts where the host next waits for it.
     """
 
     def __init__(self, loader: Sized, title: str, batches_done: int, batch_size: int) -> None:
         self.loader, self.batch_size = loader, batch_size
-        self.bar = tqdm(
-            total=len(loader) * batch_size,
-            initial=batches_done * batch_size,
-            desc=title,
-            unit="sample",
-            disable=None if distributed.is_main() else True,
-            mininterval=0.5,
-        )
+        size = {"total": len(loader) * batch_size, "initial": batches_done * batch_size, "unit": "sample"}
+        self.bar = tqdm(desc=title, **size, mininterval=0.5, disable=None if distributed.is_main() else True)
         self._logged_at, self._samples = time.perf_counter(), 0
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        data_time = step_time = 0.0
-        batches = iter(self.loader)
+        data_time = step_time = 0.0  # exponential averages over about ten steps
+        finished = time.perf_counter()
         with self.bar:
-            while True:
-                start = time.perf_counter()
-                batch = next(batches, None)
-                if batch is None:
-                    return
+            for batch in self.loader:
                 loaded = time.perf_counter()
+                data_time += (loaded - finished - data_time) * 0.1
                 self._samples += self.batch_size
                 yield batch
-                # exponential averages over about ten steps
-                data_time += (loaded - start - data_time) * 0.1
-                step_time += (time.perf_counter() - loaded - step_time) * 0.1
+                finished = time.perf_counter()
+                step_time += (finished - loaded - step_time) * 0.1
                 self.bar.set_postfix_str(f"data {data_time:.3f} s, step {step_time:.3f} s", refresh=False)
                 self.bar.update(self.batch_size)
 
@@ -62,10 +52,7 @@ class ProgressBar:
 
 
 class NonFiniteCheck:
-    """Finds a NaN or infinite loss without a wait for the device at each step.
-
-    Each step's losses stay on the device until `check` looks at all of them.
-    """
+    """Finds NaN or infinite losses. They stay on the device until `check`, so that steps need not wait for it."""
 
     def __init__(self) -> None:
         self._steps: list[tuple[int, list[str], tuple[str, ...], Tensor]] = []
@@ -80,17 +67,14 @@ class NonFiniteCheck:
         bad = None
         if steps and not torch.stack([values for *_, values in steps]).isfinite().all():
             bad = next(step for step in steps if not step[3].isfinite().all())
-        if not distributed.maximum(bad is not None):
+        first = min(distributed.gather(bad[0] if bad else math.inf))
+        if first == math.inf:
             return
-        first = min(total for total in distributed.gather(bad and bad[0]) if total is not None)
-        if bad is None or bad[0] != first:
-            # Averaged gradients spread NaN to all processes; only those where it began name their photos.
+        if bad is None or bad[0] != first:  # averaged gradients spread NaN; only where it began are the photos named
             raise SystemExit(2)
         total, files, names, values = bad
-        listed = ", ".join(
-            f"{name} {value:.6g}" + ("" if math.isfinite(value) else " (!)")
-            for name, value in zip(names, values.tolist())
-        )
+        losses = zip(names, values.tolist())
+        listed = ", ".join(f"{name} {value:.6g}{'' if math.isfinite(value) else ' (!)'}" for name, value in losses)
         raise UserError(
             f"training stopped: non-finite loss in the step that ends at {total} samples: {listed}. The last saved "
             f"state is untouched. The photos of that step:\n{summarize(files, shown=64)}"
@@ -114,18 +98,16 @@ class StopReason(IntEnum):
 
 
 class StopSignal:
-    """Lets the current step finish on SIGINT, SIGTERM or at the time limit. Use it as a context.
+    """A context in which SIGINT, SIGTERM and the time limit let the current step finish; see `reason`.
 
-    A second Ctrl-C, some seconds after the first signal, raises KeyboardInterrupt.
+    A second Ctrl-C, at least REPEATED_SIGNAL seconds after the first signal, raises KeyboardInterrupt.
     """
 
-    # Seconds. torchrun sends a signal to processes that already got it with the whole group.
-    REPEATED_SIGNAL = 3.0
+    REPEATED_SIGNAL = 3.0  # torchrun repeats a signal that its processes received already
 
     def __init__(self, max_minutes: float | None = None) -> None:
         self._received: StopReason | None = None
-        self._received_at = 0.0
-        self._deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
+        self._deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
 
     def __enter__(self) -> "StopSignal":
         self._previous = {n: signal.signal(n, self._receive) for n in (signal.SIGINT, signal.SIGTERM)}
@@ -137,10 +119,8 @@ class StopSignal:
 
     def reason(self) -> StopReason | None:
         """Why to stop now, the same on every process; None to continue."""
-        own = self._received
-        if own is None and self._deadline is not None and time.monotonic() > self._deadline:
-            own = StopReason.TIME_LIMIT
-        agreed = distributed.maximum(own or 0)
+        own = self._received or (StopReason.TIME_LIMIT if time.monotonic() > self._deadline else 0)
+        agreed = distributed.maximum(own)
         return StopReason(agreed) if agreed else None
 
     def _receive(self, number: int, _frame: FrameType | None) -> None:

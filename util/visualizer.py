@@ -1,11 +1,11 @@
-"""Shows and records a training run: console, logs, web page, visdom, TensorBoard (pix2pix's class of this name)."""
+"""Shows and records a training run: console, logs, web page, visdom, TensorBoard (follows pix2pix's Visualizer)."""
 
 import io
 import json
 import shlex
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -16,55 +16,53 @@ from PIL import Image
 from tqdm import tqdm
 
 from util import distributed
-from util.errors import UserError
+from util.errors import UserError, first_line
 from util.files import atomic_write
 from util.html import write_training_page
 from util.image import contact_sheet, save_image
 from util.reproducibility import git_revision, versions
 
 SHEETS_ON_PAGE = 100
-POSITION = ("epoch", "iters", "total_iters", "time")  # what a row of a log has beside its values
+POSITION = ("epoch", "iters", "total_iters", "time")  # what a row of a log has besides its values
 
 Row = dict[str, Any]
 
 
 class Visualizer:
-    """Shows and records a training run. Only process 0 does; in the others every method returns at once.
+    """Shows and records a training run in process 0; in the other processes every method returns at once.
 
-    Files below the run folder:
+    Files in the run folder:
 
-        loss_log.txt, val_log.txt       a line for people each time losses or validation scores are printed
-        loss_log.jsonl, val_log.jsonl   the same as JSON objects, in full precision, for programs
-        web/index.html, web/images/     the curves of the losses, and sheets of example images
+        loss_log.txt, val_log.txt       the lines printed for losses and validation scores
+        loss_log.jsonl, val_log.jsonl   the same as JSON objects, in full precision
+        web/index.html, web/images/     loss curves, and sheets of example images
         train_opt.txt, train_opt.json, parameters.txt, run_info.jsonl: see `write_run_files`
 
-    A resumed run takes over the logs and sheets of before. Those made after `resume_from_total` are dropped, because
-    the steps that they show are about to be repeated.
+    A resumed run continues the logs and keeps the sheets, without those after `resume_from_total`: the steps that they
+    show will be repeated.
     """
 
-    def __init__(
-        self, opt: Namespace, model_run_dir: Path, visual_names: Sequence[str], resume_from_total: int
-    ) -> None:
+    def __init__(self, opt: Namespace, run_dir: Path, visual_names: Sequence[str], resume_from_total: int) -> None:
         """`visual_names`: titles of the columns of a sheet. `resume_from_total`: samples done so far, 0 in a new run.
 
         Raises UserError where the run folder cannot be written, or a package that a flag needs is missing.
         """
-        self.run_dir, self.name, self.visual_names = model_run_dir, opt.name, visual_names
+        self.run_dir, self.name, self.visual_names = run_dir, opt.name, visual_names
         self.active = distributed.is_main()
         if not self.active:
             return
-        self.image_dir = model_run_dir / "web" / "images"
+        self.image_dir = run_dir / "web" / "images"
         try:
             self.image_dir.mkdir(parents=True, exist_ok=True)
             for sheet in self.image_dir.glob("epoch*.jpg"):
                 if _sheet_position(sheet)[1] > resume_from_total:
                     sheet.unlink()
-            self.loss_log = _Log(model_run_dir / "loss_log", _loss_line, resume_from_total)
-            self.val_log = _Log(model_run_dir / "val_log", _validation_line, resume_from_total)
+            self.loss_log = _Log(run_dir / "loss_log", resume_from_total)
+            self.val_log = _Log(run_dir / "val_log", resume_from_total)
         except OSError as error:
-            raise UserError(f"{model_run_dir}: cannot make the run folder ({error})") from error
+            raise UserError(f"{run_dir}: cannot make the run folder ({error})") from error
         self.visdom = _Visdom(opt) if opt.display_id else None
-        self.tensorboard = _open_tensorboard(model_run_dir / "tf_log", resume_from_total) if opt.tf_log else None
+        self.tensorboard = _open_tensorboard(run_dir / "tf_log", resume_from_total) if opt.tf_log else None
 
     def write_run_files(self, options: Any, opt: Namespace, device: str, data: dict[str, Any], model: Any) -> None:
         """Write train_opt.txt, train_opt.json and parameters.txt, and append a line for this start to run_info.jsonl.
@@ -92,18 +90,15 @@ class Visualizer:
     def print_current_losses(
         self, epoch: int, iters: int, total: int, seconds: float, losses: Mapping[str, float]
     ) -> None:
-        """Print and log the losses, and plot them.
-
-        `iters`: samples of this epoch. `total`: samples since the start. `seconds`: time of one sample.
-        """
+        """Print, log and plot losses after `iters` samples of the epoch, `total` in all; `seconds`: time per sample."""
         if self.active:
             row = {"epoch": epoch, "iters": iters, "total_iters": total, "time": seconds, **losses}
             _print(self.loss_log.append(row))
             self._plot(total, losses)
 
     def print_validation(self, epoch: int, total: int, values: Mapping[str, float], is_best: bool) -> None:
-        """Print and log the scores of a validation, and plot them. A validation that was logged before is skipped: a
-        run that was killed between logging and saving validates again."""
+        """Print, log and plot validation scores, unless they are logged already: a run that was killed between logging
+        and saving validates again."""
         if self.active and all(row["total_iters"] != total for row in self.val_log.rows):
             _print(self.val_log.append({"epoch": epoch, "total_iters": total, **values, "is_best": is_best}))
             self._plot(total, {f"val_{name}": value for name, value in values.items()})
@@ -125,7 +120,8 @@ class Visualizer:
             losses = pd.DataFrame(rows, index=[row["total_iters"] for row in rows])
             losses = losses.drop(columns=[*POSITION], errors="ignore")
             newest = sorted(self.image_dir.glob("epoch*.jpg"), reverse=True)[:SHEETS_ON_PAGE]
-            sheets = {f"images/{sheet.name}": _sheet_title(sheet) for sheet in newest}
+            titles = ["epoch {}, {:,} samples".format(*_sheet_position(sheet)) for sheet in newest]
+            sheets = {f"images/{sheet.name}": title for sheet, title in zip(newest, titles)}
             write_training_page(self.run_dir / "web/index.html", self.name, losses, self.visual_names, sheets)
 
     def close(self) -> None:
@@ -154,23 +150,18 @@ def _sheet_position(sheet: Path) -> tuple[int, int]:
     return int(epoch), int(total)
 
 
-def _sheet_title(sheet: Path) -> str:
-    epoch, total = _sheet_position(sheet)
-    return f"epoch {epoch}, {total:,} samples"
-
-
 class _Log:
-    """PATH.jsonl with the rows of a log, and PATH.txt with a line for each of them."""
+    """The rows of a log in PATH.jsonl, and a line for each of them in PATH.txt."""
 
-    def __init__(self, path: Path, to_line: Callable[[Row], str], resume_from_total: int) -> None:
-        """Take over the rows up to `resume_from_total` samples. A text without JSON rows is from an older version: its
-        rows are unknown, so it is renamed, not continued."""
-        self.text, self.jsonl, self.to_line = path.with_suffix(".txt"), path.with_suffix(".jsonl"), to_line
+    def __init__(self, path: Path, resume_from_total: int) -> None:
+        """Keep the rows up to `resume_from_total` samples. A PATH.txt of an older version, which wrote no PATH.jsonl,
+        is renamed."""
+        self.text, self.jsonl = path.with_suffix(".txt"), path.with_suffix(".jsonl")
         self.rows: list[Row] = []
         if self.jsonl.exists():
             self.rows = [row for row in _read_rows(self.jsonl) if row["total_iters"] <= resume_from_total]
             content = "".join(json.dumps(row) + "\n" for row in self.rows)
-            lines = "".join(to_line(row) + "\n" for row in self.rows)
+            lines = "".join(_log_line(row) + "\n" for row in self.rows)
             atomic_write(self.jsonl, lambda file: file.write(content.encode()))
             atomic_write(self.text, lambda file: file.write(lines.encode()))
         elif self.text.exists():
@@ -180,7 +171,7 @@ class _Log:
     def append(self, row: Row) -> str:
         """Log a row; returns its line."""
         self.rows.append(row)
-        line = self.to_line(row)
+        line = _log_line(row)
         for file, content in ((self.jsonl, json.dumps(row)), (self.text, line)):
             with file.open("a") as log:
                 log.write(content + "\n")
@@ -188,44 +179,36 @@ class _Log:
 
 
 def _read_rows(jsonl: Path) -> list[Row]:
-    """The rows of a .jsonl log. A last line without its end is left out: the process was killed while writing it."""
-    whole_lines = jsonl.read_text().rpartition("\n")[0]
+    """The rows of a .jsonl log. An incomplete last line is left out: the process was killed while writing it."""
+    complete_lines = jsonl.read_text().rpartition("\n")[0]
     try:
-        table = pd.read_json(io.StringIO(whole_lines), lines=True, precise_float=True)
+        table = pd.read_json(io.StringIO(complete_lines), lines=True, precise_float=True)
     except ValueError as error:
         raise UserError(f"{jsonl}: not a log that train.py wrote ({error}); move it away to start a new one") from error
     # a loss that only some rows have is NaN in the others
     return [{name: value for name, value in row.items() if value == value} for row in table.to_dict("records")]
 
 
-def _loss_line(row: Row) -> str:
-    """A row of loss_log.jsonl as pix2pix prints it."""
-    position = "(epoch: {epoch}, iters: {iters}, total iters: {total_iters}, time: {time:.3f})".format(**row)
-    return f"{position} {_format_values(row)}"
-
-
-def _validation_line(row: Row) -> str:
-    position = "(epoch: {epoch}, total iters: {total_iters}, validation)".format(**row)
-    return f"{position} {_format_values(row)}{' best' if row['is_best'] else ''}"
-
-
-def _format_values(row: Row) -> str:
-    return " ".join(f"{name}: {value:.6f}" for name, value in row.items() if name not in (*POSITION, "is_best"))
+def _log_line(row: Row) -> str:
+    """A row of losses as pix2pix prints it, or one of validation scores in the same style."""
+    values = " ".join(f"{name}: {value:.6f}" for name, value in row.items() if name not in (*POSITION, "is_best"))
+    if "is_best" in row:
+        end = " best" if row["is_best"] else ""
+        return f"(epoch: {row['epoch']}, total iters: {row['total_iters']}, validation) {values}{end}"
+    return "(epoch: {epoch}, iters: {iters}, total iters: {total_iters}, time: {time:.3f}) ".format(**row) + values
 
 
 class _Visdom:
-    """Curves and sheets in a browser. A server that does not answer causes one warning; training continues without."""
+    """Curves and sheets in a browser. If the server does not answer, training continues without it after a warning."""
 
     def __init__(self, opt: Namespace) -> None:
         self.window, self.client = opt.display_id, None
         self.address = f"{opt.display_server}:{opt.display_port}"
+        server = {"server": opt.display_server, "port": opt.display_port, "env": opt.display_env}
         try:
             import visdom
 
-            self.client = visdom.Visdom(
-                server=opt.display_server, port=opt.display_port, env=opt.display_env, raise_exceptions=True,
-                use_incoming_socket=False,
-            )  # fmt: skip
+            self.client = visdom.Visdom(**server, raise_exceptions=True, use_incoming_socket=False)
         except ImportError as error:
             raise UserError("--display_id needs visdom; see requirements.txt for how to install it") from error
         except Exception as error:
@@ -233,10 +216,8 @@ class _Visdom:
 
     def plot(self, total: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
-            self._send(
-                "line", np.array([value]), np.array([total]), win=f"{self.window}_{name}", update="append",
-                opts={"title": name, "xlabel": "samples"},
-            )  # fmt: skip
+            window = {"win": f"{self.window}_{name}", "opts": {"title": name, "xlabel": "samples"}}
+            self._send("line", np.array([value]), np.array([total]), update="append", **window)
 
     def show_image(self, image: Image.Image, caption: str) -> None:
         pixels = np.asarray(image).transpose(2, 0, 1)
@@ -251,11 +232,8 @@ class _Visdom:
 
     def _give_up(self, error: Exception) -> None:
         self.client = None
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        tqdm.write(
-            f"warning: visdom at {self.address} does not answer ({reason}); training continues without it",
-            file=sys.stderr,
-        )
+        problem = f"visdom at {self.address} does not answer ({first_line(error)})"
+        tqdm.write(f"warning: {problem}; training continues without it", file=sys.stderr)
 
 
 def _open_tensorboard(folder: Path, resume_from_total: int) -> Any:

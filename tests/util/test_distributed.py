@@ -60,7 +60,7 @@ def test_differing_weights_stop_every_process(tmp_path):
 
 
 def test_two_processes_train_as_one(run, market):
-    """The same losses over five steps, one log, one set of files; then one process goes on with the run."""
+    """The same losses over five steps, one log, one set of files; then one process resumes the run."""
     flags = train_flags(market, "--batchSize=4", "--print_freq=4", "--niter=3", "--niter_decay=0")
     run("train", *flags, "--name=one")
     done = torchrun(2, "train.py", *flags, "--name=two", "--val_pairs=0")
@@ -88,22 +88,15 @@ def test_two_processes_train_as_one(run, market):
 def test_resume_with_more_processes_stops_by_signal(run, market):
     flags = train_flags(market, "--batchSize=4", "--print_freq=4", "--niter=1", "--niter_decay=0", "--val_pairs=0")
     run("train", *flags, "--name=a")
-    line = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node=2",
-        "--standalone",
-        REPOSITORY / "train.py",
-    ]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
     process = subprocess.Popen(
-        [*line, "--name=a", "--continue_train", "--niter=500"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        [*launcher, REPOSITORY / "train.py", "--name=a", "--continue_train", "--niter=500"],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
-    for said in process.stdout:
-        if said.startswith("(epoch: 3"):
+    for line in process.stdout:
+        if line.startswith("(epoch: 3"):
             break
-    process.terminate()  # torchrun passes it on
+    process.terminate()  # torchrun forwards the signal
     rest = process.stdout.read()
     process.wait(60)
     assert rest.count("stopped by signal 15; resume with") == 1
