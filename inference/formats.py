@@ -18,7 +18,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from data.keypoints import JOINTS, NUM_JOINTS
-from data.pairs import LARGEST, photo_stem, read_keypoints, write_keypoints
+from data.pairs import MAX_COORDINATE, photo_stem, read_keypoints, write_keypoints
 from inference.joints import BLAZEPOSE_MIN_VISIBILITY, BODY_25, COCO_17, MEDIAPIPE_33, from_openpose18, to_openpose18
 from util.errors import UserError, summarize
 from util.files import atomic_write, natural_sort_key
@@ -417,7 +417,7 @@ def _field(container: Any, key: str, kind: Any) -> Any:
 def _check_numbers(values: Sequence[Any]) -> None:
     """Raise ValueError for the first JSON value that is not a finite number."""
     for value in values:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < LARGEST:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < MAX_COORDINATE:
             raise ValueError(f"{str(value)[:40]} is not a finite number")
 
 
