@@ -13,9 +13,9 @@ from data.keypoints import JOINTS, NUM_JOINTS, TORSO
 from inference.framing import Frame, can_be_framed, joint_numbers
 
 MIN_JOINTS = 6  # known joints of a usable pose
-BYSTANDER_HEIGHT = 0.5  # of the chosen person's height: smaller people count as background
-OUTSIDE = 0.1  # of the photo's height or width: joints further outside are wrong, or of a person who is cut off
-MAX_OUTSIDE = {"top": 0.2, "bottom": 0.2, "left": 0.25, "right": 0.25}  # fraction of the frame beyond the photo's side
+BYSTANDER_HEIGHT = 0.5  # fraction of the chosen person's height: smaller people count as background
+OUTSIDE = 0.1  # fraction of the photo's height or width: joints further outside are wrong or of another photo
+MAX_OUTSIDE = {"top": 0.2, "bottom": 0.2, "left": 0.25, "right": 0.25}  # fraction of the frame beyond that side
 MAX_SCALE = 1.6  # frame pixels per photo pixel: a photo enlarged more than this is blurred
 MAX_TILT = 60.0  # degrees between the line from neck to hips and the vertical
 HEAD_ROOM = 0.35  # torso lengths above the neck: with less, and no head joint known, the photo cuts the head off

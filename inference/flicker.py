@@ -10,8 +10,8 @@ from data.keypoints import JOINTS, TORSO
 from util.draw_pose import LIMBS
 
 NECK, HIPS = JOINTS.index("neck"), TORSO[2:]
-MASK_RADIUS = 0.45  # of the length from neck to hips: clothes, hands and feet are this close to the skeleton
-MIN_MASK_RADIUS = 1 / 9  # of the image's height
+MASK_RADIUS = 0.45  # fraction of the length from neck to hips: clothes, hands and feet are this close to the skeleton
+MIN_MASK_RADIUS = 1 / 9  # fraction of the image's height
 
 
 def flicker(images: np.ndarray, track: np.ndarray) -> float:
@@ -33,7 +33,7 @@ def flicker(images: np.ndarray, track: np.ndarray) -> float:
 
 
 def near_person(pose: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(18,2) -> bool `size` (H, W): all pixels near the skeleton, so generously that the whole person is covered."""
+    """(18,2) -> bool `size` (H, W): all pixels near the skeleton, in a radius that covers the whole person."""
     torso = pose[NECK] - pose[HIPS].mean(axis=0)
     head, thighs = pose[NECK] + 0.5 * torso, pose[NECK] - 2 * torso  # covered even if their joints are missing
     lines = [(pose[a], pose[b]) for a, b in LIMBS] + [(joint, joint) for joint in pose] + [(head, thighs)]

@@ -41,11 +41,11 @@ STYLES = {
     },
 }
 LEGS = ("hip", "knee", "ankle")  # from top to bottom
-HEAD_TO_TORSO = 2.4  # neck to hips, in distances from the middle of the known head joints to the neck; both data sets
-MARGIN = 0.02  # of height and width: joints are kept at least this far from the border
-FITTING_POSES = 95  # percent of a sequence's poses that must fit into the view; the others may be estimation errors
+HEAD_TO_TORSO = 2.4  # distance from neck to hips, divided by that from neck to head joints, in both data sets
+MARGIN = 0.02  # fraction of height and width: joints are kept at least this far from the border
+FITTING_POSES = 95  # percentage of a sequence's poses that must fit into the view; the others may be wrong estimates
 BORDER_LINES = 3  # rows or columns at the photo's edge from which the continuation takes its colors
-FADE_LENGTH = 1 / 24  # of the frame's height: over each such distance outside the photo, border details fade by 1/e
+FADE_LENGTH = 1 / 24  # fraction of the frame's height: outside the photo, border details fade by 1/e over this length
 
 
 class Frame(NamedTuple):
@@ -194,7 +194,7 @@ def _extend_border(inside: np.ndarray, spans: Sequence[tuple[int, int]], size: t
 def _fading_lines(border: np.ndarray, number: int, height: int) -> np.ndarray:
     """`number` lines that fade from the mean of the `border` lines (3,L,3) to their median color.
 
-    So a backdrop continues without a seam, and hair or legs at the border, its smaller part, leave no long streaks.
+    A backdrop so continues without a seam, and hair or legs, which fill less than half of the border, leave no streaks.
     """
     weight = np.exp(-np.arange(1, number + 1) / (FADE_LENGTH * height))[:, None, None]
     return weight * border.mean(axis=0) + (1 - weight) * np.median(border, axis=(0, 1))

@@ -29,7 +29,7 @@ from util.image import contact_sheet, save_image, to_pil
 
 DEFAULT_FPS = 25.0
 SEQUENCE_SHEET_ROWS = 12
-MAX_BAD_POSES = 0.1  # of a sequence: advice on fewer poses is dropped, because their neighbors hide the faults
+MAX_BAD_POSES = 0.1  # fraction of a sequence: advice on fewer poses is dropped, because their neighbors hide the faults
 VIEW_SECONDS = 0.5  # standard deviation of the average over time with which a sequence's view follows the person
 
 

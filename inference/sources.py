@@ -30,7 +30,7 @@ class PoseSource(NamedTuple):
     entries: Iterable[tuple[str, Callable[[], Image.Image] | list[np.ndarray]]]
     count: int | None  # None for a video or an animation, whose frames are not counted in advance
     needs_estimator: bool = False  # the entries are photos
-    fps: float | None = None  # if a video says it
+    fps: float | None = None  # of a video that states it
     in_stored_pixels: bool = False  # keypoints are in pixels of the data set's stored size already
 
 
@@ -43,7 +43,7 @@ class FoundPeople(NamedTuple):
 
 
 def read_photo(path: Path) -> Image.Image:
-    """A user's photo as RGB, turned upright if its EXIF data says how it was held. Raises UserError."""
+    """A user's photo as RGB, turned upright by its EXIF orientation. Raises UserError."""
     if not path.is_file():
         raise UserError(f"{path}: no such photo")
     return ImageOps.exif_transpose(decode_photo(path))

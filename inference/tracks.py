@@ -13,9 +13,10 @@ from util.draw_pose import LIMBS
 
 MAX_GAP = 0.4  # seconds that `clean` fills: about as long as the body hides a limb during a step
 SMOOTHING = 0.1  # seconds, the standard deviation of the smoothing in `clean`
-LEAP = 0.06  # of the person's extent, some 10 cm: a joint that leaps further and back again was misplaced
-MIN_LENGTH_RATIO = 0.5  # `interpolate` takes a limb that shortens or turns more for one seen end on, where the
-MAX_TURN = math.radians(150)  # joints' straight lines are better than the limb's angle and length
+LEAP = 0.06  # fraction of the person's extent, about 10 cm: a joint that leaps further and back again was misplaced
+# A limb that shortens or turns more than this points at the camera: `interpolate` moves its joints on straight lines.
+MIN_LENGTH_RATIO = 0.5
+MAX_TURN = math.radians(150)
 LEFT_RIGHT_PAIRS = [
     (JOINTS.index(name), JOINTS.index(name.replace("right", "left"))) for name in JOINTS if "right" in name
 ]
@@ -32,7 +33,7 @@ def clean(track: np.ndarray, fps: float, max_gap: float = MAX_GAP, smoothing: fl
 def repair(track: np.ndarray) -> np.ndarray:
     """Correct single frames: swap left and right joints back where they were exchanged, make joints that leap missing.
 
-    A joint is expected halfway between its positions in the frames before and after; unless both are known, it stays.
+    A joint is expected halfway between its positions in the frames before and after; it needs both to be corrected.
     """
     track = _known_or_missing(track)
     seen = track[~np.isnan(track).all(axis=(1, 2))]  # frames with a person

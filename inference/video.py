@@ -25,8 +25,8 @@ from util.files import atomic_write
 VIDEOS = (".mp4", ".mov", ".avi", ".webm", ".mkv")
 ANIMATIONS = (".gif", ".webp")
 DEFAULT_DURATION = 100  # milliseconds that viewers show a frame whose duration is 0 in the file
-PALETTE_FRAMES = 16  # of an animation, from which a GIF takes its colors
-MAX_GIF_FPS = 50  # viewers slow faster files down
+PALETTE_FRAMES = 16  # a GIF's colors are chosen from at most this many of its frames
+MAX_GIF_FPS = 50  # viewers play faster files slowly
 DECODING_ERRORS = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)  # what Pillow raises
 
 
@@ -40,9 +40,9 @@ def is_moving(path: Path) -> bool:
 def read_frames(path: Path, every: int = 1) -> tuple[Iterator[tuple[str, Image.Image]], float | None]:
     """(name, RGB frame) of every `every`-th frame, and how many of these make a second (None: the file does not say).
 
-    `path` is a video or an animation. Names are STEM_00001 and so on, by the frame's number in the file. Frames come
-    one at a time, upright if a video says how it was held; a frame of an animation that is shown longer than usual is
-    repeated. Raises UserError at once if the file cannot be opened, later for a frame that cannot be decoded.
+    `path` is a video or an animation. Names are STEM_00001 and so on, by the frame's number in the file. Frames are
+    decoded one at a time. Videos are turned upright by their rotation mark; frames of an animation that are shown longer
+    than usual are repeated. Raises UserError at once if the file cannot be opened, later for an undecodable frame.
     """
     if not path.exists():
         raise UserError(f"{path}: no such file")
@@ -109,7 +109,7 @@ def _ffmpeg() -> ModuleType:
         import imageio_ffmpeg
     except ImportError as error:
         raise UserError("videos need imageio-ffmpeg: pip install imageio-ffmpeg") from error
-    logging.getLogger("imageio_ffmpeg").setLevel(logging.ERROR)  # it warns of each video that was held upright
+    logging.getLogger("imageio_ffmpeg").setLevel(logging.ERROR)  # it warns of each video that was filmed upright
     return imageio_ffmpeg
 
 
