@@ -1,9 +1,9 @@
-"""Raw DeepFashion photos -> train/ and test/ of the data set, named, cropped and split as PATN did.
+"""Turns raw DeepFashion photos into train/ and test/ of the data set, named, cropped and split as PATN did.
 
     python data/generate_fashion_datasets.py                                  # all in ./dataset/fashion
     python data/generate_fashion_datasets.py --raw /disk/DeepFashion/img      # photos elsewhere
 
-Needed are the low-resolution archive (256 x 256 photos) of the in-shop clothes retrieval benchmark, unpacked anywhere
+You need the low-resolution archive (256 x 256 photos) of the in-shop clothes retrieval benchmark, unpacked anywhere
 below --raw, with or without its folder img; and train.lst and test.lst, PATN's lists of names, in --dataroot.
 
     WOMEN/Tees_Tanks/id_00007838/05_7_additional.jpg -> fashionWOMENTees_Tanksid0000783805_7additional.jpg
@@ -13,13 +13,12 @@ stopped can be resumed. Exit status: 0 all listed photos exist, 1 some are missi
 start.
 """
 
-import argparse
 import os
 import sys
-from collections.abc import Iterator
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections import Counter
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -39,18 +38,11 @@ RAW_SIZE = (256, 256)  # (H, W) of the low-resolution archive
 MARGIN = (RAW_SIZE[1] - FashionDataset.stored_size[1]) // 2  # columns cut off at the left and at the right
 CROP = (MARGIN, 0, RAW_SIZE[1] - MARGIN, RAW_SIZE[0])  # left, top, right, bottom
 HIGHRES_ASPECT = 750 / 1101  # width / height of the high-resolution archive
-
-
-class Job(NamedTuple):
-    """A photo to prepare, and where to write it."""
-
-    raw: Path
-    stored: Path
+STATES = ("already there", "written", "unusable", "missing")  # of a listed photo
 
 
 def stored_name(raw: Path) -> str:
-    """The file name in the data set of .../GENDER/CATEGORY/ID/FILE: the id loses its underscores, and the file name all
-    but its first one."""
+    """.../GENDER/CATEGORY/ID/FILE -> the file name in the data set: ID without underscores, FILE with its first one."""
     gender, category, item, file = raw.parts[-4:]
     outfit, _, view = file.partition("_")
     return f"fashion{gender}{category}{item.replace('_', '')}{outfit}_{view.replace('_', '')}"
@@ -62,25 +54,19 @@ def find_raw_photos(root: Path) -> dict[str, Path]:
     Raises UserError if two raw photos would get the same name, which means that there are two archives.
     """
     found: dict[str, Path] = {}
-    for photo in _all_raw_photos(root):
-        name = stored_name(photo)
-        if name in found and not photo.samefile(found[name]):
-            raise UserError(f"{found[name]} and {photo} are the same photo of two archives; choose one with --raw")
-        found[name] = photo
-    return found
-
-
-def _all_raw_photos(root: Path) -> Iterator[Path]:
     seen = set()  # a symbolic link may lead back to a folder above it
-    for folder, subfolders, _ in os.walk(root, followlinks=True):
+    for folder, subfolders, files in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
-        if real in seen:
-            subfolders.clear()
-            continue
+        subfolders[:] = [] if real in seen else sorted(set(subfolders) - set(PHASES))
         seen.add(real)
-        for gender in sorted(set(subfolders) & set(GENDERS)):
-            yield from sorted(Path(folder, gender).glob("*/id_*/*.jpg"))
-        subfolders[:] = sorted(set(subfolders) - {*GENDERS, *PHASES})
+        gender, _, item = ("", "", *Path(folder).parts)[-3:]
+        photos = files if gender in GENDERS and item.startswith("id_") else []
+        for photo in sorted(Path(folder, file) for file in photos if file.endswith(".jpg")):
+            name = stored_name(photo)
+            if name in found and not photo.samefile(found[name]):
+                raise UserError(f"{found[name]} and {photo} are the same photo of two archives; choose one with --raw")
+            found[name] = photo
+    return found
 
 
 def refuse_high_resolution(raw: list[Path]) -> None:
@@ -93,9 +79,9 @@ def refuse_high_resolution(raw: list[Path]) -> None:
             continue
         if _is_high_resolution(width, height):
             raise UserError(
-                f"{path}: {width} x {height} pixels: this is the high-resolution archive (img_highres). PATN's "
-                "lists and keypoints belong to the low-resolution one (img, 256 x 256): get that; or let "
-                "--allow_highres scale these down, for training that cannot be compared with published numbers"
+                f"{path}: {width} x {height} pixels: this is the high-resolution archive (img_highres). PATN's lists "
+                "and keypoints belong to the low-resolution one (img, 256 x 256): get that; or let --allow_highres scale "
+                "these photos down, for training that cannot be compared with published numbers"
             )
 
 
@@ -116,51 +102,36 @@ def scale_down(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.pad(scaled, ((0, 0), (left, width - narrow - left), (0, 0)), mode="edge"))
 
 
-def prepare(job: Job, quality: int, allow_highres: bool) -> str | None:
-    """Write one photo of the data set. If the raw photo is unusable, return the reason instead."""
+def prepare(job: tuple[Path, Path], quality: int, allow_highres: bool) -> str | None:
+    """Write one photo of the data set, or return why it is unusable. `job`: the raw photo, and the path to write."""
+    raw, stored = job
     try:
-        image = decode_photo(job.raw)
+        image = decode_photo(raw)
     except UserError as error:
         return str(error)
     if (image.height, image.width) == FashionDataset.stored_size:  # already cropped: copied without another JPEG loss
-        atomic_write(job.stored, lambda file: file.write(job.raw.read_bytes()))
+        atomic_write(stored, lambda file: file.write(raw.read_bytes()))
         return None
     if allow_highres and _is_high_resolution(*image.size):
         image = scale_down(image)
     elif problem := size_problem(image, RAW_SIZE):
-        return f"{job.raw}: {problem}"
+        return f"{raw}: {problem}"
     else:
         image = image.crop(CROP)
-    atomic_write(job.stored, lambda file: image.save(file, "JPEG", quality=quality))
+    atomic_write(stored, lambda file: image.save(file, "JPEG", quality=quality))
     return None
 
 
-def no_raw_photos_message(raw_root: Path) -> str:
-    """What to tell somebody who has no raw photos below `raw_root`; names the archives that are still packed."""
-    packed = sorted(path.name for path in raw_root.glob("*.zip"))
-    hint = f"; unpack {', '.join(packed)} first" if packed else ""
-    return (
-        f"{raw_root}: no raw photos such as WOMEN/Tees_Tanks/id_00007838/05_7_additional.jpg below it{hint}. Needed is "
-        "img.zip of DeepFashion's in-shop clothes retrieval benchmark; its owners give the password on request"
-    )
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+def main() -> int:
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument(
         "--dataroot", type=Path, default=FashionDataset.default_root, metavar="DIR", help="the data set"
     )
     parser.add_argument("--raw", type=Path, metavar="DIR", help="folder with the raw photos; default: --dataroot")
-    parser.add_argument(
-        "--quality", type=number(int, 1, 100), default=95, metavar="Q",
-        help="JPEG quality of the cropped photos; 95 (default) because they are compressed a second time here",
-    )  # fmt: skip
-    parser.add_argument(
-        "--allow_highres", action="store_true",
-        help="scale photos of the high-resolution archive (750 x 1101) down; published numbers will not match",
-    )  # fmt: skip
+    parser.add_argument("--quality", type=number(int, 1, 100), default=95, metavar="Q",
+                        help="JPEG quality; 95 (default) because the photos are compressed a second time")  # fmt: skip
+    parser.add_argument("--allow_highres", action="store_true",
+                        help="scale high-resolution photos down; published numbers will not match")  # fmt: skip
     parser.add_argument("--workers", type=positive_int, default=available_cores(), metavar="N", help="processes")
     args = parser.parse_args()
 
@@ -172,35 +143,37 @@ def main() -> None:
     if both := set(lists["train"]) & set(lists["test"]):
         raise UserError(f"{args.dataroot}: train.lst and test.lst share {len(both)} names, such as {min(both)}")
     found = find_raw_photos(raw_root)
-    missing = {phase: [n for n in names if not (args.dataroot / phase / n).exists()] for phase, names in lists.items()}
-    if any(missing.values()) and not found:
-        raise UserError(no_raw_photos_message(raw_root))
-    jobs = {phase: [n for n in names if n in found] for phase, names in missing.items()}
-    todo = [Job(found[name], args.dataroot / phase / name) for phase, names in jobs.items() for name in names]
+    listed = [args.dataroot / phase / name for phase, names in lists.items() for name in names]
+    todo = [stored for stored in listed if not stored.exists()]
+    if todo and not found:
+        packed = ", ".join(sorted(path.name for path in raw_root.glob("*.zip")))
+        raise UserError(
+            f"{raw_root}: no raw photos such as WOMEN/Tees_Tanks/id_00007838/05_7_additional.jpg below it"
+            f"{f'; unpack {packed} first' if packed else ''}. You need img.zip of DeepFashion's in-shop clothes "
+            "retrieval benchmark; its owners give the password on request"
+        )
+    jobs = [(found[stored.name], stored) for stored in todo if stored.name in found]
     if not args.allow_highres:
-        refuse_high_resolution([job.raw for job in todo])
+        refuse_high_resolution([raw for raw, _ in jobs])
 
-    print(f"{len(found)} raw photos found, {len(todo)} to write with JPEG quality {args.quality}", flush=True)
+    print(f"{len(found)} raw photos found, {len(jobs)} to write with JPEG quality {args.quality}", flush=True)
     work = partial(prepare, quality=args.quality, allow_highres=args.allow_highres)
-    results = zip(map_in_processes(work, todo, args.workers, "photos"), todo)
-    unusable = {job.stored: problem for problem, job in results if problem}
+    problems = list(map_in_processes(work, jobs, args.workers, "photos"))
+    states = dict.fromkeys(listed, "already there") | dict.fromkeys(todo, "missing")
+    states |= {stored: "unusable" if problem else "written" for (_, stored), problem in zip(jobs, problems)}
 
-    print(f"{'':<16}{'listed':>9}{'already there':>15}{'written':>9}{'unusable':>10}{'missing':>9}")
+    print(" " * 5 + "".join(f"{title:>15}" for title in ("listed", *STATES)))
     for phase, names in lists.items():
-        there, tried = len(names) - len(missing[phase]), len(jobs[phase])
-        bad = sum(path.parent.name == phase for path in unusable)
-        print(f"{phase:<16}{len(names):>9}{there:>15}{tried - bad:>9}{bad:>10}{len(missing[phase]) - tried:>9}")
-    not_listed = found.keys() - {*lists["train"], *lists["test"]}
-    print(f"raw photos found: {len(found)}, of which not listed: {len(not_listed)}")
-    not_found = [name for names in missing.values() for name in names if name not in found]
-    if not_found:
+        counts = Counter(states[args.dataroot / phase / name] for name in names)
+        print(f"{phase:<5}{len(names):>15}" + "".join(f"{counts[state]:>15}" for state in STATES))
+    print(f"raw photos found: {len(found)}, of which not listed: {len(found.keys() - {path.name for path in listed})}")
+    if not_found := [stored.name for stored, state in states.items() if state == "missing"]:
         print(f"listed but missing:\n{summarize(not_found)}")
-    if unusable:
-        print(f"unusable raw photos:\n{summarize(list(unusable.values()))}")
+    if unusable := [problem for problem in problems if problem]:
+        print(f"unusable raw photos:\n{summarize(unusable)}")
     if args.allow_highres:
         print("with --allow_highres, published numbers will not match")
-    if not_found or unusable:
-        sys.exit(1)
+    return 1 if not_found or unusable else 0
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Lint and test in .venv, which is made and filled if it is not there. Without arguments all tests run: those not marked
-# slow in two processes with one thread each, then the slow ones alone. Arguments go to a single run of pytest.
+# Lint and test in .venv, which is made if it is missing. Without arguments all tests run: first those not marked slow, in
+# two processes with one thread each, then the slow ones alone. With arguments, pytest runs once and gets them.
 set -euo pipefail
 source "$(dirname "$0")/environment.sh"
 
-install_visdom() { # up to Python 3.11 there is only a source package, which needs pkg_resources to build
+install_visdom() { # from source, up to Python 3.11: building it needs pkg_resources
     "$python" -c 'import importlib.util as u, sys; sys.exit(u.find_spec("visdom") is None)' && return
     pip_install 'setuptools<81' wheel && pip_install --no-build-isolation 'visdom==0.2.4'
 }

@@ -1,4 +1,4 @@
-"""Is a data set complete and sound? Reads every csv file and decodes every photo; changes nothing.
+"""Checks whether a data set is complete and sound: reads every csv file, decodes every photo, changes nothing.
 
     python scripts/check_dataset.py --dataset_mode fashion                             # ./dataset/fashion
     python scripts/check_dataset.py --dataset_mode market --dataroot dataset/mine --own_data
@@ -13,21 +13,22 @@ All problems are collected, then listed by severity, which also determines the e
                        have no joints; photos are in no list
 """
 
-import argparse
 import sys
 import traceback
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data import dataset_names, find_dataset
-from data.pairs import PHASES, Pair, read_columns, read_keypoints, read_pairs
+from data.pairs import PHASES, read_columns, read_keypoints, read_pairs
 from data.pose_pair_dataset import PosePairDataset
 from util.arguments import positive_int
 from util.errors import UserError, run_main, summarize
@@ -36,79 +37,57 @@ from util.image import is_photo, photo_problem, read_list
 from util.parallel import available_cores, map_in_processes
 
 SEVERITIES = ("note", "warning", "error")  # the index is the exit status
+VERDICTS = ("fit to train", "usable, with warnings", "broken")  # by exit status
 MAX_OUTSIDE = 0.01  # fraction of the joints; DeepFashion's test split has 19 in 46,982
+COLUMNS = ("photos", "published", "pairs", "published", "keypoint rows", "photos in pairs", "identities in pairs")
 
 
 class Report:
-    """Collects problems. `shown`: how many names are listed with each."""
+    """Collects problems as (exit status, text). `shown`: how many names are listed with each."""
 
     def __init__(self, shown: int) -> None:
-        self.shown, self.entries = shown, []
+        self.shown, self.problems = shown, []
 
     def add(self, severity: str, text: str, names: Iterable[str] = ()) -> None:
         names = list(names)
-        self.entries.append((severity, f"{text}:\n{summarize(names, self.shown)}" if names else text))
+        listed = f"{text}:\n{summarize(names, self.shown)}" if names else text
+        self.problems.append((SEVERITIES.index(severity), listed))
 
-    def exit_status(self) -> int:
-        return max((SEVERITIES.index(severity) for severity, _ in self.entries), default=0)
+    def read(self, reader: Callable[[Path], Any], path: Path) -> Any:
+        """Return `reader(path)`, or {} if it raises UserError, which is added."""
+        try:
+            return reader(path)
+        except UserError as error:
+            self.add("error", str(error))
+            return {}
 
-    def __str__(self) -> str:
-        worst_first = sorted(self.entries, key=lambda entry: -SEVERITIES.index(entry[0]))
-        return "\n".join(f"{severity:<8} {text}" for severity, text in worst_first)
-
-
-class Split(NamedTuple):
-    """The files of train or of test. The content of a file that cannot be read is empty."""
-
-    phase: str
-    folder: Path
-    photos: set[str]  # names of the photos on disk
-    keypoints: Mapping[str, np.ndarray]
-    pairs: list[Pair]
-    used: set[str]  # names in pairs
-    named: set[str]  # names in any list
-    empty: set[str]  # names whose keypoints are all missing
+    def find_duplicates(self, rows: Iterable[str], path: Path) -> None:
+        if twice := [row for row, times in Counter(rows).items() if times > 1]:
+            self.add("warning", f"{path}: {len(twice)} rows come more than once", twice)
 
 
-def read_split(dataset: type[PosePairDataset], root: Path, phase: str, report: Report) -> Split:
-    """Read all but the photos' content. Unreadable files and rows that occur twice are added to `report`."""
-    pairs_csv, keypoints_csv = (root / name.format(phase=phase) for name in (dataset.pairs_csv, dataset.keypoints_csv))
-    pairs = list(read_or_report(read_pairs, pairs_csv, report))
-    report_duplicates(map(",".join, pairs), pairs_csv, report)
-    keypoints = read_or_report(read_keypoints, keypoints_csv, report)
-    if keypoints:
-        report_duplicates(read_columns(keypoints_csv, ("name",))["name"], keypoints_csv, report)
-    used = {name for pair in pairs for name in pair}
-    list_file = root / f"{phase}.lst"
-    listed = set(read_or_report(read_list, list_file, report)) if list_file.exists() else set()
-    named = used | set(keypoints) | listed
-    return Split(
-        phase,
-        root / phase,
-        {name for name in file_names(root / phase) if name in named or is_photo(Path(name))},
-        keypoints,
-        pairs,
-        used,
-        named,
-        {name for name in keypoints if np.isnan(keypoints[name]).any(1).all()},
-    )
+class Split:
+    """The files of train or of test without the photos' content. A list that cannot be read counts as empty."""
+
+    def __init__(self, dataset: type[PosePairDataset], root: Path, phase: str, report: Report) -> None:
+        self.phase, self.folder = phase, root / phase
+        pairs_csv = root / dataset.pairs_csv.format(phase=phase)
+        keypoints_csv = root / dataset.keypoints_csv.format(phase=phase)
+        self.pairs = report.read(read_pairs, pairs_csv)
+        report.find_duplicates(map(",".join, self.pairs), pairs_csv)
+        self.keypoints = report.read(read_keypoints, keypoints_csv)  # name -> (18,2)
+        if self.keypoints:
+            report.find_duplicates(read_columns(keypoints_csv, ("name",))["name"], keypoints_csv)
+        list_file = root / f"{phase}.lst"
+        listed = report.read(read_list, list_file) if list_file.exists() else ()
+        self.used = {name for pair in self.pairs for name in pair}  # names in pairs
+        self.named = self.used.union(self.keypoints, listed)  # names in any list
+        on_disk = file_names(self.folder)
+        self.photos = {name for name in on_disk if name in self.named or is_photo(Path(name))}
+        self.empty = {name for name, pose in self.keypoints.items() if np.isnan(pose).any(1).all()}  # without joints
 
 
-def read_or_report(reader: Callable[[Path], Any], path: Path, report: Report) -> Any:
-    """What `reader` returns; if it raises UserError, {}."""
-    try:
-        return reader(path)
-    except UserError as error:
-        report.add("error", str(error))
-        return {}
-
-
-def report_duplicates(rows: Iterable[str], path: Path, report: Report) -> None:
-    if twice := [row for row, times in Counter(rows).items() if times > 1]:
-        report.add("warning", f"{path}: {len(twice)} rows come more than once", twice)
-
-
-def check_names(split: Split, published: dict[str, int], report: Report) -> None:
+def check_names(split: Split, published: tuple[int, ...], report: Report) -> None:
     """Compare photos with lists, pairs with keypoints, and numbers of photos and pairs with the published ones."""
     if missing := split.named - split.photos:
         needed = missing & split.used
@@ -121,7 +100,7 @@ def check_names(split: Split, published: dict[str, int], report: Report) -> None
         report.add("note", f"{split.folder}: {len(unlisted)} photos are in no list", sorted(unlisted))
     if split.keypoints and (unknown := split.used - set(split.keypoints)):
         report.add("error", f"{split.phase}: {len(unknown)} photos in pairs have no keypoints", sorted(unknown))
-    for what, expected in published.items():
+    for what, expected in zip(("photos", "pairs"), published):
         count = len(getattr(split, what))
         if count not in (0, expected):  # 0 has already been reported as an error
             report.add("warning", f"{split.phase}: {count} {what}, the published set has {expected}")
@@ -132,8 +111,8 @@ def check_poses(split: Split, size: tuple[int, int], report: Report) -> None:
     if in_pairs := split.empty & split.used:
         text = f"{split.phase}: {len(in_pairs)} photos in pairs have no joint; the network cannot learn from them"
         report.add("warning", text, sorted(in_pairs))
-    if len(split.empty) > len(in_pairs):
-        report.add("note", f"{split.phase}: {len(split.empty - in_pairs)} poses without any joint, which no pair uses")
+    if unused := len(split.empty - split.used):
+        report.add("note", f"{split.phase}: {unused} poses without any joint, which no pair uses")
     if not split.keypoints:
         return
     joints = np.stack(list(split.keypoints.values()))  # (photos,18,2)
@@ -145,35 +124,20 @@ def check_poses(split: Split, size: tuple[int, int], report: Report) -> None:
         report.add("note" if share <= MAX_OUTSIDE else "warning", f"{text}, in {len(names)} photos", names)
 
 
-def check_photos(splits: list[Split], size: tuple[int, int], workers: int, report: Report) -> None:
+def check_photos(split: Split, size: tuple[int, int], workers: int, report: Report) -> None:
     """Decode every photo and compare its size (H, W)."""
-    photos = [(split, name) for split in splits for name in sorted(split.photos)]
-    paths = [split.folder / name for split, name in photos]
-    problems = map_in_processes(partial(photo_problem, size=size), paths, workers, "photos")
-    found: dict[tuple[str, str], list[str]] = {}
-    for problem, (split, name) in zip(problems, photos):
-        if problem:
-            severity = "error" if name in split.used else "warning"
-            found.setdefault((severity, split.phase), []).append(problem)
-    for (severity, phase), texts in found.items():
-        which = "that pairs need" if severity == "error" else "that no pair needs"
-        report.add(severity, f"{phase}: {len(texts)} photos {which} cannot be used", texts)
+    names = sorted(split.photos)
+    paths = [split.folder / name for name in names]
+    problems = zip(map_in_processes(partial(photo_problem, size=size), paths, workers, split.phase), names)
+    found = [(problem, name in split.used) for problem, name in problems if problem]
+    for needed, severity, which in ((True, "error", "that pairs need"), (False, "warning", "that no pair needs")):
+        if texts := [problem for problem, used in found if used == needed]:
+            report.add(severity, f"{split.phase}: {len(texts)} photos {which} cannot be used", texts)
 
 
-def check_disjoint(splits: list[Split], dataset: type[PosePairDataset], report: Report) -> None:
-    """Find identities (outfits, by the photos' names) that are in both splits."""
-    identities = [{dataset.outfit(name) for name in split.named} - set(dataset.distractors) for split in splits]
-    if both := set.intersection(*identities):
-        report.add("warning", f"{len(both)} identities are in {' and '.join(s.phase for s in splits)}", sorted(both))
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument(
-        "--dataset_mode", required=True, choices=dataset_names(), help="layout and names of the data set"
-    )
+def main() -> int:
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser.add_argument("--dataset_mode", required=True, choices=dataset_names(), help="layout and names of the files")
     parser.add_argument("--dataroot", type=Path, metavar="DIR", help="default: the one of --dataset_mode")
     parser.add_argument("--phases", nargs="+", choices=PHASES, default=list(PHASES), help="what to check")
     parser.add_argument("--own_data", action="store_true", help="not the published set: do not compare counts")
@@ -186,27 +150,26 @@ def main() -> None:
     if not root.is_dir():
         raise UserError(f"--dataroot {root}: no such folder")
     report = Report(args.show)
-    splits = [read_split(dataset, root, phase, report) for phase in dict.fromkeys(args.phases)]
-    table = [
-        ("", "photos", "published", "pairs", "published", "keypoint rows", "photos in pairs", "identities in pairs")
-    ]
-    for split in splits:
-        published = {} if args.own_data else dict(zip(("photos", "pairs"), dataset.published.get(split.phase, ())))
+    splits = {phase: Split(dataset, root, phase, report) for phase in dict.fromkeys(args.phases)}
+    rows, identities = [], []
+    for phase, split in splits.items():
+        published = () if args.own_data else dataset.published.get(phase, ())
         check_names(split, published, report)
         check_poses(split, dataset.stored_size, report)
-        expected = [published.get(what, "-") for what in ("photos", "pairs")]
+        check_photos(split, dataset.stored_size, args.workers, report)
         counts = len(split.keypoints), len(split.used), len(set(map(dataset.outfit, split.used)))
-        table.append((split.phase, len(split.photos), expected[0], len(split.pairs), expected[1], *counts))
-    check_photos(splits, dataset.stored_size, args.workers, report)
-    if len(splits) == 2:
-        check_disjoint(splits, dataset, report)
+        photos, pairs = published or ("-", "-")
+        rows.append((len(split.photos), photos, len(split.pairs), pairs, *counts))
+        identities.append(set(map(dataset.outfit, split.named)) - set(dataset.distractors))
+    if len(splits) == 2 and (both := set.intersection(*identities)):
+        report.add("warning", f"{len(both)} identities are in {' and '.join(splits)}", sorted(both))
 
-    for phase, *row in table:
-        print(f"{phase:<5}" + "".join(f"{cell:>{len(title) + 2}}" for cell, title in zip(row, table[0][1:])))
-    if report.entries:
-        print(report)
-    print(f"{root}: {('fit to train', 'usable, with warnings', 'broken')[report.exit_status()]}")
-    sys.exit(report.exit_status())
+    print(pd.DataFrame(rows, list(splits), COLUMNS).to_string())
+    for status, text in sorted(report.problems, key=lambda problem: -problem[0]):  # the worst first
+        print(f"{SEVERITIES[status]:<8} {text}")
+    exit_status = max((status for status, _ in report.problems), default=0)
+    print(f"{root}: {VERDICTS[exit_status]}")
+    return exit_status
 
 
 if __name__ == "__main__":

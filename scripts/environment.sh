@@ -1,5 +1,5 @@
-# Sourced by the other scripts: changes to the root of the repository and sets $python, which runs the project.
-# PYTHON names the Python that .venv is made with.
+# Sourced by the other scripts: changes to the root of the repository and sets $python, the interpreter to run.
+# The variable PYTHON names the interpreter that .venv is made with (default: python3).
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 
 python=.venv/bin/python

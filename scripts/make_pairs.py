@@ -1,4 +1,4 @@
-"""A pairs csv from a keypoints csv: every ordered pair of two photos of one person in one outfit.
+"""Makes a pairs csv from a keypoints csv: every ordered pair of two photos of one person in one outfit.
 
     python scripts/make_pairs.py --dataset_mode market --dataroot dataset/mine --phase train
     python scripts/make_pairs.py --dataset_mode market --keypoints poses.csv --out pairs.csv --identity_column person
@@ -12,9 +12,9 @@ From the published keypoints this makes exactly the published pairs of Market-15
 (8,570). Market-1501's 12,000 test pairs are a subset, chosen by an unknown rule, of the 257,198 that this makes there.
 """
 
-import argparse
 import random
 import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
 import numpy as np
@@ -29,12 +29,8 @@ from util.errors import UserError, run_main
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument(
-        "--dataset_mode", required=True, choices=dataset_names(), help="rule for the names of files and identities"
-    )
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser.add_argument("--dataset_mode", required=True, choices=dataset_names(), help="rules for file names")
     parser.add_argument("--dataroot", type=Path, metavar="DIR", help="default: the one of --dataset_mode")
     parser.add_argument("--phase", choices=PHASES, default="train", help="which csv files of --dataroot")
     parser.add_argument("--keypoints", type=Path, metavar="CSV", help="default: the one of --phase in --dataroot")
@@ -56,27 +52,26 @@ def main() -> None:
     keypoints = read_keypoints(source)
     identity, distractors = dataset.outfit, dataset.distractors
     if args.identity_column:
-        table = read_columns(source, ("name", args.identity_column))
-        identity_of = dict(zip(table["name"], table[args.identity_column]))
-        if unknown := [name for name, person in identity_of.items() if not person]:
+        names, persons = read_columns(source, ("name", args.identity_column)).to_numpy().T
+        if unknown := list(names[persons == ""]):
             raise UserError(f"{source}: {len(unknown)} rows without {args.identity_column}, such as {unknown[0]}")
-        identity, distractors = identity_of.__getitem__, ()
+        identity, distractors = dict(zip(names, persons)).get, ()
 
     known = {name: keypoints[name] for name in keypoints if identity(name) not in distractors}
     pairs = identity_pairs(known, identity)
     if not pairs:
         raise UserError(f"{source}: no two photos of one identity with shoulders and hips; see --help for the rule")
     used = {pair.source for pair in pairs}
+    incomplete = sum(np.isnan(joints[TORSO]).any() for joints in known.values())
     print(f"{len(keypoints)} photos in {source}")
     if len(known) < len(keypoints):
         print(f"{len(keypoints) - len(known)} left out as distractors ({', '.join(distractors)})")
-    incomplete = sum(bool(np.isnan(joints[TORSO]).any()) for joints in known.values())
     print(f"{incomplete} left out because a shoulder or a hip is missing")
     print(f"{len(known) - incomplete - len(used)} left out because no other photo of their identity remains")
     print(f"{len(pairs)} pairs of {len(used)} photos of {len(set(map(identity, used)))} identities")
     if args.max_pairs is not None and args.max_pairs < len(pairs):
         chosen = random.Random(args.seed).sample(range(len(pairs)), args.max_pairs)
-        pairs = [pairs[number] for number in sorted(chosen)]
+        pairs = [pairs[index] for index in sorted(chosen)]
         print(f"{len(pairs)} of them kept (--max_pairs, seed {args.seed})")
     write_pairs(out, pairs)
     print(f"written to {out}")

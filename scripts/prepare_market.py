@@ -1,7 +1,7 @@
-"""An unpacked Market-1501 archive -> train/ and test/ of the data set.
+"""Turns an unpacked Market-1501 archive into train/ and test/ of the data set.
 
     python scripts/prepare_market.py                                     # archive unpacked in ./dataset/market
-    python scripts/prepare_market.py --raw /disk/Market-1501-v15.09.15   # or elsewhere
+    python scripts/prepare_market.py --raw /disk/Market-1501-v15.09.15   # archive unpacked elsewhere
 
 bounding_box_train becomes train, bounding_box_test becomes test, by --mode:
   link    a symbolic link to the folder, which stays where it is (default)
@@ -13,9 +13,9 @@ Then the photos are counted (12,936 and 19,732) and each is decoded. Exit status
 too many, broken or of a wrong size, 2 the command could not start.
 """
 
-import argparse
 import os
 import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from functools import partial
 from pathlib import Path
 
@@ -31,6 +31,11 @@ from util.image import is_photo, photo_problem
 from util.parallel import available_cores, map_in_processes
 
 FOLDERS = {"train": "bounding_box_train", "test": "bounding_box_test"}
+MODES = ("link", "copy", "rename")
+SOURCES = {
+    MarketDataset.keypoints_csv: "published by PATN, Zhu et al., CVPR 2019",
+    MarketDataset.pairs_csv: "published by PATN too; or made from the keypoints by scripts/make_pairs.py",
+}
 
 
 def find_raw_folder(root: Path, name: str) -> Path:
@@ -46,54 +51,27 @@ def photos_in(folder: Path) -> list[Path]:
     return sorted(filter(is_photo, folder.iterdir()))
 
 
-def link(raw: Path, stored: Path) -> None:
-    """A relative link, so that it stays valid if a folder that holds both is moved."""
+def store_folder(raw: Path, stored: Path, mode: str) -> None:
+    """Link `raw` to `stored`, or copy the photos that `stored` lacks, or move the folder."""
     try:
-        stored.symlink_to(os.path.relpath(raw.resolve(), stored.parent.resolve()), target_is_directory=True)
-    except OSError as error:  # Windows without the permission, some network disks
-        raise UserError(f"{stored}: no link can be made ({error}); use --mode copy or --mode rename") from error
+        if mode == "link":  # relative, so that the link stays valid if a folder that holds both is moved
+            stored.symlink_to(os.path.relpath(raw.resolve(), stored.parent.resolve()), target_is_directory=True)
+        elif mode == "rename":
+            raw.rename(stored)
+    except OSError as error:  # no permission (links on Windows), a disk without links, a move to another disk
+        others = " or ".join(f"--mode {other}" for other in MODES if other != mode)
+        raise UserError(f"{raw}: --mode {mode} failed ({error}); use {others}") from error
+    if mode == "copy":
+        for photo in tqdm(photos_in(raw), desc=raw.name, unit="photo", disable=None):
+            if not (stored / photo.name).exists():
+                atomic_write(stored / photo.name, lambda file, photo=photo: file.write(photo.read_bytes()))
 
 
-def rename(raw: Path, stored: Path) -> None:
-    try:
-        raw.rename(stored)
-    except OSError as error:
-        raise UserError(f"{raw}: cannot be moved to {stored} ({error}); use --mode link or --mode copy") from error
-
-
-def copy(raw: Path, stored: Path) -> None:
-    """Copy the photos that `stored` lacks."""
-    for photo in tqdm(photos_in(raw), desc=raw.name, unit="photo", disable=None):
-        target = stored / photo.name
-        if not target.exists():
-            atomic_write(target, lambda file, photo=photo: file.write(photo.read_bytes()))
-
-
-MODES = {"link": link, "copy": copy, "rename": rename}
-
-
-def is_complete(stored: Path, mode: str, expected: int) -> bool:
-    """Whether nothing is left to do for `stored`: a link or a moved folder is complete, a copy may lack photos."""
-    return stored.exists() and (mode != "copy" or stored.is_symlink() or len(photos_in(stored)) >= expected)
-
-
-def find_problems(folder: Path, expected: int, workers: int) -> list[str]:
-    """Count and decode the photos of `folder`."""
-    photos = photos_in(folder)
-    work = partial(photo_problem, size=MarketDataset.stored_size)
-    problems = [problem for problem in map_in_processes(work, photos, workers, folder.name) if problem]
-    if len(photos) != expected:
-        problems.insert(0, f"{folder}: {len(photos)} photos, Market-1501 has {expected}")
-    return problems
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+def main() -> int:
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("--dataroot", type=Path, default=MarketDataset.default_root, metavar="DIR", help="the data set")
     parser.add_argument("--raw", type=Path, metavar="DIR", help="folder with the archive; default: --dataroot")
-    parser.add_argument("--mode", choices=list(MODES), default="link", help="how the photos get into the data set")
+    parser.add_argument("--mode", choices=MODES, default="link", help="how the photos get into the data set")
     parser.add_argument("--workers", type=positive_int, default=available_cores(), metavar="N", help="processes")
     args = parser.parse_args()
 
@@ -101,36 +79,38 @@ def main() -> None:
     if not raw_root.is_dir():
         raise UserError(f"{raw_root}: no such folder")
     args.dataroot.mkdir(parents=True, exist_ok=True)
+    counts = {phase: photos for phase, (photos, _) in MarketDataset.published.items()}
     for phase, name in FOLDERS.items():
         stored = args.dataroot / phase
         if stored.is_symlink() and not stored.exists():
             raise UserError(f"{stored}: a link to {os.readlink(stored)}, which does not exist; remove the link")
         if args.mode != "copy" and stored.is_dir() and not any(stored.iterdir()):
             raise UserError(f"{stored}: an empty folder; remove it, or use --mode copy")
-        if is_complete(stored, args.mode, MarketDataset.published[phase][0]):
+        # a link or a moved folder is complete, a copy may lack photos
+        if stored.exists() and (args.mode != "copy" or stored.is_symlink() or len(photos_in(stored)) >= counts[phase]):
             print(f"{stored} exists already")
         else:
             raw = find_raw_folder(raw_root, name)
-            MODES[args.mode](raw, stored)
+            store_folder(raw, stored, args.mode)
             print(f"{raw} -> {stored} ({args.mode})")
     problems = []
-    for phase in FOLDERS:
-        problems += find_problems(args.dataroot / phase, MarketDataset.published[phase][0], args.workers)
+    check = partial(photo_problem, size=MarketDataset.stored_size)
+    for phase, count in counts.items():
+        photos = photos_in(args.dataroot / phase)
+        if len(photos) != count:
+            problems.append(f"{args.dataroot / phase}: {len(photos)} photos, Market-1501 has {count}")
+        problems += filter(None, map_in_processes(check, photos, args.workers, phase))
     if problems:
         print(f"problems:\n{summarize(problems)}")
-        sys.exit(1)
+        return 1
     height, width = MarketDataset.stored_size
     print(f"photos: complete, all of {width} x {height} pixels (width x height)")
-
-    sources = {
-        MarketDataset.keypoints_csv: "published by PATN, Zhu et al., CVPR 2019",
-        MarketDataset.pairs_csv: "published by PATN too; or made from the keypoints by scripts/make_pairs.py",
-    }
     for phase in FOLDERS:
-        for pattern, source in sources.items():
+        for pattern, source in SOURCES.items():
             path = args.dataroot / pattern.format(phase=phase)
             if not path.exists():
                 print(f"still needed: {path} ({source})")
+    return 0
 
 
 if __name__ == "__main__":

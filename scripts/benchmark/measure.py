@@ -1,43 +1,48 @@
-"""What all parts of the benchmark share: timing, the matrix product to compare with, random batches, and tables."""
+"""What all parts of the benchmark share: timing, counted operations, the matrix product to compare with, tables."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import median
 
-import pandas as pd
 import torch
-from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+
+CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+CPU_ATTENTION_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+FLOP_FORMULAS = {  # up to 2.14, torch counts fused attention on GPUs only
+    CPU_ATTENTION: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
+    CPU_ATTENTION_BACKWARD: lambda grad, q, k, v, *_, **__: sdpa_backward_flop_count(grad, q, k, v),
+}
 
 
-def print_table(rows: Iterable[Sequence[object]], columns: Mapping[str, str]) -> pd.DataFrame:
-    """Print a Markdown table and return it. Each row is printed as soon as it has been measured.
-
-    `columns`: for each column's title, the format of its values, such as ".2f".
-    """
+def print_table(rows: Iterable[Sequence[object]], columns: Mapping[str, str]) -> None:
+    """Print a Markdown table, each row when it has been measured. `columns`: title -> format of its values (".2f")."""
     print(f"| {' | '.join(columns)} |")
     print("|---" * len(columns) + "|", flush=True)
-    table = []
     for row in rows:
         cells = (format(value, form) for value, form in zip(row, columns.values(), strict=True))
         print(f"| {' | '.join(cells)} |", flush=True)
-        table.append(row)
-    return pd.DataFrame(table, columns=list(columns))
 
 
-def synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def seconds(call: Callable[[], object], device: torch.device) -> float:
+    """Time of one call by the clock, until the device has finished."""
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda _: None
+    wait(device)
+    start = time.perf_counter()
+    call()
+    wait(device)
+    return time.perf_counter() - start
 
 
 def median_seconds(call: Callable[[], object], repeats: int, device: torch.device) -> float:
-    """Median time of `repeats` calls by the clock."""
-    times = []
-    for _ in range(repeats):
-        synchronize(device)
-        start = time.perf_counter()
+    return median(seconds(call, device) for _ in range(repeats))
+
+
+def count_gflop(call: Callable[[], object]) -> float:
+    """Operations of a call in units of 10^9, two for each multiply-add of a matrix product or a convolution."""
+    with FlopCounterMode(display=False, custom_mapping=FLOP_FORMULAS) as counter:
         call()
-        synchronize(device)
-        times.append(time.perf_counter() - start)
-    return sorted(times)[len(times) // 2]
+    return counter.get_total_flops() / 1e9
 
 
 def matmul_gflops(dtype: torch.dtype, device: torch.device, size: int = 2048) -> float:
@@ -47,19 +52,6 @@ def matmul_gflops(dtype: torch.dtype, device: torch.device, size: int = 2048) ->
     return 2 * size**3 / median_seconds(lambda: torch.mm(a, b), 9, device) / 1e9
 
 
-def random_batch(batch: int, size: tuple[int, int]) -> dict[str, Tensor]:
-    """Noise in the form of a loader's batch. `size`: height and width of the images."""
-    data = {}
-    for role in ("source", "target"):
-        data[f"{role}_image"] = torch.randint(0, 256, (batch, 3, *size), dtype=torch.uint8)
-        data[f"{role}_keypoints"] = torch.randint(0, min(size), (batch, 18, 2)).float()
-    return data
-
-
 def speed_flags(precision: str, compiling: bool) -> list[str]:
     """The flags of train.py and test.py for one row of a table."""
     return [f"--precision={precision}", "--compile" if compiling else "--no-compile"]
-
-
-def yes_no(value: bool) -> str:
-    return "yes" if value else "no"

@@ -1,6 +1,6 @@
 """Counts the memory, operations and bytes moved of a training step without computing it. No GPU is needed.
 
-    python scripts/benchmark/memory.py                       # the table of docs/scaling.md, in a minute
+    python scripts/benchmark/memory.py                       # the table of docs/scaling.md, in some minutes
 
 torch's fake tensors have shapes but no content, so a step of any batch size takes no time. "peak" is the most that
 tensors hold during a step, with weights, gradients and Adam's moments. "moved" is the size of all inputs and outputs
@@ -8,28 +8,26 @@ of all operations (without --compile), in brackets those of convolutions and mat
 of these operations without the optimizer's.
 """
 
-import argparse
 import sys
 import weakref
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from itertools import product
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import torch
-from torch import nn
 from torch._subclasses import FakeTensorMode
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
-from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from models import pose_transformer
 from models.base_model import BaseModel
-from scripts.benchmark.measure import print_table, random_batch
-from scripts.benchmark.networks import SIZES, build, one_call
+from scripts.benchmark.measure import count_gflop, print_table
+from scripts.benchmark.networks import MODES, build, one_call, random_batch
 from util.errors import run_main
 
 PRODUCTS = ("convolution", "mm.", "scaled_dot_product")
@@ -71,43 +69,31 @@ class Counter(TorchDispatchMode):
         self.now -= self.alive.pop(reference)
 
 
-def count_step(mode: str, size: tuple[int, int], precision: str, batch: int, accumulate: int) -> tuple:
-    """A row of the table. `size`: height and width of the images."""
+def count_step(size: str, precision: str, batch: int, accumulate: int) -> tuple:
+    """A row of the table."""
     flags = [f"--precision={precision}", f"--batchSize={batch}", f"--accumulate={accumulate}", "--no-channels_last"]
     with FakeTensorMode(allow_non_fake_inputs=True), Counter() as counter:
-        model = build("training", mode, flags, torch.device("cpu"))
-        step = one_call(model, "training", random_batch(batch, size))
+        model = build("training", MODES[size], flags, torch.device("cpu"))
+        step = one_call(model, random_batch(batch, MODES[size]))
         step()  # allocates gradients and Adam's moments
         counter.restart()
-        with FlopCounterMode(display=False) as operations:
-            step()
+        gflop = count_gflop(step) / batch
         peak, moved, products = (n / 1e9 for n in (counter.peak, counter.moved, counter.moved_by_products))
         for optimizer in model.optimizers.values():
             optimizer.step = lambda: None
         counter.restart()
         step()
-    gflop = operations.get_total_flops() / batch / 1e9
-    moved_gb = f"{moved:.0f} ({products:.0f})"
-    return f"{size[0]}x{size[1]}", precision, batch, accumulate, gflop, peak, moved_gb, counter.kernels
-
-
-def keep_in_place(_: BaseModel, net: nn.Module) -> nn.Module:
-    """BaseModel.prepare without moving the weights, because fake tensors cannot be moved."""
-    return net.train()
+    return size, precision, batch, accumulate, gflop, peak, f"{moved:.0f} ({products:.0f})", counter.kernels
 
 
 def main() -> None:
-    argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    ).parse_args()
-    settings = product(SIZES.values(), ("fp32", "bf16"), ((32, 1), (32, 4), (4, 1)))
-    # fused attention in every precision, as on a GPU
+    ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False).parse_args()
+    settings = product(MODES, ("fp32", "bf16"), ((32, 1), (32, 4), (4, 1)))
     with (
-        patch.object(BaseModel, "prepare", keep_in_place),
-        patch.object(pose_transformer, "attention", scaled_dot_product_attention),
+        patch.object(BaseModel, "prepare", lambda _, net: net.train()),  # without a move, which fake weights refuse
+        patch.object(pose_transformer, "attention", scaled_dot_product_attention),  # fused in bf16 too, as on a GPU
     ):
-        rows = (count_step(mode, size, precision, *batch) for (size, mode), precision, batch in settings)
-        print_table(rows, COLUMNS)
+        print_table((count_step(size, precision, *batch) for size, precision, batch in settings), COLUMNS)
 
 
 if __name__ == "__main__":

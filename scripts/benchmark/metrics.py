@@ -4,14 +4,13 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
-from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import AlexNet, Inception3
 
 from data import find_dataset
@@ -20,7 +19,7 @@ from metrics.lpips import LPIPS
 from metrics.pairing import Sample
 from metrics.protocols import PROTOCOLS
 from metrics.stream import PairDataset, make_loader
-from scripts.benchmark.measure import matmul_gflops, median_seconds, print_table
+from scripts.benchmark.measure import count_gflop, matmul_gflops, median_seconds
 from util.device import PRECISIONS
 from util.image import save_image
 
@@ -33,99 +32,81 @@ NETWORK_COLUMNS = {"network": "", "batch": "", "precision": "", "s/image": ".4f"
                    "GFLOP/s": ".0f", "of matmul": ".0%"}  # fmt: skip
 
 
-def report_pixels(repeats: int) -> None:
-    """Print a table: the five pixel metrics of the dptn protocol, JPEG decoding included, in ms for each pair."""
-    print_table((measure_pixels(name, repeats) for name in PAIRS), PIXEL_COLUMNS)
+def measure_pixels(repeats: int) -> Iterator[tuple]:
+    """Rows of a table: the five pixel metrics of the dptn protocol, JPEG decoding included, in ms for each pair."""
+    for name, count in PAIRS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            samples = write_pairs(Path(folder), name, count)
+            loops = [milliseconds(scikit_image_loop, samples[:FILES], folder, name) for _ in range(repeats)]
+            loop, loop_processor = sorted(loops)[repeats // 2]
+            here, here_processor = milliseconds(evaluation, samples, folder, name)
+        yield name, loop, here, loop / here, loop_processor, here_processor
 
 
-def measure_pixels(name: str, repeats: int) -> tuple:
-    """One row of `report_pixels`' table."""
-    with tempfile.TemporaryDirectory() as folder:
-        samples = write_pairs(Path(folder), name, PAIRS[name])
-        loops = [milliseconds(scikit_image_loop, samples[:FILES], Path(folder), name) for _ in range(repeats)]
-        loop, loop_processor = sorted(loops)[repeats // 2]
-        here, here_processor = milliseconds(stream, samples, Path(folder), name)
-    return name, loop, here, loop / here, loop_processor, here_processor
-
-
-def milliseconds(
-    call: Callable[[list[Sample], Path, str], None], samples: list[Sample], folder: Path, data_set: str
-) -> tuple[float, float]:
+def milliseconds(call: Callable, samples: list[Sample], folder: str, data_set: str) -> tuple[float, float]:
     """Milliseconds for each pair: by the clock, and of processor time over all processes."""
     start, before = time.perf_counter(), sum(os.times()[:4])
-    call(samples, folder, data_set)
+    call(samples, Path(folder), data_set)
     return (time.perf_counter() - start) / len(samples) * 1e3, (sum(os.times()[:4]) - before) / len(samples) * 1e3
 
 
 def write_pairs(folder: Path, data_set: str, count: int) -> list[Sample]:
-    """`count` pairs of a few files, each of which serves as generated image and as target."""
-    names = [f"{number}.jpg" for number in range(FILES)]
-    for name, pixels in zip(names, noisy_waves(FILES, *find_dataset(data_set).stored_size)):
-        save_image(Image.fromarray(pixels), folder / name)
-    return [Sample(None, names[number % FILES], folder / names[(number + 1) % FILES]) for number in range(count)]
-
-
-def noisy_waves(count: int, height: int, width: int) -> np.ndarray:
-    """Smooth waves with some noise on them, which a JPEG compresses about as well as photos: uint8 (N,H,W,3)."""
-    random = np.random.RandomState(0)
+    """`count` pairs (generated image, target) of FILES noisy waves, which JPEG compresses about as well as photos."""
+    random, (height, width) = np.random.RandomState(0), find_dataset(data_set).stored_size
     y, x = np.mgrid[:height, :width, :1] / max(height, width)
-    horizontal, vertical = random.uniform(6, 36, (2, count, 1, 1, 3))
-    waves = np.sin(horizontal * x) * np.cos(vertical * y)
-    return (128 + 76 * waves + 25 * random.standard_normal(waves.shape)).clip(0, 255).astype(np.uint8)
+    names = [f"{number}.jpg" for number in range(FILES)]
+    for name in names:
+        horizontal, vertical = random.uniform(6, 36, (2, 1, 1, 3))
+        wave = 128 + 76 * np.sin(horizontal * x) * np.cos(vertical * y)
+        pixels = wave + 25 * random.standard_normal(wave.shape)
+        save_image(Image.fromarray(pixels.clip(0, 255).astype(np.uint8)), folder / name)
+    return [Sample(None, names[number % FILES], folder / names[(number + 1) % FILES]) for number in range(count)]
 
 
 def scikit_image_loop(samples: list[Sample], folder: Path, data_set: str) -> None:
     """The metrics in `PIXELS` as a user of scikit-image would compute them."""
     margin = ((0, 0), (PROTOCOLS["dptn"].margin(data_set),) * 2, (0, 0))
+    gaussian = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
     for sample in samples:
         files = (sample.generated, folder / sample.target)
         fake, real = (np.pad(np.asarray(Image.open(file)), margin, constant_values=255) / 255 for file in files)
         peak_signal_noise_ratio(real, fake, data_range=1)
         structural_similarity(real, fake, data_range=1, win_size=51, channel_axis=2)
-        gaussian = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
         structural_similarity(real, fake, data_range=np.ptp(fake), channel_axis=2, **gaussian)
         difference = np.abs(fake - real)
         difference.sum() / (fake + real).sum()
         difference.mean()
 
 
-def stream(samples: list[Sample], folder: Path, data_set: str) -> None:
+def evaluation(samples: list[Sample], folder: Path, data_set: str) -> None:
+    """The metrics in `PIXELS` as the evaluation command computes them."""
     pairs = PairDataset(samples, folder, data_set, [PROTOCOLS["dptn"]], PIXELS, None, keep_images=False)
     for _ in make_loader(pairs, 8, WORKERS):
         pass
 
 
-def report_networks(device: torch.device, batch: int | None, precisions: list[str], repeats: int) -> None:
-    """Print a table: LPIPS and Inception features (random weights) of DeepFashion's 256 x 176 images."""
-    batch = batch or (8 if device.type == "cpu" else 64)
-    print_table(measure_networks(device, batch, precisions, repeats), NETWORK_COLUMNS)
-
-
 def measure_networks(device: torch.device, batch: int, precisions: list[str], repeats: int) -> Iterator[tuple]:
-    """The rows of `report_networks`' table."""
+    """Rows of a table: LPIPS and Inception features (random weights) of DeepFashion's 256 x 176 images."""
     images = torch.randint(0, 256, (batch, 3, *find_dataset("fashion").stored_size), dtype=torch.uint8, device=device)
-    for name, call in networks(device, images).items():
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            call()
-        gflop = counter.get_total_flops() / batch / 1e9
+    lpips, inception = random_networks(device)
+    calls = {"LPIPS, a pair": partial(lpips, images, images.flip(-1)), "Inception-v3": partial(inception, images)}
+    for name, call in calls.items():
+        with torch.no_grad():
+            gflop = count_gflop(call) / batch
         for precision in precisions:
             dtype = PRECISIONS[precision]
             with torch.inference_mode(), torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32"):
                 call()
                 peak = matmul_gflops(dtype, device)
-                seconds = median_seconds(call, repeats, device) / batch
-            rate = gflop / seconds
-            yield name, batch, precision, seconds, gflop, rate, rate / peak
+                per_image = median_seconds(call, repeats, device) / batch
+            yield name, batch, precision, per_image, gflop, gflop / per_image, gflop / per_image / peak
 
 
-def networks(device: torch.device, images: Tensor) -> dict[str, Callable[[], Tensor]]:
-    """What each network computes: distances of `images` to their mirror images, and features of `images`."""
+def random_networks(device: torch.device) -> list[torch.nn.Module]:
+    """LPIPS and Inception with random weights, which they can only load from files."""
     with tempfile.TemporaryDirectory() as folder:
-        files = {}
-        for name, net in (("alexnet", AlexNet()), ("inception", Inception3(aux_logits=False, init_weights=False))):
-            files[name] = f"{folder}/{name}.pth"
-            torch.save(net.state_dict(), files[name])
-        lpips, inception = LPIPS(files["alexnet"]), Inception("torchvision", files["inception"])
-    lpips, inception = (net.to(device).to(memory_format=torch.channels_last) for net in (lpips, inception))
-    mirrored = images.flip(-1)
-    return {"LPIPS, a pair": lambda: lpips(images, mirrored), "Inception-v3": lambda: inception(images)}
+        alexnet, inception = f"{folder}/alexnet.pth", f"{folder}/inception.pth"
+        torch.save(AlexNet().state_dict(), alexnet)
+        torch.save(Inception3(aux_logits=False, init_weights=False).state_dict(), inception)
+        networks = LPIPS(alexnet), Inception("torchvision", inception)
+    return [net.to(device).to(memory_format=torch.channels_last) for net in networks]

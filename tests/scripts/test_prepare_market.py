@@ -97,7 +97,7 @@ def test_archive_or_link_that_cannot_be_used_is_an_error(call, archive, tmp_path
 
     monkeypatch.setattr(Path, "symlink_to", refuse)
     done = call(prepare_market, "--raw", archive, "--dataroot", root)
-    assert "no link can be made (a privilege is missing); use --mode copy or --mode rename" in done.stderr
+    assert "--mode link failed (a privilege is missing); use --mode copy or --mode rename" in done.stderr
     monkeypatch.undo()
     (root / "train").symlink_to("gone")
     done = call(prepare_market, "--raw", archive, "--dataroot", root)
