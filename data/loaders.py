@@ -19,8 +19,9 @@ from util.parallel import ignore_signals_in_worker
 
 @dataclass
 class EpochBatchSampler(Sampler[list[int]]):
-    """The batches of one epoch as lists of indices. The order depends on seed and epoch only, so a resumed run
-    continues at the batch where it stopped. Each of `processes` processes gets an equal share of every batch.
+    """The batches of one epoch as lists of indices, of which each of `processes` processes gets an equal share.
+
+    Their order depends only on seed and epoch, so a resumed run continues at the batch where it stopped.
     """
 
     length: int

@@ -269,10 +269,8 @@ def _torso(person: SyntheticPerson, skeleton: Skeleton, scale: float) -> Surface
 def _dress_limb(
     person: SyntheticPerson, cloth: Cloth, covered: float, length: float, radii: Sequence[float], thickness: float
 ) -> tuple[list[float], SurfaceFunction]:
-    """Half widths and texture of an arm or leg of `length`, of which the first fraction `covered` is under `cloth`.
-
-    `radii`: half widths of the bare limb at seven steps, for a girth of 1; `thickness`: that of the cloth.
-    """
+    """Half widths and texture of an arm or leg. `cloth` of `thickness` covers the first fraction `covered` of its
+    `length`; `radii` are the half widths of the bare limb at seven steps, for a girth of 1."""
     steps = (0, 0.16, 0.33, 0.5, 0.66, 0.83, 1)
     width = [radius * person.girth + (thickness if step < covered else 0.0) for radius, step in zip(radii, steps)]
 

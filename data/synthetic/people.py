@@ -191,7 +191,7 @@ VIEWS = ("front", "additional", "side", "additional", "back", "additional", "sid
 
 
 def random_scene(random: np.random.Generator, mode: str) -> tuple[SyntheticPerson, np.ndarray]:
-    """A person and the background of all photos of it, (H,W,3) in 0..1 at the resolution of the rendering."""
+    """A person, and the background of all its photos: (H,W,3) in 0..1 at the resolution of the rendering."""
     person = random_person(random)
     size = (int(length * LOOKS[mode].supersampling) for length in find_dataset(mode).stored_size)
     return person, LOOKS[mode].background(random, tuple(size))
