@@ -19,12 +19,13 @@ class FashionDataset(PosePairDataset):
 
     @staticmethod
     def identity(name: str) -> str:
-        """'fashionWOMENDressesid0000783805_7additional.jpg' -> '...id00007838', without the outfit's digits."""
-        match = re.match(r".*id\d{8}", name)
-        return match.group() if match else PosePairDataset.identity(name)
+        """'fashionWOMENDressesid0000783805_7additional.jpg' -> '...id00007838', without the outfit's two digits.
+
+        Of any other name, the text before the first underscore.
+        """
+        return re.match(r".*id\d{8}|[^_]*", name).group()
 
     @staticmethod
     def outfit(name: str) -> str:
         """'fashionWOMENDressesid0000783805_7additional.jpg' -> '...id0000783805'."""
-        match = re.match(r".*id\d{10}", name)
-        return match.group() if match else FashionDataset.identity(name)
+        return re.match(r".*id\d{10}|.*id\d{8}|[^_]*", name).group()

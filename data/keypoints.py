@@ -38,7 +38,7 @@ def draw_heat_maps(keypoints: Tensor, size: tuple[int, int]) -> Tensor:
     """(B,J,2) whole pixels -> (B,J,H,W) float32 Gaussians of peak 1 on the same device, channels last in memory.
 
     The value at (row, column) is exp(-((row - y)^2 + (column - x)^2) / (2 SIGMA^2)), rounded to the nearest float32
-    on every device that has float64 (MPS has not), because the network amplifies differences in the last bit. The
+    on every device that has float64 (MPS lacks it), because the network amplifies differences in the last bit. The
     published loader computes the same values, except that here those below CUTOFF are 0. The map of a missing joint
     is 0 everywhere; a joint outside the image leaves the tail of its Gaussian inside.
     """

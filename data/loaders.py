@@ -3,6 +3,7 @@
 import weakref
 from argparse import Namespace
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,28 +17,21 @@ from util.errors import UserError
 from util.parallel import ignore_signals_in_worker
 
 
+@dataclass
 class EpochBatchSampler(Sampler[list[int]]):
     """The batches of one epoch as lists of indices. The order depends on seed and epoch only, so a resumed run
-    continues at the batch where it stopped.
-
-    `epoch` and `start` (the number of batches to skip) may be set before each pass. With `drop_last` an incomplete
-    last batch is left out, as in the published training. Each of `processes` processes gets an equal share of every
-    batch.
+    continues at the batch where it stopped. Each of `processes` processes gets an equal share of every batch.
     """
 
-    def __init__(
-        self,
-        length: int,
-        batch_size: int,
-        shuffle: bool,
-        seed: int,
-        drop_last: bool,
-        rank: int = 0,
-        processes: int = 1,
-    ) -> None:
-        self.length, self.batch_size, self.shuffle, self.seed = length, batch_size, shuffle, seed
-        self.drop_last, self.rank, self.processes = drop_last, rank, processes
-        self.epoch, self.start = 1, 0
+    length: int
+    batch_size: int  # in all processes together
+    shuffle: bool
+    seed: int
+    drop_last: bool  # leave out an incomplete last batch, as the published training does
+    rank: int = 0
+    processes: int = 1
+    epoch: int = 1  # `epoch` and `start` may be set before each pass
+    start: int = 0  # number of batches to skip
 
     def __len__(self) -> int:
         """The number of batches in a whole epoch."""
@@ -62,14 +56,10 @@ class PairLoader:
     ) -> None:
         self.dataset, self.sampler = dataset, sampler
         self.loader = DataLoader(
-            dataset,
-            batch_sampler=sampler,
-            num_workers=workers,
-            pin_memory=device.type == "cuda",
-            persistent_workers=workers > 0,
-            worker_init_fn=_start_worker,
+            dataset, batch_sampler=sampler, num_workers=workers, persistent_workers=workers > 0,
+            pin_memory=device.type == "cuda", worker_init_fn=_start_worker,
             generator=torch.Generator().manual_seed(sampler.seed),  # instead of the global random state
-        )
+        )  # fmt: skip
         # The workers ignore signals, so they must be told to end, even if an error ends the program.
         weakref.finalize(self, _end_workers, self.loader)
 
@@ -84,7 +74,7 @@ class PairLoader:
         try:
             yield from self.loader
         except UserError as error:
-            # torch puts a worker's traceback into the message; the user needs its last line only
+            # torch puts a worker's traceback into the message; the user needs only its last line
             raise UserError(str(error).rsplit("UserError: ", 1)[-1].strip()) from error
 
 
@@ -128,21 +118,16 @@ def create_train_loaders(opt: Namespace, device: torch.device) -> tuple[PairLoad
         kept, held_out = hold_out(dataset.pairs, dataset.identity, opt.val_pairs, opt.seed)
         micro_batch = opt.batchSize // shares
         sampler = EpochBatchSampler(len(held_out), micro_batch, shuffle=False, seed=opt.seed, drop_last=False)
-        validation = PairLoader(dataset.subset(held_out), sampler, 0, device)
+        validation = PairLoader(dataset.subset(held_out), sampler, workers=0, device=device)
         dataset = dataset.subset(kept)
     if len(dataset) < opt.batchSize:
         raise UserError(
             f"{opt.dataroot}: {len(dataset)} training pairs do not fill one batch of --batchSize {opt.batchSize}"
         )
     sampler = EpochBatchSampler(
-        len(dataset),
-        opt.batchSize,
-        shuffle=not opt.serial_batches,
-        seed=opt.seed,
-        drop_last=True,
-        rank=distributed.rank(),
-        processes=distributed.processes(),
-    )
+        len(dataset), opt.batchSize, shuffle=not opt.serial_batches, seed=opt.seed, drop_last=True,
+        rank=distributed.rank(), processes=distributed.processes(),
+    )  # fmt: skip
     return PairLoader(dataset, sampler, opt.nThreads, device), validation
 
 

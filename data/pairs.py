@@ -2,15 +2,15 @@
 
 Pairs: comma separated, columns `from,to`. Keypoints: colon separated, columns `name:keypoints_y:keypoints_x`; both
 lists are JSON lists of 18 numbers in pixels of the stored photo, in the order of `data.keypoints.JOINTS`, -1 for a
-missing joint. Some files that people share have ': ' between the columns, or coordinates outside the photo; both are
-accepted.
+missing joint. Some published files have ': ' between the columns, or coordinates outside the photo; both are accepted.
 
-Every problem of a file is collected and reported with its row before any training starts.
+All problems of a file are collected and reported with their rows before any training starts.
 """
 
 import csv
 import json
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from itertools import permutations
 from pathlib import Path, PurePosixPath
@@ -26,7 +26,7 @@ from util.files import atomic_write, file_names
 PHASES = ("train", "test")
 PAIR_COLUMNS = ("from", "to")
 KEYPOINT_COLUMNS = ("name", "keypoints_y", "keypoints_x")
-LARGEST = 1e6  # pixels; smaller coordinates are exact to 1/16 of a pixel in float32
+MAX_COORDINATE = 1e6  # pixels; smaller coordinates are exact to 1/16 of a pixel in float32
 
 
 class Pair(NamedTuple):
@@ -52,9 +52,8 @@ def result_names(pairs: Iterable[Pair], image_format: str) -> dict[Pair, str]:
     owners: dict[str, Pair] = {}
     for pair, name in names.items():
         if owners.setdefault(name, pair) != pair:
-            raise UserError(
-                f"{name} would be the result of two pairs, {tuple(owners[name])} and {tuple(pair)}: rename one"
-            )
+            both = f"{tuple(owners[name])} and {tuple(pair)}"
+            raise UserError(f"{name} would be the result of two pairs, {both}: rename one")
     return names
 
 
@@ -152,27 +151,25 @@ def hold_out(
     Returns (kept, held out). No photo of a held-out identity is in a kept pair; a pair of two identities of which one
     is held out is in neither list. Raises UserError if there are too few pairs, or none would be left to train on.
     """
-    identities = sorted({identity(name) for pair in pairs for name in pair})
-    pairs_of: dict[str, list[int]] = {person: [] for person in identities}
-    for number, pair in enumerate(pairs):
-        if identity(pair.source) == identity(pair.target):
-            pairs_of[identity(pair.source)].append(number)
-    random.Random(seed).shuffle(identities)
-    held_out, numbers = set(), []
-    while identities and len(numbers) < wanted:
-        person = identities.pop()
-        held_out.add(person)
-        numbers += pairs_of[person]
-    kept = [pair for pair in pairs if not held_out & {identity(pair.source), identity(pair.target)}]
-    if len(numbers) < wanted or not kept:
-        raise UserError(f"--val_pairs {wanted}: too many for {len(pairs)} training pairs of {len(pairs_of)} identities")
-    return kept, [pairs[number] for number in sorted(numbers)]
+    people = [(identity(pair.source), identity(pair.target)) for pair in pairs]
+    own_pairs = Counter(source for source, target in people if source == target)
+    order = sorted({person for both in people for person in both})
+    random.Random(seed).shuffle(order)
+    held_out, count = set(), 0
+    for person in reversed(order):
+        if count < wanted:
+            held_out.add(person)
+            count += own_pairs[person]
+    kept = [pair for pair, both in zip(pairs, people) if held_out.isdisjoint(both)]
+    if count < wanted or not kept:
+        raise UserError(f"--val_pairs {wanted}: too many for {len(pairs)} training pairs of {len(order)} identities")
+    return kept, [pair for pair, (source, target) in zip(pairs, people) if source == target and source in held_out]
 
 
 def _read_table(
     path: str | Path, separator: str, columns: tuple[str, ...]
 ) -> tuple[pd.DataFrame, list[tuple[int, str]]]:
-    """The cells of `columns` as text, indexed by their row in the file, and (row, problem) of rows of a wrong length.
+    """The cells of `columns` as text, indexed by their row in the file, and (row, problem) of rows of wrong length.
 
     Rows count from 1, which is the header. Raises UserError if the file cannot be read or lacks a column.
     """
@@ -215,8 +212,8 @@ def _read_cells(path: Path, separator: str) -> pd.DataFrame:
         pass
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.reader(file, delimiter=separator, skipinitialspace=True)
-        numbered = [(reader.line_num, row) for row in reader] or [(1, [""])]
-    return pd.DataFrame([row for _, row in numbered], index=[number for number, _ in numbered], dtype=object)
+        numbers, rows = zip(*[(reader.line_num, row) for row in reader] or [(1, [""])])
+    return pd.DataFrame(list(rows), index=list(numbers), dtype=object)
 
 
 def _write_table(path: Path, separator: str, table: pd.DataFrame) -> None:
@@ -233,7 +230,7 @@ def _parse_coordinates(text: str) -> list[float]:
     if not isinstance(values, list) or len(values) != NUM_JOINTS:
         raise ValueError(f"expected a list of {NUM_JOINTS} numbers, got '{text[:40]}'")
     for value in values:
-        if type(value) not in (int, float) or not abs(value) < LARGEST:  # a bool is an int for isinstance
+        if type(value) not in (int, float) or not abs(value) < MAX_COORDINATE:  # a bool is an int for isinstance
             raise ValueError(f"{str(value)[:40]} is not a finite number of pixels")
     return values
 
@@ -244,7 +241,7 @@ def _format_coordinates(joints: np.ndarray) -> list[str]:
 
 
 def _bad_name(name: str) -> str | None:
-    """The reason why `name` cannot be a photo below the data root, or None."""
+    """The reason why `name` cannot be a photo below the photo folder, or None."""
     if not name:
         return "empty photo name"
     path = PurePosixPath(name.replace("\\", "/"))

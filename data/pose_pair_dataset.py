@@ -36,9 +36,8 @@ class ImageCache:
         if distributed.maximum(free is not None and need > free):
             raise UserError(f"--cache_images: {amount}, {(free or 0) / 1e9:.2f} GB are free; leave it out")
         if distributed.is_main():
-            print(
-                f"--cache_images: {amount}" + (f" of {free / 1e9:.2f} GB free" if free is not None else ""), flush=True
-            )
+            of_free = "" if free is None else f" of {free / 1e9:.2f} GB free"
+            print(f"--cache_images: {amount}{of_free}", flush=True)
         try:
             self._images = torch.empty((images, 3, *size), dtype=torch.uint8).share_memory_()
         except RuntimeError as error:
@@ -46,11 +45,8 @@ class ImageCache:
         self._filled = torch.zeros(images, dtype=torch.bool).share_memory_()
 
     def get(self, row: int, name: str, load: Callable[[str], Tensor]) -> Tensor:
-        """Image number `row`, uint8 (3,H,W), by `load(name)` the first time.
-
-        No lock is needed: if two workers load one photo at the same time, they write the same bytes.
-        """
-        if not self._filled[row]:
+        """Image number `row`, uint8 (3,H,W); the first time it is made by `load(name)`."""
+        if not self._filled[row]:  # no lock is needed: two workers that load one photo write the same bytes
             self._images[row] = load(name)
             self._filled[row] = True
         return self._images[row]
@@ -60,8 +56,7 @@ class PosePairDataset(Dataset):
     """One sample for each row of the pairs csv: a dict of
 
     source_image, target_image: uint8 (3,H,W) at the network resolution,
-    source_keypoints, target_keypoints: float32 (18,2) of (y, x) in whole pixels of the network resolution, NaN =
-        missing,
+    source_keypoints, target_keypoints: float32 (18,2) of (y, x) in whole pixels of that resolution, NaN = missing,
     source_name, target_name: the names in the csv.
     """
 

@@ -4,7 +4,7 @@ The limits are chosen so that the photos of the published pair lists pass: of 10
 keypoints, less than one gets advice, and one or two when framed anew, mostly because a head or legs are cut off.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -40,66 +40,54 @@ def advise(
     known = [np.asarray(person, float) for person in people if not np.isnan(person).all()]
     if not known:
         return [Advice(f"{what}: no person found; use a photo that shows one from head to hips at least", True)]
-    chosen = known[0]
-    if not can_be_framed(chosen):
-        joints = ", ".join(name for name, joint in zip(JOINTS, chosen) if not np.isnan(joint).any())
+    if not can_be_framed(known[0]):
+        joints = ", ".join(name for name, joint in zip(JOINTS, known[0]) if not np.isnan(joint).any())
         return [Advice(f"{what}: only {joints} found of the person; shoulders and hips must be visible", True)]
-    texts = [*_missing_joints(chosen), *_tilted(chosen), *_several_people(known)]
+    problems = [*_pose_problems(known[0]), *_several_people(known)]
     if photo_size is not None:
-        texts += _joints_outside(chosen, photo_size)
-    if photo_size is not None and frame is not None:
-        texts += [*_cut_off(photo_size, frame), *_too_small(frame)]
-    return [Advice(f"{what}: {text}") for text in texts]
+        problems += _joints_outside(known[0], photo_size)
+        problems += _frame_problems(photo_size, frame) if frame is not None else []
+    return [Advice(f"{what}: {problem}") for problem in problems]
 
 
 def has_fatal_warning(advice: Sequence[Advice]) -> bool:
     return any(one.fatal for one in advice)
 
 
-def _missing_joints(person: np.ndarray) -> list[str]:
-    torso = [JOINTS[number] for number in TORSO if np.isnan(person[number]).any()]
-    if torso:
-        return [f"{' and '.join(torso)} not found; use a photo that shows both shoulders and both hips"]
+def _pose_problems(person: np.ndarray) -> Iterator[str]:
     count = int((~np.isnan(person).any(axis=1)).sum())
-    if count < MIN_JOINTS:
-        return [f"only {count} of {NUM_JOINTS} joints found; use a clearer photo of the person"]
-    return []
-
-
-def _tilted(person: np.ndarray) -> list[str]:
+    if torso := [JOINTS[number] for number in TORSO if np.isnan(person[number]).any()]:
+        yield f"{' and '.join(torso)} not found; use a photo that shows both shoulders and both hips"
+    elif count < MIN_JOINTS:
+        yield f"only {count} of {NUM_JOINTS} joints found; use a clearer photo of the person"
     down, across = person[TORSO[2:]].mean(axis=0) - person[TORSO[:2]].mean(axis=0)  # from the shoulders to the hips
     angle = np.degrees(np.arctan2(abs(across), down))
-    if not angle > MAX_TILT:  # NaN, if hips or shoulders are missing, is not
-        return []
-    how = "upside down" if angle > 180 - MAX_TILT else "sideways"
-    return [f"the person is {how}; turn the photo upright (its rotation mark may be lost), or use another pose"]
+    if angle > MAX_TILT:  # False for the NaN of missing hips or shoulders
+        how = "upside down" if angle > 180 - MAX_TILT else "sideways"
+        yield f"the person is {how}; turn the photo upright (its rotation mark may be lost), or use another pose"
 
 
-def _several_people(people: Sequence[np.ndarray]) -> list[str]:
-    heights = [np.nanmax(person[:, 0]) - np.nanmin(person[:, 0]) for person in people]
-    others = [person for person, height in zip(people[1:], heights[1:]) if height >= BYSTANDER_HEIGHT * heights[0]]
-    if not others:
-        return []
-    x = [np.nanmean(person[:, 1]) for person in (people[0], *others)]
-    number = 1 + sum(other < x[0] for other in x)
-    return [
-        f"{len(x)} people found, and the one taken is number {number} from the left; crop the photo to the one you mean"
-    ]
+def _several_people(people: Sequence[np.ndarray]) -> Iterator[str]:
+    heights = [np.ptp(person[:, 0][~np.isnan(person[:, 0])]) for person in people]
+    x = [np.nanmean(person[:, 1]) for person, height in zip(people, heights) if height >= BYSTANDER_HEIGHT * heights[0]]
+    if len(x) > 1:
+        number = 1 + sum(other < x[0] for other in x)
+        taken = f"the one taken is number {number} from the left; crop the photo to the one you mean"
+        yield f"{len(x)} people found, and {taken}"
 
 
-def _joints_outside(person: np.ndarray, photo_size: tuple[int, int]) -> list[str]:
+def _joints_outside(person: np.ndarray, photo_size: tuple[int, int]) -> Iterator[str]:
     size = np.array(photo_size)
     outside = ((person < -OUTSIDE * size) | (person > (1 + OUTSIDE) * size)).any(axis=1)
+    neck, hips = person[1, 0], person[TORSO[2:], 0].mean()
     if outside.any():
         names = ", ".join(name for name, wrong in zip(JOINTS, outside) if wrong)
-        return [f"{names} outside the photo of {size[1]} x {size[0]} pixels; check that the keypoints belong to it"]
-    neck, hips = person[1, 0], person[TORSO[2:], 0].mean()
-    if np.isnan(person[joint_numbers("nose", "eye", "ear")]).all() and neck < HEAD_ROOM * (hips - neck):
-        return ["the person's head is cut off at the top of the photo; use a photo with the whole head"]
-    return []
+        yield f"{names} outside the photo of {size[1]} x {size[0]} pixels; check that the keypoints belong to it"
+    elif np.isnan(person[joint_numbers("nose", "eye", "ear")]).all() and neck < HEAD_ROOM * (hips - neck):
+        yield "the person's head is cut off at the top of the photo; use a photo with the whole head"
 
 
-def _cut_off(photo_size: tuple[int, int], frame: Frame) -> list[str]:
+def _frame_problems(photo_size: tuple[int, int], frame: Frame) -> Iterator[str]:
     (height, width), (view_height, view_width) = photo_size, (length / frame.scale for length in frame.size)
     outside = {
         "top": -frame.top / view_height,
@@ -107,19 +95,10 @@ def _cut_off(photo_size: tuple[int, int], frame: Frame) -> list[str]:
         "left": -frame.left / view_width,
         "right": (frame.left + view_width - width) / view_width,
     }
-    return [
-        f"the person is cut off: {fraction:.0%} of the image would lie beyond the photo's {side}, where nothing is "
-        "known; use a photo with more around the person"
-        for side, fraction in outside.items()
-        if fraction > MAX_OUTSIDE[side]
-    ]
-
-
-def _too_small(frame: Frame) -> list[str]:
-    if frame.scale <= MAX_SCALE:
-        return []
-    height, width = frame.size
-    return [
-        f"the part of the photo with the person has only {width / frame.scale:.0f} x {height / frame.scale:.0f} pixels "
-        f"for an image of {width} x {height}; use a larger photo"
-    ]
+    for side, fraction in outside.items():
+        if fraction > MAX_OUTSIDE[side]:
+            beyond = f"{fraction:.0%} of the image would lie beyond the photo's {side}, where nothing is known"
+            yield f"the person is cut off: {beyond}; use a photo with more around the person"
+    if frame.scale > MAX_SCALE:
+        part = f"the part of the photo with the person has only {view_width:.0f} x {view_height:.0f} pixels"
+        yield f"{part} for an image of {frame.size[1]} x {frame.size[0]}; use a larger photo"

@@ -6,16 +6,18 @@ missing (NaN).
 
 from abc import ABC, abstractmethod
 from functools import lru_cache, partial
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import numpy as np
 import torch
 from PIL import Image
 
-from data.keypoints import JOINTS, TORSO
+from data.keypoints import JOINTS, NUM_JOINTS, TORSO
 from inference.joints import BLAZEPOSE_MIN_VISIBILITY, COCO_17, MEDIAPIPE_33, to_openpose18
 from util.errors import UserError
 from util.pretrained import PretrainedWeights, load_pretrained
+
+CPU = torch.device("cpu")
 
 # Keypoint R-CNN
 MIN_PERSON_PROBABILITY = 0.75  # as in torchvision's own example
@@ -25,14 +27,6 @@ MIN_PEAK = 2.0  # logit at a joint's peak in its heat map; Detectron draws the j
 BORDERS = (0.0, 0.5)  # one attempt each, as a fraction of the longer side: a border helps if people fill the photo
 BACK_VIEW_WIDTH = 0.5  # distance of the shoulders in torso lengths, see `is_back_view`
 FACE = [JOINTS.index(name) for name in ("nose", "right eye", "left eye")]
-
-
-class DetectedPerson(NamedTuple):
-    """One person in a photo, in its pixels."""
-
-    keypoints: np.ndarray  # float32 (18,2) of (y, x), NaN = missing, at least one known
-    confidence: float  # 0..1
-    box: tuple[float, float, float, float]  # top, left, bottom, right
 
 
 class Estimator(ABC):
@@ -46,8 +40,11 @@ class Estimator(ABC):
         """Raises UserError if weights or a package are missing or damaged."""
 
     @abstractmethod
-    def find_people(self, photo: Image.Image) -> list[DetectedPerson]:
-        """The people that the network is sure of in an RGB photo, the largest first."""
+    def find_people(self, photo: Image.Image) -> list[np.ndarray]:
+        """The people that the network is sure of in an RGB photo, the largest first.
+
+        Each is float32 (18,2) of (y, x) in pixels of the photo, NaN = missing, with at least one known joint.
+        """
 
 
 class KeypointRCNN(Estimator):
@@ -60,12 +57,10 @@ class KeypointRCNN(Estimator):
         """`weights`: 'coco' (downloaded once by torchvision), or the path of a state dict with the same keys."""
         from torchvision.models.detection import KeypointRCNN_ResNet50_FPN_Weights, keypointrcnn_resnet50_fpn
 
-        published = PretrainedWeights(
-            "Keypoint R-CNN", "torchvision", self.default_weights, KeypointRCNN_ResNet50_FPN_Weights.COCO_V1.url
-        )
-        self.net = keypointrcnn_resnet50_fpn(
-            weights=None, weights_backbone=None, box_score_thresh=MIN_PERSON_PROBABILITY
-        )
+        url = KeypointRCNN_ResNet50_FPN_Weights.COCO_V1.url
+        published = PretrainedWeights("Keypoint R-CNN", "torchvision", self.default_weights, url)
+        settings = {"weights": None, "weights_backbone": None, "box_score_thresh": MIN_PERSON_PROBABILITY}
+        self.net = keypointrcnn_resnet50_fpn(**settings)
         load_pretrained(self.net, weights, published, "--estimator_weights")
         for module in self.net.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
@@ -74,27 +69,18 @@ class KeypointRCNN(Estimator):
         self.device = device
 
     @torch.inference_mode()
-    def find_people(self, photo: Image.Image) -> list[DetectedPerson]:
+    def find_people(self, photo: Image.Image) -> list[np.ndarray]:
         image = torch.from_numpy(np.array(photo)).permute(2, 0, 1).to(self.device).float() / 255
         (output,) = self.net([image])
-        output = {key: value.cpu().numpy() for key, value in output.items()}
-        people = []
-        for box, score, keypoints, peaks in zip(
-            output["boxes"].tolist(), output["scores"].tolist(), output["keypoints"], output["keypoints_scores"]
-        ):
-            keypoints = np.where(peaks[:, None] >= MIN_PEAK, keypoints[:, 1::-1], np.nan)  # (x, y, 1) -> (y, x)
-            pose = _without_outside_joints(to_openpose18(keypoints, COCO_17), photo)
-            if not np.isnan(pose).all():
-                left, top, right, bottom = box
-                people.append(DetectedPerson(pose, score, (top, left, bottom, right)))
-        return sorted(people, key=lambda person: -_area(person.box))
+        boxes, keypoints, peaks = (output[key].cpu().numpy() for key in ("boxes", "keypoints", "keypoints_scores"))
+        keypoints = np.where(peaks[..., None] >= MIN_PEAK, keypoints[..., 1::-1], np.nan)  # (x, y, 1) -> (y, x)
+        largest_first = np.argsort(-np.prod(boxes[:, 2:] - boxes[:, :2], axis=1), kind="stable")
+        poses = [_without_outside_joints(to_openpose18(keypoints[row], COCO_17), photo) for row in largest_first]
+        return [pose for pose in poses if not np.isnan(pose).all()]
 
 
 class BlazePose(Estimator):
-    """MediaPipe's BlazePose (Bazarevsky et al., 2020), an optional dependency. It finds one person in a photo.
-
-    The person's box is the extent of the known joints, the confidence is their mean visibility.
-    """
+    """MediaPipe's BlazePose (Bazarevsky et al., 2020), an optional dependency. It finds one person in a photo."""
 
     default_weights = "inside the package"
     uses_gpu = False
@@ -102,58 +88,39 @@ class BlazePose(Estimator):
     def __init__(self, weights: str, device: torch.device) -> None:
         """The network is loaded with the first photo, because it does not survive a fork of the process."""
         if weights != self.default_weights:
-            raise UserError(
-                f"--estimator_weights {weights}: BlazePose's weights are in its package; leave --estimator_weights out"
-            )
+            problem = "BlazePose's weights are in its package; leave --estimator_weights out"
+            raise UserError(f"--estimator_weights {weights}: {problem}")
         try:
             from mediapipe.python.solutions.pose import Pose
         except ImportError as error:
-            raise UserError(
-                f"--estimator blazepose cannot load mediapipe ({error}): see requirements-blazepose.txt, or use "
-                "--estimator keypointrcnn"
-            ) from error
+            advice = "see requirements-blazepose.txt, or use --estimator keypointrcnn"
+            raise UserError(f"--estimator blazepose cannot load mediapipe ({error}): {advice}") from error
         self._net = lru_cache(partial(Pose, static_image_mode=True))
 
-    def find_people(self, photo: Image.Image) -> list[DetectedPerson]:
-        pixels = np.array(photo)
-        attempts = [self._landmarks(pixels, round(border * max(photo.size))) for border in BORDERS]
-        people = [_to_person(landmarks, photo) for landmarks in attempts if landmarks is not None]
-        found = [person for person in people if person is not None]
-        return sorted(found, key=lambda person: np.isnan(person.keypoints).sum())[:1]  # the fewest missing joints
+    def find_people(self, photo: Image.Image) -> list[np.ndarray]:
+        poses = [self._find_pose(photo, round(border * max(photo.size))) for border in BORDERS]
+        found = [pose for pose in poses if not np.isnan(pose).all()]
+        return sorted(found, key=lambda pose: np.isnan(pose).sum())[:1]  # the fewest missing joints
 
-    def _landmarks(self, pixels: np.ndarray, border: int) -> np.ndarray | None:
-        """(33,3) of y, x, visibility in the photo, searched with `border` more pixels on each side; None: nobody."""
-        padded = np.pad(pixels, ((border, border), (border, border), (0, 0)), mode="edge")
+    def _find_pose(self, photo: Image.Image, border: int) -> np.ndarray:
+        """(18,2) in photo pixels, searched with `border` more pixels on each side; all NaN if nobody is found."""
+        padded = np.pad(photo, ((border, border), (border, border), (0, 0)), mode="edge")
         found = self._net().process(padded).pose_landmarks
         if found is None:
-            return None
-        height, width = padded.shape[:2]
-        return np.array(
-            [(joint.y * height - border, joint.x * width - border, joint.visibility) for joint in found.landmark],
-            np.float32,
-        )
-
-
-def _to_person(landmarks: np.ndarray, photo: Image.Image) -> DetectedPerson | None:
-    """BlazePose's (33,3) of y, x, visibility -> a person, or None if no joint is visible inside the photo."""
-    keypoints, visibility = landmarks[:, :2], landmarks[:, 2]
-    visible = visibility >= BLAZEPOSE_MIN_VISIBILITY
-    pose = to_openpose18(np.where(visible[:, None], keypoints, np.nan), MEDIAPIPE_33)
-    if is_back_view(to_openpose18(keypoints, MEDIAPIPE_33)):
-        pose[FACE] = np.nan
-    pose = _without_outside_joints(pose, photo)
-    known = pose[~np.isnan(pose).any(axis=1)]
-    if not len(known):
-        return None
-    return DetectedPerson(pose, float(visibility[visible].mean()), (*known.min(0).tolist(), *known.max(0).tolist()))
+            return np.full((NUM_JOINTS, 2), np.nan, np.float32)
+        keypoints = np.array([(joint.y, joint.x) for joint in found.landmark]) * padded.shape[:2] - border
+        visible = np.array([[joint.visibility >= BLAZEPOSE_MIN_VISIBILITY] for joint in found.landmark])
+        pose = to_openpose18(np.where(visible, keypoints, np.nan), MEDIAPIPE_33)
+        if is_back_view(to_openpose18(keypoints, MEDIAPIPE_33)):
+            pose[FACE] = np.nan
+        return _without_outside_joints(pose, photo)
 
 
 def is_back_view(pose: np.ndarray) -> bool:
     """Whether (18,2) is seen from behind: the right shoulder is half a torso length to the right of the left one.
 
-    BlazePose reports a face on the back of every head, so face joints of such poses are dropped. In PATN's rows of
-    Market-1501, which OpenPose made, a nose is known in an eighth of the poses that pass this test, and in nine of
-    ten poses that are as clearly seen from the front.
+    BlazePose reports a face on the back of every head, so face joints of such poses are dropped. In Market-1501's rows,
+    which OpenPose made, an eighth of these poses have a nose, and nine of ten that are as clearly seen from the front.
     """
     right, left, right_hip, left_hip = (pose[joint] for joint in TORSO)
     torso_length = np.linalg.norm((right + left - right_hip - left_hip) / 2)
@@ -166,22 +133,13 @@ def _without_outside_joints(pose: np.ndarray, photo: Image.Image) -> np.ndarray:
     return np.where(inside, pose, np.float32(np.nan))
 
 
-def _area(box: tuple[float, float, float, float]) -> float:
-    top, left, bottom, right = box
-    return (bottom - top) * (right - left)
-
-
 ESTIMATORS: dict[str, type[Estimator]] = {"keypointrcnn": KeypointRCNN, "blazepose": BlazePose}
 
 
-def load_estimator(
-    name: str = "keypointrcnn", weights: str | None = None, device: torch.device | None = None
-) -> Estimator:
+def load_estimator(name: str = "keypointrcnn", weights: str | None = None, device: torch.device = CPU) -> Estimator:
     """One of ESTIMATORS, by default with its own weights. Raises UserError if it cannot be loaded.
 
-    It runs on `device` if it can use a GPU and a device is given, else on the CPU.
+    An estimator that cannot use a GPU runs on the CPU whatever `device` is.
     """
-    estimator_class = ESTIMATORS[name]
-    if device is None or not estimator_class.uses_gpu:
-        device = torch.device("cpu")
-    return estimator_class(weights or estimator_class.default_weights, device)
+    kind = ESTIMATORS[name]
+    return kind(weights or kind.default_weights, device if kind.uses_gpu else CPU)

@@ -6,10 +6,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy.ndimage import distance_transform_edt
 
-from data.keypoints import JOINTS
+from data.keypoints import JOINTS, TORSO
 from util.draw_pose import LIMBS
 
-NECK, HIPS = JOINTS.index("neck"), [JOINTS.index("right hip"), JOINTS.index("left hip")]
+NECK, HIPS = JOINTS.index("neck"), TORSO[2:]
 MASK_RADIUS = 0.45  # of the length from neck to hips: clothes, hands and feet are this close to the skeleton
 MIN_MASK_RADIUS = 1 / 9  # of the image's height
 
@@ -20,13 +20,12 @@ def flicker(images: np.ndarray, track: np.ndarray) -> float:
     images: uint8 (T,3,H,W); track: (T,18,2) of (y, x) in their pixels. Pixels near the person of either image
     (`near_person`) are left out, and so are images without a pose. NaN if nothing is left to compare.
     """
-    size = images.shape[2:]
-    total, pixels = 0.0, 0
+    masks = [near_person(pose, images.shape[2:]) for pose in track]
     has_pose = ~np.isnan(track).any(axis=2).all(axis=1)
-    masks = [near_person(pose, size) for pose in track]
+    total, pixels = 0.0, 0
     for now in range(1, len(images)):
         outside = ~(masks[now - 1] | masks[now])
-        if has_pose[now - 1] and has_pose[now] and outside.any():
+        if has_pose[now - 1] and has_pose[now]:
             difference = images[now][:, outside].astype(int) - images[now - 1][:, outside]
             total += float(np.abs(difference).sum())
             pixels += difference.size

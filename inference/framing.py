@@ -1,9 +1,8 @@
 """Framing: a person is cut out of a photo in the way that the data set frames its people.
 
-The crop is never distorted, and where it reaches outside the photo, the photo's border is continued. Where the people
-of DeepFashion and Market-1501 stand in their images was measured on PATN's keypoints (STYLES). A user's person is put
-in the same place, judged by the lowest joints that are known: a whole body like the data set's whole bodies, a portrait
-like its portraits.
+Where the people of DeepFashion and Market-1501 stand in their images was measured on PATN's keypoints (STYLES). A
+user's person is put in the same place, judged by the lowest joints that are known: a whole body like the data set's
+whole bodies, a portrait like its portraits. The crop is never distorted; outside the photo, its border is continued.
 """
 
 from collections.abc import Sequence
@@ -59,7 +58,7 @@ class Frame(NamedTuple):
 
 
 def identity_frame(size: tuple[int, int]) -> Frame:
-    """The frame of a photo that has the data set's size already: `crop` returns the photo, keypoints do not change."""
+    """The frame of a photo that has the data set's size already: `crop` returns it, keypoints do not change."""
     return Frame(1.0, 0.0, 0.0, size)
 
 
@@ -74,10 +73,7 @@ def joint_numbers(*words: str) -> list[int]:
 
 
 def can_be_framed(keypoints: np.ndarray) -> bool:
-    """Whether (18,2) has the joints that determine place and scale: neck or shoulder, and hips or head.
-
-    The neck and the hips must be at least one pixel apart.
-    """
+    """Whether (18,2) has neck or shoulder, and hips or head, a pixel apart at least: they determine place and scale."""
     neck, hips = _body_chain(np.asarray(keypoints, float)[None], "hip")
     return bool(np.linalg.norm(hips - neck) >= 1)
 
@@ -100,7 +96,8 @@ def frame_people(poses: Sequence[np.ndarray], size: tuple[int, int], style: str,
     if not usable.any():
         raise UserError("no person that can be framed: a neck or shoulder, and hips or head, must be known")
     known = track[usable]
-    lowest = _lowest_part(known)
+    most_show = (part for part in LEGS[:0:-1] if np.isnan(_middle(known, part)[:, 0]).mean() <= 0.5)
+    lowest = next(most_show, "hip")
     placement = STYLES.get(style, STYLES["fashion"])[lowest]
     chain = _body_chain(known, lowest)
     scale = _common_scale(known, chain, placement, size)
@@ -108,7 +105,9 @@ def frame_people(poses: Sequence[np.ndarray], size: tuple[int, int], style: str,
     centers = _view_centers(known, chain, placement, view)
     frames = np.arange(len(track))
     centers = np.stack([np.interp(frames, frames[usable], line) for line in centers.T], axis=1)
-    corners = _smooth_over_time(centers, sigma) - view / 2
+    padding = int(4 * sigma) + 1
+    longer = np.pad(centers, ((padding, padding), (0, 0)), "reflect", reflect_type="odd")  # continues straight lines
+    corners = gaussian_filter1d(longer, sigma, axis=0)[padding:-padding] - view / 2
     return [Frame(scale, float(top), float(left), tuple(size)) for top, left in corners]
 
 
@@ -134,19 +133,6 @@ def _view_centers(track: np.ndarray, chain: np.ndarray, placement: Placement, vi
     reach = view * (0.5 - MARGIN)
     smallest, largest = high - reach, low + reach
     return np.where(smallest > largest, (low + high) / 2, np.stack([y, x], axis=1).clip(smallest, largest))
-
-
-def _smooth_over_time(centers: np.ndarray, sigma: float) -> np.ndarray:
-    """(T,2) averaged over time. Its ends are continued by point reflection, which keeps a straight line straight."""
-    padding = int(4 * sigma) + 1
-    longer = np.pad(centers, ((padding, padding), (0, 0)), "reflect", reflect_type="odd")
-    return gaussian_filter1d(longer, sigma, axis=0)[padding:-padding]
-
-
-def _lowest_part(track: np.ndarray) -> str:
-    """Of (T,18,2): 'ankle' or 'knee' if at least half of the poses have one, else 'hip'."""
-    known = ~np.isnan(track[..., 0])
-    return next((part for part in ("ankle", "knee") if known[:, joint_numbers(part)].any(axis=1).mean() >= 0.5), "hip")
 
 
 def _body_chain(track: np.ndarray, lowest: str) -> np.ndarray:

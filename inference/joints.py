@@ -38,19 +38,14 @@ def to_openpose18(keypoints: np.ndarray, names: Sequence[str]) -> np.ndarray:
     `names` lacks are missing; joints that JOINTS lacks are dropped. Raises ValueError unless there is one row a name.
     """
     known = dict(zip(names, np.asarray(keypoints, np.float32), strict=True))
-    if "neck" not in known:
-        known["neck"] = (known["right shoulder"] + known["left shoulder"]) / 2
-    missing = np.full(2, np.nan, np.float32)
-    pose = np.stack([known.get(name, missing) for name in JOINTS])
+    known.setdefault("neck", (known["right shoulder"] + known["left shoulder"]) / 2)
+    pose = np.stack([known.get(name, np.full(2, np.nan, np.float32)) for name in JOINTS])
     pose[np.isnan(pose).any(axis=1)] = np.nan
     return pose
 
 
 def from_openpose18(pose: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    """(18,2) -> (K,2) float64 in the order `names`, the inverse of `to_openpose18`.
-
-    A "middle hip" is the middle of the hips; other joints that JOINTS lacks are missing (NaN).
-    """
+    """(18,2) -> (K,2) float64 in the order `names`. Joints that JOINTS lacks are NaN, except the middle of the hips."""
     known = dict(zip(JOINTS, pose.astype(float)))
     known["middle hip"] = (known["right hip"] + known["left hip"]) / 2
     return np.stack([known.get(name, np.full(2, np.nan)) for name in names])

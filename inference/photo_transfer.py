@@ -1,4 +1,4 @@
-"""The steps of scripts/transfer.py: from its options to generated images, with the networks loaded in between."""
+"""The steps of scripts/transfer.py: check the options, find and frame the people, generate images, save them."""
 
 import sys
 from argparse import Namespace
@@ -13,35 +13,32 @@ from torch import Tensor
 from tqdm import tqdm
 
 from data import find_dataset
+from data.keypoints import NUM_JOINTS
 from data.pairs import photo_stem
-from inference.advice import Advice, has_fatal_warning
-from inference.estimators import Estimator, load_estimator
+from inference.advice import Advice, advise, has_fatal_warning
+from inference.estimators import Estimator
 from inference.flicker import flicker
-from inference.framed_poses import FramedPoses, frame_poses, frame_sequence, frame_source
-from inference.framing import crop, to_frame
+from inference.framing import Frame, can_be_framed, crop, frame_people, frame_person, identity_frame, to_frame
 from inference.pose_transfer import PoseTransfer
-from inference.sources import FoundPeople, PoseSource, find_people, read_people_of, read_photo
-from inference.tracks import interpolate
+from inference.sources import FoundPeople, PoseSource, find_people
+from inference.tracks import clean, interpolate
 from inference.video import WRITERS, check_animation, is_folder, write_animation
-from util.device import describe_device, select_device
 from util.draw_pose import draw_skeleton
 from util.errors import UserError
 from util.image import contact_sheet, save_image, to_pil
 
 DEFAULT_FPS = 25.0
 SEQUENCE_SHEET_ROWS = 12
+MAX_BAD_POSES = 0.1  # of a sequence: advice on fewer poses is dropped, because their neighbors hide the faults
+VIEW_SECONDS = 0.5  # standard deviation of the average over time with which a sequence's view follows the person
 
 
-class SourcePhoto(NamedTuple):
-    """The photo of the person to generate."""
+class FramedPoses(NamedTuple):
+    """Poses in pixels of the stored size, and what is wrong with them."""
 
-    image: Image.Image
-    people: list[np.ndarray] | None  # (18,2) each in photo pixels, from --source_pose; None: to be estimated
-
-
-class Networks(NamedTuple):
-    transfer: PoseTransfer
-    estimator: Estimator | None
+    names: list[str]
+    keypoints: np.ndarray  # float32 (T,18,2) of (y, x)
+    advice: list[Advice]
 
 
 class TransferResult(NamedTuple):
@@ -56,10 +53,9 @@ class TransferResult(NamedTuple):
 
 def keypoint_csv_files(opt: Namespace) -> list[Path]:
     """Where csv:NAME is looked up."""
-    if opt.keypoints_csv:
-        return [opt.keypoints_csv]
     name = find_dataset(opt.dataset_mode).keypoints_csv
-    return [Path(opt.dataroot) / name.format(phase=phase) for phase in ("test", "train")]
+    data_set_files = [Path(opt.dataroot) / name.format(phase=phase) for phase in ("test", "train")]
+    return [opt.keypoints_csv] if opt.keypoints_csv else data_set_files
 
 
 def sequence_fps(opt: Namespace, sources: Sequence[PoseSource]) -> float | None:
@@ -72,12 +68,10 @@ def sequence_fps(opt: Namespace, sources: Sequence[PoseSource]) -> float | None:
 def check_outputs(opt: Namespace, sources: Sequence[PoseSource], fps: float | None) -> None:
     """UserError for flags that contradict each other, and for results that would be lost or replace an input."""
     out = Path(opt.out)
-    if fps is None:
-        _check_image_outputs(opt, sources)
-    elif not is_folder(opt.out) and out.suffix not in WRITERS:
-        raise UserError(f"--out {out}: a sequence goes to {', '.join(WRITERS)} or a folder of numbered images")
-    else:
+    if fps:
         check_animation(opt.out, fps)
+    else:
+        _check_image_outputs(opt, sources)
     inputs = [path for path in (opt.source, *map(Path, (*opt.pose, opt.source_pose or ""))) if path.is_file()]
     for flag, path in (("--out", out), ("--sheet", opt.sheet)):
         if path and path.is_file() and any(path.samefile(given) for given in inputs):
@@ -87,9 +81,9 @@ def check_outputs(opt: Namespace, sources: Sequence[PoseSource], fps: float | No
 
 
 def _check_image_outputs(opt: Namespace, sources: Sequence[PoseSource]) -> None:
+    out, count = Path(opt.out), sum(source.count for source in sources)
     if opt.fps or opt.interpolate or not opt.smooth:
         raise UserError("--fps, --interpolate and --no-smooth are for sequences: see --sequence in --help")
-    out, count = Path(opt.out), sum(source.count for source in sources)
     if not is_folder(opt.out) and count > 1:
         raise UserError(f"--out {out}: there are {count} poses; name a folder, or .gif, .webp or .mp4")
     if is_folder(opt.out) and out.exists() and not out.is_dir():
@@ -103,103 +97,131 @@ def _image_paths(out: str, names: Sequence[str]) -> list[Path]:
     return [Path(out) / f"{photo_stem(name)}.png" if is_folder(out) else Path(out) for name in names]
 
 
-def read_source(opt: Namespace) -> SourcePhoto:
-    photo = read_photo(opt.source)
-    if not opt.source_pose:
-        return SourcePhoto(photo, None)
-    size = (photo.height, photo.width)
-    return SourcePhoto(photo, read_people_of(opt.source, opt.source_pose, size, keypoint_csv_files(opt)))
-
-
-def load_networks(opt: Namespace, needs_estimator: bool) -> Networks:
-    device = select_device(opt.gpu_ids)
-    transfer = PoseTransfer(opt, device)
-    estimator = load_estimator(opt.estimator, opt.estimator_weights, device) if needs_estimator else None
-    what = f"{opt.name}, {opt.which_epoch}{f' and {opt.estimator}' if needs_estimator else ''}"
-    print(f"{what} on {describe_device(device)}")
-    return Networks(transfer, estimator)
-
-
 def transfer_poses(
-    opt: Namespace, networks: Networks, photo: SourcePhoto, sources: Sequence[PoseSource], fps: float | None
-) -> TransferResult:
+    opt: Namespace, transfer: PoseTransfer, estimator: Estimator | None, photo: Image.Image,
+    people: list[np.ndarray] | None, sources: Sequence[PoseSource], fps: float | None,
+) -> TransferResult:  # fmt: skip
     """Find and frame the people, and generate the person of the photo in all poses; with `fps` as a sequence.
+
+    people: (18,2) each, in pixels of `photo`; None: the estimator finds them.
 
     Raises UserError with all advice on the photo and the poses, unless --force is given and there is a person.
     """
-    transfer, estimator = networks
-    size = (photo.image.height, photo.image.width)
-    people = photo.people
     if people is None:
-        people = [person.keypoints for person in estimator.find_people(photo.image)]
-    found = FoundPeople(str(opt.source), people, size)
+        people = estimator.find_people(photo)
+    found = FoundPeople(str(opt.source), people, (photo.height, photo.width))
     frame, advice = frame_source(found, transfer.stored_size, opt.dataset_mode)
     fatal = has_fatal_warning(advice)
-    if fps is not None:  # a bad photo stops the command before the long search of a video
-        report_warnings(advice, opt.force, fatal)
+    if fps:  # a bad photo stops the command before the long search of a video
+        _report_warnings(advice, opt.force, fatal)
         advice = []
-    framed = [_framed_poses(opt, source, networks, fps) for source in sources]
+    framed = [_framed_poses(opt, transfer.stored_size, source, estimator, fps) for source in sources]
     names = [name for poses in framed for name in poses.names]
     advice += [one for poses in framed for one in poses.advice]
-    report_warnings(advice, opt.force, fatal or not names)
+    _report_warnings(advice, opt.force, fatal or not names)
 
     targets = interpolate(np.concatenate([poses.keypoints for poses in framed]), opt.interpolate).astype(np.float32)
-    source_image, source_keypoints = crop(photo.image, frame), to_frame(people[0], frame)
-    images = _generate(transfer, source_image, source_keypoints, targets)
-    return TransferResult(names, source_image, source_keypoints, targets, images)
+    image, keypoints = crop(photo, frame), to_frame(people[0], frame)
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    batches = tqdm(torch.from_numpy(targets).split(opt.batchSize), "generating", unit="batch", disable=None)
+    images = torch.cat([transfer(pixels, keypoints, batch) for batch in batches])
+    return TransferResult(names, image, keypoints, targets, images)
 
 
-def report_warnings(advice: Sequence[Advice], force: bool, fatal: bool) -> None:
+def _report_warnings(advice: Sequence[Advice], force: bool, fatal: bool) -> None:
     """Raise UserError with all advice; with `force` print it as warnings instead, unless it is fatal."""
-    if not advice:
-        return
-    lines = "\n".join(one.text for one in advice)
-    if fatal or not force:
-        raise UserError(lines if fatal else f"{lines}\n(--force generates all the same)")
-    print("\n".join(f"warning: {line}" for line in lines.splitlines()), file=sys.stderr)
+    lines = [one.text for one in advice]
+    if advice and (fatal or not force):
+        raise UserError("\n".join(lines if fatal else [*lines, "(--force generates all the same)"]))
+    for line in lines:
+        print(f"warning: {line}", file=sys.stderr)
 
 
-def _framed_poses(opt: Namespace, source: PoseSource, networks: Networks, fps: float | None) -> FramedPoses:
-    """The poses of one value of --pose in pixels of the stored size."""
-    size, style = networks.transfer.stored_size, opt.dataset_mode
+def _framed_poses(
+    opt: Namespace, size: tuple[int, int], source: PoseSource, estimator: Estimator | None, fps: float | None
+) -> FramedPoses:
+    """The poses of one value of --pose in pixels of the stored size (H, W)."""
     keep = {"keep": True, "fit": False, None: source.in_stored_pixels or None}[opt.pose_frame]
     no_bar = None if source.needs_estimator else True  # None: no bar unless stderr is a terminal
-    people = find_people(source, networks.estimator)
-    found = list(tqdm(people, source.what, source.count, unit="pose", disable=no_bar))
-    if fps is None:
-        return frame_poses(found, size, style, keep)
-    pose_fps = source.fps or fps / (opt.interpolate + 1)
-    return frame_sequence(found, size, style, keep, pose_fps, opt.smooth, source.what)
+    found = list(tqdm(find_people(source, estimator), source.what, source.count, unit="pose", disable=no_bar))
+    pose_fps = fps and (source.fps or fps / (opt.interpolate + 1))
+    return frame_poses(found, size, opt.dataset_mode, keep, pose_fps, opt.smooth, source.what)
 
 
-def _generate(transfer: PoseTransfer, image: Image.Image, source: np.ndarray, targets: np.ndarray) -> Tensor:
-    """Stored-size image, (18,2) and (T,18,2) -> uint8 (T,3,H,W), a batch at a time behind a progress bar."""
-    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-    batch = transfer.opt.batchSize
-    starts = tqdm(range(0, len(targets), batch), "generating", unit="batch", disable=None)
-    return torch.cat([transfer(pixels, source, targets[start : start + batch]) for start in starts])
+def frame_source(found: FoundPeople, size: tuple[int, int], style: str) -> tuple[Frame | None, list[Advice]]:
+    """How the source photo is framed to `size` (H, W), and what is wrong with it. No frame: it cannot be framed."""
+    frame = None
+    if found.photo_size == size:
+        frame = identity_frame(size)
+    elif found.people and can_be_framed(found.people[0]):
+        frame = frame_person(found.people[0], size, style)
+    return frame, advise(found.people, found.photo_size, frame, found.name)
 
 
-def save_images(result: TransferResult, out: str) -> None:
-    """Write each image, to `out` or as POSE.png in the folder `out`, and print its path."""
-    for image, path in zip(result.images, _image_paths(out, result.names)):
-        save_image(to_pil(image), path)
-        print(path)
+def frame_poses(
+    poses: Sequence[FoundPeople], size: tuple[int, int], style: str, keep: bool | None, fps: float | None = None,
+    smooth: bool = False, what: str = "",
+) -> FramedPoses:  # fmt: skip
+    """The first person of each photo, framed to `size` (H, W) as data set `style` frames people.
+
+    keep: the keypoints are in pixels of the stored size already; None: if their photo has that size.
+    fps: poses per second of a sequence `what`, which is framed as one, and with `smooth` cleaned (inference/tracks.py);
+        None: each pose is framed by itself.
+
+    Photos without a person are left out, unless `smooth` fills them in. The advice on them is fatal if poses are framed
+    by themselves, or if the whole sequence has nobody.
+    """
+    nobody = np.full((NUM_JOINTS, 2), np.nan)
+    track = np.array([found.people[0] if found.people else nobody for found in poses])
+    if fps and smooth:
+        track = clean(track, fps)
+    warnings = [
+        advise([] if np.isnan(pose).all() else [pose, *found.people[1:]], None, None, found.name)
+        for pose, found in zip(track, poses)
+    ]
+    usable = [number for number, advice in enumerate(warnings) if not has_fatal_warning(advice)]
+    for group in [usable] if fps else [[number] for number in usable]:  # poses that are framed as one
+        kept = all(poses[number].photo_size == size for number in group) if keep is None else keep
+        if group and not kept:
+            frames = frame_people(track[group], size, style, VIEW_SECONDS * fps if fps else 1.0)
+            track[group] = [to_frame(pose, frame) for pose, frame in zip(track[group], frames)]
+    advice = _summarize_advice(warnings, bool(usable), what) if fps else sum(warnings, [])
+    keypoints = track[usable].reshape(-1, NUM_JOINTS, 2).astype(np.float32)
+    return FramedPoses([poses[number].name for number in usable], keypoints, advice)
 
 
-def save_sequence(result: TransferResult, out: str, fps: float) -> None:
-    """Write an animation, or numbered images, and print how much its background flickers."""
-    count = write_animation(map(to_pil, result.images), out, fps)
-    print(f"{count} images, {fps:g} per second, in {out}")
-    if count > 1:
-        levels = flicker(result.images.numpy(), result.target_keypoints)
-        print(f"flicker outside the person: {levels:.2f} of 255 levels from one image to the next")
+def _summarize_advice(warnings: list[list[Advice]], any_usable: bool, what: str) -> list[Advice]:
+    """One piece of advice for a whole sequence; fatal if no pose is usable, none if few poses are bad."""
+    bad = [advice[0] for advice in warnings if advice]
+    if any_usable and len(bad) <= MAX_BAD_POSES * len(warnings):
+        return []
+    prefix = f"{what}: {len(bad)} of {len(warnings)} poses have faults, the first is " if len(warnings) > 1 else ""
+    return [Advice(f"{prefix}{bad[0].text}", fatal=not any_usable)]
+
+
+def save_results(opt: Namespace, result: TransferResult, fps: float | None) -> None:
+    """Write the files that --out and --sheet name, and print their paths and how much a sequence's background flickers.
+
+    fps: images per second of a sequence; None: independent images, POSE.png each if --out is a folder.
+    """
+    count = len(result.images)
+    if not fps:
+        for image, path in zip(result.images, _image_paths(opt.out, result.names)):
+            save_image(to_pil(image), path)
+            print(path)
+    else:
+        write_animation(map(to_pil, result.images), opt.out, fps)
+        print(f"{count} images, {fps:g} per second, in {opt.out}")
+        if count > 1:
+            levels = flicker(result.images.numpy(), result.target_keypoints)
+            print(f"flicker outside the person: {levels:.2f} of 255 levels from one image to the next")
+    if opt.sheet:
+        save_image(comparison_sheet(result, SEQUENCE_SHEET_ROWS if fps else count), opt.sheet)
 
 
 def comparison_sheet(result: TransferResult, max_rows: int) -> Image.Image:
     """Source, its skeleton, the pose's skeleton and the generated image: a row for each pose, or for `max_rows`."""
-    size = (result.source_image.height, result.source_image.width)
-    count = len(result.images)
+    size, count = result.source_image.size[::-1], len(result.images)
     rows = np.linspace(0, count - 1, min(max_rows, count)).round().astype(int)
     source = [result.source_image, draw_skeleton(result.source_keypoints, size)]
     return contact_sheet(

@@ -5,8 +5,8 @@
     transfer = PoseTransfer.load("DPTN_fashion", dataset_mode="fashion")
     image = transfer(source_image, source_keypoints, target_keypoints)
 
-`test.py` and `scripts/transfer.py` generate their images with it. Images have the data set's stored size (DeepFashion
-256 x 176, Market-1501 128 x 64: `transfer.stored_size`); inference/framing.py crops other photos to it.
+Images have the data set's stored size (DeepFashion 256 x 176, Market-1501 128 x 64: `transfer.stored_size`);
+inference/framing.py crops other photos to it.
 """
 
 import io
@@ -35,8 +35,7 @@ class PoseTransfer:
 
     On a Linux CPU, the process keeps freed memory from then on (util/device.py). To change the weights, call
     `model.load_networks` and nothing else, because compiled networks hold the weights as constants.
-
-    Letters of the shapes: B images; H x W is the stored size, which `stored_size` gives as (H, W).
+    Letters of the shapes: B images; H x W is `stored_size`.
     """
 
     def __init__(self, opt: Namespace, device: torch.device) -> None:
@@ -50,10 +49,7 @@ class PoseTransfer:
 
     @classmethod
     def load(cls, name: str, **flags: Any) -> "PoseTransfer":
-        """Load the run `name`, a folder below `checkpoints_dir`.
-
-        flags: flags of test.py by name (dataset_mode="market", which_epoch=190, precision="bf16", compile=True,
-            gpu_ids="0", ...).
+        """Load the run `name`, a folder below `checkpoints_dir`, with flags of test.py by name (which_epoch=190, ...).
 
         Raises ValueError for a bad flag, UserError if the weights are missing or do not fit.
         """
@@ -93,13 +89,11 @@ class PoseTransfer:
         return results[0] if one_image and one_source and one_target else results
 
     def generate(self, batch: dict[str, Any]) -> Tensor:
-        """Generate the images of a loader's batch.
+        """Generate the images of a loader's batch (data/pose_pair_dataset.py): uint8 (B,3,H,W), on the CPU.
 
         batch: `source_image` uint8 (B,3,h,w) at the network's resolution, `source_keypoints` and `target_keypoints`
-            float32 (B,18,2) in whole pixels of that resolution; see data/pose_pair_dataset.py.
-
-        Returns uint8 (B,3,H,W) at the stored size, on the CPU. Compiled networks see full batches only, because every
-        new batch size would be compiled: a smaller batch is filled up with copies of its last sample.
+            float32 (B,18,2) in whole pixels of that resolution. Compiled networks see full batches only, because every
+            new batch size would be compiled: a smaller batch is filled up with copies of its last sample.
         """
         count = len(batch["source_image"])
         if self.opt.compile and count < self.opt.batchSize:
@@ -112,18 +106,18 @@ class PoseTransfer:
         """Batches for `generate` from stored-size images and poses (B or 1, 18, 2) in pixels of the stored size."""
         if wrong := [image.size for image in images if image.size[::-1] != self.stored_size]:
             raise ValueError(f"source images must be {self.stored_size} (height, width), got {wrong[0][::-1]}")
-        count = max(len(images), len(sources), len(targets))
-        if any(length not in (1, count) for length in (len(images), len(sources), len(targets))):
-            lengths = f"{len(images)} source images, {len(sources)} source poses, {len(targets)} target poses"
-            raise ValueError(f"{lengths}: each must be one, or as many as the others")
+        lengths = len(images), len(sources), len(targets)
+        if set(lengths) - {1, max(lengths)}:
+            given = "{} source images, {} source poses, {} target poses".format(*lengths)
+            raise ValueError(f"{given}: each must be one, or as many as the others")
         samples = {
             "source_image": torch.stack([stretch(image, self.network_size) for image in images]),
             "source_keypoints": scale_keypoints(sources, self.stored_size, self.network_size),
             "target_keypoints": scale_keypoints(targets, self.stored_size, self.network_size),
         }
-        samples = {key: values.expand(count, *values.shape[1:]) for key, values in samples.items()}
-        for start in range(0, count, self.opt.batchSize):
-            yield {key: values[start : start + self.opt.batchSize] for key, values in samples.items()}
+        for start in range(0, max(lengths), self.opt.batchSize):
+            rows = torch.arange(start, min(start + self.opt.batchSize, max(lengths)))
+            yield {key: values[rows % len(values)] for key, values in samples.items()}
 
 
 def _to_pil_images(images: Images) -> tuple[list[Image.Image], bool]:

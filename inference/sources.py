@@ -19,6 +19,8 @@ from util.image import PHOTO_SUFFIXES, decode_photo, is_photo
 
 ROW_PREFIX = "csv:"
 
+read_csv_once = lru_cache(read_keypoints)  # several values of --pose may be rows of one file
+
 
 class PoseSource(NamedTuple):
     """The poses of one value of --pose. Photos are decoded one at a time, when `find_people` asks for them."""
@@ -61,13 +63,20 @@ def open_poses(text: str, csv_files: Sequence[Path], every: int = 1, size: tuple
     path = Path(text)
     if not path.exists():
         raise UserError(f"{path}: no such photo, video, keypoint file or folder; rows of a csv are {ROW_PREFIX}NAME")
-    if not path.is_dir() and is_moving(path):
+    if path.is_dir():
+        files = sorted(path.iterdir(), key=lambda file: (natural_sort_key(file.name), file.name))
+        photos = list(filter(is_photo, files))
+        if not photos and not any(file.suffix.lower() == ".json" for file in files):
+            raise UserError(f"{path}: neither photos (.jpg, .png) nor keypoint files (.json) in this folder")
+    elif is_moving(path):
         frames, fps = read_frames(path, every)
-        entries = ((name, frame.copy) for name, frame in frames)
-        return PoseSource(text, entries, None, needs_estimator=True, fps=fps)
-    if photos := _photos_at(path)[::every]:
+        return PoseSource(text, ((name, frame.copy) for name, frame in frames), None, needs_estimator=True, fps=fps)
+    else:
+        photos = [path] if path.suffix.lower() in {*PHOTO_SUFFIXES, *ANIMATIONS} else []
+        if not photos and path.suffix.lower() not in (".csv", ".json"):
+            raise UserError(f"{path}: neither a photo, a video ({', '.join(VIDEOS + ANIMATIONS)}) nor a .csv or .json")
+    if photos := photos[::every]:
         return PoseSource(text, [(p.name, partial(read_photo, p)) for p in photos], len(photos), needs_estimator=True)
-    _check_keypoint_files(path)
     people = read_people(path, photos=Photos(size=size)).people
     names = sorted(people, key=natural_sort_key)[::every]
     entries = [(name, sorted(people[name], key=extent, reverse=True)) for name in names]
@@ -78,43 +87,26 @@ def open_poses(text: str, csv_files: Sequence[Path], every: int = 1, size: tuple
 def read_people_of(photo: Path, text: str, size: tuple[int, int], csv_files: Sequence[Path]) -> list[np.ndarray]:
     """The people, (18,2) each, of a photo of `size` (H, W) from `text`, a keypoint file or 'csv:NAME'.
 
-    Of a file with several rows, the row with the photo's name counts. Raises UserError.
+    If a file has several rows, the one with the photo's name is taken. Raises UserError.
     """
     source = open_poses(text, csv_files, size=size)
     if source.needs_estimator:
         raise UserError(f"--source_pose {text}: a keypoint file (.csv, .json) or {ROW_PREFIX}NAME is needed")
     rows = dict(source.entries)
-    if len(rows) == 1:
-        return next(iter(rows.values()))
-    same_name = [people for name, people in rows.items() if photo_stem(Path(name).name) == photo.stem]
-    if len(same_name) != 1:
-        raise UserError(f"{text}: {len(same_name) or 'no'} rows for {photo.name}{_suggest(photo.name, rows)}")
-    return same_name[0]
+    found = [name for name in rows if len(rows) == 1 or photo_stem(Path(name).name) == photo.stem]
+    if len(found) != 1:
+        raise UserError(f"{text}: {len(found) or 'no'} rows for {photo.name}{_suggest(photo.name, rows)}")
+    return rows[found[0]]
 
 
 def find_people(source: PoseSource, estimator: Estimator | None) -> Iterator[FoundPeople]:
-    """The people of each entry, in photos as the estimator finds them."""
+    """The people of each entry; in photos, those that the estimator finds."""
     for name, entry in source.entries:
         if callable(entry):
             photo = entry()
-            people = [person.keypoints for person in estimator.find_people(photo)]
-            yield FoundPeople(name, people, (photo.height, photo.width))
+            yield FoundPeople(name, estimator.find_people(photo), (photo.height, photo.width))
         else:
             yield FoundPeople(name, entry, None)
-
-
-def _photos_at(path: Path) -> list[Path]:
-    """The photo `path`, or the photos in the folder `path` in natural order; [] if there are none."""
-    if not path.is_dir():
-        return [path] if path.suffix.lower() in {*PHOTO_SUFFIXES, *ANIMATIONS} else []
-    return sorted(sorted(filter(is_photo, path.iterdir())), key=lambda photo: natural_sort_key(photo.name))
-
-
-def _check_keypoint_files(path: Path) -> None:
-    if path.is_dir() and not any(file.suffix.lower() == ".json" for file in path.iterdir()):
-        raise UserError(f"{path}: neither photos (.jpg, .png) nor keypoint files (.json) in this folder")
-    if not path.is_dir() and path.suffix.lower() not in (".csv", ".json"):
-        raise UserError(f"{path}: neither a photo, a video ({', '.join(VIDEOS + ANIMATIONS)}) nor a .csv or .json")
 
 
 def _find_row(name: str, csv_files: Sequence[Path]) -> np.ndarray:
@@ -124,13 +116,10 @@ def _find_row(name: str, csv_files: Sequence[Path]) -> np.ndarray:
         missing = " or ".join(map(str, csv_files))
         raise UserError(f"{ROW_PREFIX}{name}: no {missing}; check --dataroot or --keypoints_csv")
     for file in files:
-        if name in (rows := _read_once(file)):
+        if name in (rows := read_csv_once(file)):
             return rows[name]
-    names = [other for file in files for other in _read_once(file)]
+    names = [other for file in files for other in read_csv_once(file)]
     raise UserError(f"{ROW_PREFIX}{name}: no such row in {' or '.join(map(str, files))}{_suggest(name, names)}")
-
-
-_read_once = lru_cache(read_keypoints)  # several values of --pose may be rows of one file
 
 
 def _suggest(name: str, names: Iterable[str]) -> str:

@@ -43,44 +43,34 @@ class TransferOptions(TestOptions):
         add_which_epoch(run)
         data.add_argument("--keypoints_csv", type=Path, metavar="FILE", help="where csv:NAME is looked up instead")
 
-        photo = parser.add_argument_group("photo and poses")
-        photo.add_argument("--source", type=Path, metavar="PHOTO", help="the person to generate (required)")
-        photo.add_argument(
-            "--source_pose", metavar="POSE", help="pose in --source: a keypoint file or csv:NAME; default: estimated"
-        )
-        photo.add_argument("--pose", nargs="+", metavar="POSE", help="the target poses (required)")
-        photo.add_argument(
+        add = parser.add_argument_group("photo and poses").add_argument
+        add("--source", type=Path, metavar="PHOTO", help="the person to generate (required)")
+        add("--source_pose", metavar="POSE", help="pose in --source: a keypoint file or csv:NAME; default: estimated")
+        add("--pose", nargs="+", metavar="POSE", help="the target poses (required)")
+        add(
             "--pose_frame", choices=("fit", "keep"),
             help="fit: the pose's person is framed as the data set frames people; keep: the keypoints are in pixels of "
             "the stored size already. Default: keep for rows of the data set's own csv files and of "
             "--keypoints_csv, and for photos of exactly the stored size, fit for everything else",
         )  # fmt: skip
-        photo.add_argument("--estimator", choices=ESTIMATORS, default="keypointrcnn", help="what finds keypoints")
-        photo.add_argument("--estimator_weights", metavar="FILE", help="file for keypointrcnn instead of the download")
-        photo.add_argument(
-            "--force", action="store_true",
-            help="generate in spite of advice, which is then printed as warnings; poses without a person are left out",
-        )  # fmt: skip
+        add("--estimator", choices=ESTIMATORS, default="keypointrcnn", help="what finds keypoints")
+        add("--estimator_weights", metavar="FILE", help="file for keypointrcnn instead of the download")
+        advice = "print advice as warnings and generate all the same; poses without a person are left out"
+        add("--force", action="store_true", help=advice)
 
-        out = parser.add_argument_group("results")
-        out.add_argument("--out", metavar="PATH", help="an image, an animation or a folder, see above (required)")
-        out.add_argument(
-            "--sheet", type=image_path, metavar="FILE",
-            help="source, its skeleton, the pose's skeleton and the result in a row per pose; of a sequence, 12 rows",
-        )  # fmt: skip
+        add = parser.add_argument_group("results").add_argument
+        add("--out", metavar="PATH", help="an image, an animation or a folder, see above (required)")
+        sheet = "source, its skeleton, the pose's skeleton and the result in a row per pose; of a sequence, 12 rows"
+        add("--sheet", type=image_path, metavar="FILE", help=sheet)
 
-        sequence = parser.add_argument_group("sequences")
-        sequence.add_argument("--sequence", action="store_true", help="the poses are one, though --out is a folder")
-        sequence.add_argument(
-            "--fps", type=number(float, 0.01), metavar="F",
-            help="images per second; default: those of the video, times N + 1 with --interpolate N, or 25",
-        )  # fmt: skip
-        sequence.add_argument("--every", type=positive_int, default=1, metavar="K", help="take every K-th pose")
-        sequence.add_argument("--interpolate", type=count, default=0, metavar="N", help="add N poses between each two")
-        sequence.add_argument(
-            "--smooth", action=argparse.BooleanOptionalAction, default=True,
-            help="repair leaps, fill gaps of up to 0.4 s, smooth over 0.1 s; off: the poses as they were found",
-        )  # fmt: skip
+        add = parser.add_argument_group("sequences").add_argument
+        add("--sequence", action="store_true", help="the poses are one sequence, although --out is a folder")
+        rate = "images per second; default: those of the video, times N + 1 with --interpolate N, or 25"
+        add("--fps", type=number(float, 0.01), metavar="F", help=rate)
+        add("--every", type=positive_int, default=1, metavar="K", help="take every K-th pose")
+        add("--interpolate", type=count, default=0, metavar="N", help="add N poses between each two")
+        smooth = "repair leaps, fill gaps of up to 0.4 s, smooth over 0.1 s; off: the poses as they were found"
+        add("--smooth", action=argparse.BooleanOptionalAction, default=True, help=smooth)
 
     def validate(self, opt: argparse.Namespace) -> None:
         super().validate(opt)

@@ -6,11 +6,11 @@ Videos need imageio-ffmpeg (`pip install imageio-ffmpeg`), which brings its own 
 import contextlib
 import itertools
 import logging
-import os
+import os.path
 import statistics
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -29,28 +29,20 @@ PALETTE_FRAMES = 16  # of an animation, from which a GIF takes its colors
 MAX_GIF_FPS = 50  # viewers slow faster files down
 DECODING_ERRORS = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)  # what Pillow raises
 
-NamedFrame = tuple[str, Callable[[], Image.Image]]  # a name, and a function that returns the RGB frame
-
 
 def is_moving(path: Path) -> bool:
     """Whether the file is a video, or an animation of more than one frame. Raises UserError if it is damaged."""
-    suffix = path.suffix.lower()
-    if suffix not in ANIMATIONS:
-        return suffix in VIDEOS
-    try:
-        with Image.open(path) as file:
-            return getattr(file, "n_frames", 1) > 1
-    except DECODING_ERRORS as error:
-        raise UserError(f"{path}: cannot be decoded ({error})") from error
+    if path.suffix.lower() in ANIMATIONS:
+        return len(list(itertools.islice(_animation_frames(path), 2))) > 1
+    return path.suffix.lower() in VIDEOS
 
 
 def read_frames(path: Path, every: int = 1) -> tuple[Iterator[tuple[str, Image.Image]], float | None]:
     """(name, RGB frame) of every `every`-th frame, and how many of these make a second (None: the file does not say).
 
     `path` is a video or an animation. Names are STEM_00001 and so on, by the frame's number in the file. Frames come
-    upright if a video says how it was held, one at a time. A frame of an animation that is shown for longer than usual
-    comes several times. Raises UserError at once if the file cannot be opened, and later for a frame that cannot be
-    decoded.
+    one at a time, upright if a video says how it was held; a frame of an animation that is shown longer than usual is
+    repeated. Raises UserError at once if the file cannot be opened, later for a frame that cannot be decoded.
     """
     if not path.exists():
         raise UserError(f"{path}: no such file")
@@ -58,23 +50,18 @@ def read_frames(path: Path, every: int = 1) -> tuple[Iterator[tuple[str, Image.I
     if suffix not in VIDEOS + ANIMATIONS:
         raise UserError(f"{path}: neither a video nor an animation ({', '.join(VIDEOS + ANIMATIONS)})")
     frames, fps = _open_video(path) if suffix in VIDEOS else _open_animation(path)
-    chosen = ((name, decode()) for name, decode in itertools.islice(frames, 0, None, every))
-    return chosen, fps and fps / every
+    named = ((f"{path.stem}_{number:05d}", frame) for number, frame in enumerate(frames, start=1))
+    return itertools.islice(named, 0, None, every), fps and fps / every
 
 
-def _open_animation(path: Path) -> tuple[Iterator[NamedFrame], float]:
+def _open_animation(path: Path) -> tuple[Iterator[Image.Image], float]:
     """Equal successive frames are one frame of a longer duration in the file: it is repeated as often as it lasts."""
     durations = [duration for duration, _ in _animation_frames(path)]
     usual = statistics.median_low(durations)
     repeats = [max(1, round(duration / usual)) for duration in durations]
-    return _repeated_frames(path, repeats), 1000 * sum(repeats) / sum(durations)
-
-
-def _repeated_frames(path: Path, repeats: list[int]) -> Iterator[NamedFrame]:
-    numbers = itertools.count(1)
-    for times, (_, frame) in zip(repeats, _animation_frames(path)):
-        for _ in range(times):
-            yield f"{path.stem}_{next(numbers):05d}", partial(frame.convert, "RGB")
+    decoded = (frame.convert("RGB") for _, frame in _animation_frames(path))
+    frames = itertools.chain.from_iterable(map(itertools.repeat, decoded, repeats))
+    return frames, 1000 * sum(repeats) / sum(durations)
 
 
 def _animation_frames(path: Path) -> Iterator[tuple[float, Image.Image]]:
@@ -88,7 +75,7 @@ def _animation_frames(path: Path) -> Iterator[tuple[float, Image.Image]]:
         raise UserError(f"{path}: cannot be decoded ({error})") from error
 
 
-def _open_video(path: Path) -> tuple[Iterator[NamedFrame], float | None]:
+def _open_video(path: Path) -> tuple[Iterator[Image.Image], float | None]:
     square_pixels = ["-vf", "scale=iw*sar:ih,setsar=1"]  # some cameras record pixels that are not square
     reader = _ffmpeg().read_frames(str(path), output_params=square_pixels)
     try:
@@ -98,12 +85,13 @@ def _open_video(path: Path) -> tuple[Iterator[NamedFrame], float | None]:
     return _video_frames(path, reader, properties), properties["fps"] or None
 
 
-def _video_frames(path: Path, reader: Iterator[bytes], properties: dict) -> Iterator[NamedFrame]:
+def _video_frames(path: Path, reader: Iterator[bytes], properties: dict) -> Iterator[Image.Image]:
     """UserError after the last frame if fewer frames came than the properties promise."""
     number = 0
     try:
-        for number, pixels in enumerate(reader, start=1):
-            yield f"{path.stem}_{number:05d}", partial(Image.frombytes, "RGB", properties["size"], pixels)
+        for pixels in reader:
+            yield Image.frombytes("RGB", properties["size"], pixels)
+            number += 1
     except RuntimeError as error:
         raise UserError(f"{path}: frame {number + 1} cannot be decoded ({_last_line(str(error))})") from error
     expected = round(properties["fps"] * properties["duration"])
@@ -137,19 +125,17 @@ def check_animation(out: str | Path, fps: float) -> None:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise UserError(f"{path}: not an empty folder; remove it, or give another")
     elif suffix not in WRITERS:
-        raise UserError(f"{path}: known suffixes are {', '.join(WRITERS)}; a folder gets numbered PNG files")
+        raise UserError(f"{path}: a sequence goes to {', '.join(WRITERS)} or a folder of numbered images")
+    elif suffix == ".mp4":
+        _ffmpeg()
     if fps <= 0:
         raise UserError(f"{path}: {fps} frames per second; it must be more than 0")
     if suffix == ".gif" and fps > MAX_GIF_FPS:
-        raise UserError(
-            f"{path}: {fps:g} frames per second, and GIF shows no more than {MAX_GIF_FPS}; write .mp4 or .webp"
-        )
-    if suffix == ".mp4" and not is_folder(out):
-        _ffmpeg()
+        raise UserError(f"{path}: {fps:g} frames per second, GIF shows no more than {MAX_GIF_FPS}; use .mp4 or .webp")
 
 
-def write_animation(frames: Iterable[Image.Image], out: str | Path, fps: float) -> int:
-    """Write RGB frames of one size, `fps` per second; returns their number.
+def write_animation(frames: Iterable[Image.Image], out: str | Path, fps: float) -> None:
+    """Write RGB frames of one size, `fps` per second.
 
     The suffix of `out` decides: .gif and .webp (which repeat forever) or .mp4 (H.264), each written atomically.
     A folder (see `is_folder`), which must be empty or new, gets 00001.png and so on. Frames of MP4 and PNG are written
@@ -159,7 +145,7 @@ def write_animation(frames: Iterable[Image.Image], out: str | Path, fps: float) 
     check_animation(out, fps)
     path = Path(out)
     write = _write_folder if is_folder(out) else WRITERS[path.suffix.lower()]
-    return write(_check_sizes(frames, path), path, fps)
+    write(_check_sizes(frames, path), path, fps)
 
 
 def _check_sizes(frames: Iterable[Image.Image], path: Path) -> Iterator[Image.Image]:
@@ -175,74 +161,53 @@ def _check_sizes(frames: Iterable[Image.Image], path: Path) -> Iterator[Image.Im
         raise UserError(f"{path}: no frames to write")
 
 
-def _write_folder(frames: Iterator[Image.Image], folder: Path, fps: float) -> int:
+def _write_folder(frames: Iterator[Image.Image], folder: Path, fps: float) -> None:
     for number, frame in enumerate(frames, start=1):
         atomic_write(folder / f"{number:05d}.png", partial(frame.save, format="PNG"))
-    return number
 
 
-def _write_gif(frames: Iterator[Image.Image], path: Path, fps: float) -> int:
+def _write_gif(frames: Iterator[Image.Image], path: Path, fps: float) -> None:
     """All frames share one palette: with one palette each, a still background would change from frame to frame."""
     images = list(frames)
     chosen = images[:: -(-len(images) // PALETTE_FRAMES)]
-    width, height = images[0].size
-    strip = Image.new("RGB", (width, height * len(chosen)))
-    for row, image in enumerate(chosen):
-        strip.paste(image, (0, row * height))
+    strip = Image.fromarray(np.concatenate([np.asarray(image) for image in chosen]))
     palette = strip.quantize(255)  # of 256 colors; Pillow needs one for the pixels that a frame does not change
-    _save_all([image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images], path, fps, unit=10)
-    return len(images)
+    quantized = (image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images)
+    _save_all(quantized, path, fps, unit=10)
 
 
-def _write_webp(frames: Iterator[Image.Image], path: Path, fps: float) -> int:
-    images = list(frames)
-    _save_all(images, path, fps, unit=1, quality=90)
-    return len(images)
-
-
-def _save_all(images: list[Image.Image], path: Path, fps: float, unit: int, **settings: int) -> None:
+def _save_all(frames: Iterable[Image.Image], path: Path, fps: float, unit: int = 1, **settings: int) -> None:
     """Write with Pillow, in the format of the suffix; durations are multiples of `unit` milliseconds."""
+    images = list(frames)
     ends = [round(number * 1000 / fps / unit) for number in range(len(images) + 1)]
     durations = [unit * (end - start) for start, end in itertools.pairwise(ends)]  # unequal, so that their sum is exact
     settings |= {"format": path.suffix[1:].upper(), "save_all": True, "append_images": images[1:]}
     atomic_write(path, lambda file: images[0].save(file, duration=durations, loop=0, **settings))
 
 
-def _write_mp4(frames: Iterator[Image.Image], path: Path, fps: float) -> int:
-    """Calls ffmpeg directly, because imageio-ffmpeg's writer does not tell whether the file was finished.
-
-    H.264 as browsers show it needs an even width and height: the last column or row of an odd frame is repeated.
-    """
-    program = _ffmpeg().get_ffmpeg_exe()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.part")
+def _write_mp4(frames: Iterator[Image.Image], path: Path, fps: float) -> None:
+    """Calls ffmpeg directly, because imageio-ffmpeg's writer does not tell whether the file was finished."""
+    # H.264 as browsers show it needs an even width and height: the last column or row of an odd frame is repeated.
     even = (np.pad(frame, ((0, frame.height % 2), (0, frame.width % 2), (0, 0)), mode="edge") for frame in frames)
     first = next(even)
     command = [
-        *(program, "-y", "-v", "error"),
+        *(_ffmpeg().get_ffmpeg_exe(), "-y", "-v", "error"),
         *("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{first.shape[1]}x{first.shape[0]}"),
         *("-r", str(Fraction(fps).limit_denominator(1001)), "-i", "-"),
         *("-c:v", "libx264", "-crf", "18", "-pix_fmt", "yuv420p", "-movflags", "+faststart", "-f", "mp4"),
-        str(unfinished.absolute()),
     ]
-    try:
-        written = _feed_ffmpeg(command, itertools.chain([first], even), path)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return written
+    images = itertools.chain([first], even)
+    atomic_write(path, lambda file: _run_ffmpeg([*command, os.path.abspath(file.name)], images, path))
 
 
-def _feed_ffmpeg(command: list[str], images: Iterable[np.ndarray], path: Path) -> int:
-    """Run ffmpeg with the images as its input; returns their number. UserError with its last message if it fails."""
-    written = 0
+def _run_ffmpeg(command: list[str], images: Iterable[np.ndarray], path: Path) -> None:
+    """Run ffmpeg with the images as its input. UserError about `path` with ffmpeg's last message if it fails."""
     with tempfile.TemporaryFile() as log, subprocess.Popen(command, stdin=subprocess.PIPE, stderr=log) as ffmpeg:
         try:
             # A broken pipe means that ffmpeg has ended; its exit status below says why.
             with contextlib.suppress(BrokenPipeError), ffmpeg.stdin:
                 for image in images:
                     ffmpeg.stdin.write(image.tobytes())
-                    written += 1
         except BaseException:
             ffmpeg.kill()
             raise
@@ -250,7 +215,6 @@ def _feed_ffmpeg(command: list[str], images: Iterable[np.ndarray], path: Path) -
             log.seek(0)
             message = _last_line(log.read().decode(errors="replace"))
             raise UserError(f"{path}: could not be written ({message}); what was there before is untouched")
-    return written
 
 
-WRITERS = {".gif": _write_gif, ".webp": _write_webp, ".mp4": _write_mp4}
+WRITERS = {".gif": _write_gif, ".webp": partial(_save_all, quality=90), ".mp4": _write_mp4}

@@ -1,14 +1,22 @@
 """Frechet Inception distance (Heusel et al., NeurIPS 2017) and the Inception Score (Salimans et al., NeurIPS 2016).
 
-Both are computed from float64 sums, so memory does not grow with the number of images.
+Both are computed from float64 sums, so memory does not grow with the number of images. The statistics of the real
+photos are cached on disk.
 """
 
+import hashlib
+import json
+import sys
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
 
 from util.errors import UserError
+from util.files import atomic_write
 
 
 class Gaussian(NamedTuple):
@@ -43,6 +51,34 @@ class FeatureStatistics:
         return Gaussian(self.n, mean.cpu().numpy(), covariance.cpu().numpy())
 
 
+def cache_file(cache_dir: Path, folder: Path, names: Iterable[str], settings: Mapping[str, object]) -> Path:
+    """Where the statistics of the photos `names` in `folder` are cached: its name is a hash of all that changes them.
+
+    That is the name, size and modification time of each photo, and `settings`. The folder may move.
+    """
+    stats = [(name, (folder / name).stat()) for name in sorted(names)]
+    files = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+    key = hashlib.sha256(json.dumps([files, settings], sort_keys=True).encode()).hexdigest()
+    return cache_dir / f"features_{key[:32]}.npz"
+
+
+def load_cached(file: Path) -> Gaussian | None:
+    """The statistics in `file`; None if there is no such file, or if it is damaged."""
+    try:
+        with np.load(file, allow_pickle=False) as saved:
+            return Gaussian(int(saved["n"]), saved["mean"], saved["covariance"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def save_cached(file: Path, statistics: Gaussian) -> None:
+    """Write `file` atomically; where that fails, only warn, because the evaluation does not need the cache."""
+    try:
+        atomic_write(file, lambda opened: np.savez(opened, **statistics._asdict()))
+    except UserError as error:
+        print(f"warning: the features of the real photos are not cached: {error}", file=sys.stderr)
+
+
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     """|mean difference|^2 + tr(A + B - 2 (A B)^1/2) with covariances A and B; 0 for equal sets.
 
@@ -70,24 +106,18 @@ class InceptionScore:
 
     def __init__(self, n: int) -> None:
         self.expected = n
-        self._counts = np.zeros(self.SPLITS)
-        self._sums_p_log_p = np.zeros(self.SPLITS)
-        self._sums_p: np.ndarray | None = None  # (SPLITS,classes)
+        self._sums = np.zeros((self.SPLITS, 1))  # a row for each split: count, sum of p log p, sums of p by class
 
     def update(self, indices: np.ndarray, probabilities: Tensor) -> None:
         """`indices` (N,) of the images in 0..n-1; their `probabilities` (N,classes) float64."""
         p = probabilities.numpy()
-        splits = indices * self.SPLITS // self.expected
-        if self._sums_p is None:
-            self._sums_p = np.zeros((self.SPLITS, p.shape[1]))
-        np.add.at(self._sums_p, splits, p)
-        np.add.at(self._counts, splits, 1)
-        np.add.at(self._sums_p_log_p, splits, (p * np.log(p.clip(1e-300))).sum(1))
+        rows = np.column_stack([np.ones(len(p)), (p * np.log(p.clip(1e-300))).sum(1), p])
+        added = np.zeros((self.SPLITS, rows.shape[1]))
+        np.add.at(added, indices * self.SPLITS // self.expected, rows)
+        self._sums = self._sums + added
 
     def compute(self) -> np.ndarray:
         """The score of each split that got images."""
-        if self._sums_p is None:
-            return np.array([])
-        used = self._counts > 0
-        counts, q = self._counts[used], self._sums_p[used] / self._counts[used, None]
-        return np.exp(self._sums_p_log_p[used] / counts - (q * np.log(q.clip(1e-300))).sum(1))
+        counts, p_log_p, p = np.split(self._sums[self._sums[:, 0] > 0], (1, 2), axis=1)
+        q = p / counts
+        return np.exp((p_log_p / counts).ravel() - (q * np.log(q.clip(1e-300))).sum(1))

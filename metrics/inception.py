@@ -1,7 +1,7 @@
 """Inception-v3 features for FID and the Inception Score, from either of two networks.
 
-"torchvision": the ImageNet network, fed as pytorch-fid fed it before 2019: images in [0, 1] get the rescaling that is
-meant for ImageNet-normalized ones. The published DPTN numbers come from this.
+"torchvision": the ImageNet network, with its input scaled as by pytorch-fid before 2019: images in [0, 1] get the
+rescaling that is meant for ImageNet-normalized ones. The published DPTN numbers come from this.
 "pytorch-fid": the network of Heusel et al. (NeurIPS 2017): weights of 2015, average pools that leave the padding out, a
 max pool in the last block, images in [-1, 1].
 """
@@ -48,7 +48,7 @@ class Inception(nn.Module):
         return self.net((x * self.scale + self.shift).contiguous(memory_format=torch.channels_last)).float()
 
     def probabilities(self, features: Tensor) -> Tensor:
-        """(N,2048) -> (N,classes) float64, on the CPU. The 2015 network is read without bias, as by Salimans et al."""
+        """(N,2048) -> (N,classes) float64, on the CPU. Without bias for the 2015 network, as by Salimans et al."""
         bias = None if self.kind == "pytorch-fid" else self.classifier.bias
         return F.linear(features, self.classifier.weight, bias).cpu().double().softmax(1)
 

@@ -25,14 +25,13 @@ import torch
 
 from data import find_dataset
 from data.pairs import Pair, read_keypoints, read_pairs
-from metrics.baselines import mean_image
-from metrics.evaluation import MASKED, Networks, Task, evaluate, network_of
-from metrics.options import data_set_name, parse
+from metrics import report
+from metrics.evaluation import MASKED, METRICS, Networks, Task, evaluate, load_networks
+from metrics.options import parse
 from metrics.page import write_evaluation_page
-from metrics.pairing import Problem, Problems, Sample, copy_sources, match_names, match_pairs, photos_below
+from metrics.pairing import Matches, Problems, Sample, copy_sources, match_names, match_pairs, photos_below
 from metrics.protocols import PROTOCOLS
-from metrics.report import append_records, check_writable, compare, results_text, write_per_image
-from metrics.stream import PhotoDataset
+from metrics.stream import PairDataset, PhotoDataset, mean_image
 from util.device import describe_device, select_device
 from util.errors import UserError, run_main, summarize
 from util.files import sha256
@@ -44,36 +43,32 @@ from util.results import RUN_FILE
 def main() -> None:
     args = parse()
     if args.compare:
-        print(compare(args.compare))
+        print(report.compare(args.compare))
         return
     start = time.perf_counter()
     for path in filter(None, (args.out, args.per_image, args.html and args.html / "index.html")):
-        check_writable(path)
+        report.check_writable(path)
     pairs = read_pairs(args.pairs) if args.pairs else None
     problems = Problems(args.allow_missing)
     with tempfile.TemporaryDirectory() as scratch:
         task = make_task(args, pairs, problems, Path(scratch))
-        networks = load_networks(args, task)
+        weights = {"torchvision": args.inception_weights, "pytorch-fid": args.fid_inception_weights}
+        networks = load_networks(task, weights | {"alexnet": args.alexnet_weights}, args.skip_unavailable)
         record = describe_inputs(args, task, networks)  # before evaluating, so an unreadable file fails early
-        print(f"{len(task.samples):,} pairs on {describe_device(task.device)}", flush=True)
-        evaluation = evaluate(task, networks, problems)
+        print(f"{len(task.pairs):,} pairs on {describe_device(task.device)}", flush=True)
+        results, values = evaluate(task, networks, problems)
 
         record["time"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
         record["seconds"] = round(time.perf_counter() - start, 3)
         record["problems"] = problems.counts()
-        append_records(args.out, record, evaluation.results)
+        report.append_records(args.out, record, results)
         summary = summarize_run(args, task, problems)
         if args.per_image:
-            write_per_image(args.per_image, task.samples, evaluation, pairs)
+            report.write_per_image(args.per_image, task.pairs.samples, values, pairs)
         if args.html:
-            folders = (args.source_path, args.gt_path)
-            write_evaluation_page(args.html, label(args), summary, evaluation, task.samples, *folders)
-    print("\n".join([results_text(evaluation.results), *summary]))
+            write_evaluation_page(args.html, args.name, summary, results, values, task.pairs, args.source_path)
+    print("\n".join([report.format_table(report.results_table(results)), *report.remarks(results), *summary]))
     print(f"{record['seconds']:.0f} s; recorded in {args.out}")
-
-
-def label(args: Namespace) -> str:
-    return args.name or args.baseline or args.distorated_path.name
 
 
 def make_task(args: Namespace, pairs: Sequence[Pair] | None, problems: Problems, scratch: Path) -> Task:
@@ -81,31 +76,29 @@ def make_task(args: Namespace, pairs: Sequence[Pair] | None, problems: Problems,
     device = select_device(args.gpu_ids)
     if device.type == "mps" and args.precision != "fp32":
         raise UserError(f"--precision {args.precision} needs CUDA or the CPU; Apple's MPS computes in fp32 here")
-    torch.backends.cudnn.allow_tf32 = False  # fp32 is to mean fp32 on every GPU
+    torch.backends.cudnn.allow_tf32 = False  # so that fp32 means fp32 on every GPU
     batch_size = args.batch_size or (8 if device.type == "cpu" else 64)
-    size = find_dataset(data_set_name(args)).stored_size
-    real_names = photos_below(args.fid_real_path, "--fid_real_path") if args.fid_real_path else []
+    size = find_dataset(args.data_set).stored_size
+    real = args.fid_real_path
+    real_photos = PhotoDataset(real, photos_below(real, "--fid_real_path"), size) if real else None
     samples, wrong = find_samples(args, pairs)
     problems.add(wrong, last=True)
     if not samples:
         raise UserError("nothing to evaluate: no result has a target photo")
-    if "fid" in args.metrics and min(len(samples), len(real_names)) < 2:
+    if "fid" in args.metrics and min(len(samples), len(real_photos)) < 2:
         raise UserError("fid needs at least 2 images on each side; choose other --metrics")
     if args.baseline == "mean_image":
-        photos = PhotoDataset(args.fid_real_path, real_names, size)
-        save_image(to_pil(mean_image(photos, batch_size, args.nThreads, problems)), scratch / "mean.png")
+        save_image(to_pil(mean_image(real_photos, batch_size, args.nThreads, problems)), scratch / "mean.png")
         samples = [sample._replace(generated=scratch / "mean.png") for sample in samples]
-    return Task(
-        samples=samples, target_dir=args.gt_path, data_set=data_set_name(args),
-        protocols=[PROTOCOLS[name] for name in args.protocol], metrics=args.metrics,
-        keypoints=target_keypoints(args.annotations, samples, size) if set(args.metrics) & set(MASKED) else None,
-        real_dir=args.fid_real_path, real_names=real_names, cache_dir=args.cache_dir, device=device,
-        precision=args.precision, batch_size=batch_size, workers=args.nThreads,
-    )  # fmt: skip
+    protocols = [PROTOCOLS[name] for name in args.protocol]
+    keypoints = target_keypoints(args.annotations, samples, size) if set(args.metrics) & set(MASKED) else None
+    has_network = any(METRICS[name].network for name in args.metrics)
+    dataset = PairDataset(samples, args.gt_path, args.data_set, protocols, args.metrics, keypoints, has_network)
+    return Task(dataset, real_photos, args.cache_dir, device, args.precision, batch_size, args.nThreads)
 
 
-def find_samples(args: Namespace, pairs: Sequence[Pair] | None) -> tuple[list[Sample], list[Problem]]:
-    """What is compared with what, and what is missing or extra."""
+def find_samples(args: Namespace, pairs: Sequence[Pair] | None) -> Matches:
+    """What is compared with what, and a problem for each image that is missing or extra."""
     targets = photos_below(args.gt_path, "--gt_path")
     sources = targets if args.source_path == args.gt_path else photos_below(args.source_path, "--source_path")
     if args.baseline:
@@ -127,67 +120,45 @@ def target_keypoints(path: Path, samples: Sequence[Sample], size: tuple[int, int
     return {name: keypoints[name] for name in names}
 
 
-def load_networks(args: Namespace, task: Task) -> Networks:
-    networks, weights = Networks(), weights_flags(args)
-    wanted = [network_of(metric, protocol) for protocol in task.protocols for metric in task.metrics]
-    for name in dict.fromkeys(filter(None, wanted)):
-        networks.load(name, weights[name], task.device, args.skip_unavailable)
-    return networks
-
-
-def weights_flags(args: Namespace) -> dict[str, str]:
-    """Network -> the value of its weights flag."""
-    return {
-        "alexnet": args.alexnet_weights,
-        "torchvision": args.inception_weights,
-        "pytorch-fid": args.fid_inception_weights,
-    }
-
-
 def summarize_run(args: Namespace, task: Task, problems: Problems) -> list[str]:
     """Lines for the console and the web page: what was evaluated, and what was left out."""
-    results = f"baseline {args.baseline}" if args.baseline else str(args.distorated_path)
-    lines = [f"{label(args)}: {results}, {task.data_set}, {len(task.samples):,} pairs"]
-    if args.pairs:
-        lines.append(f"pairs: {args.pairs} ({args.paired_by})")
-    else:
-        lines.append("pairs: inferred from file names; missing results cannot be detected")
+    results = f"baseline {args.baseline}" if args.baseline else args.distorated_path
+    names = "inferred from file names; missing results cannot be detected"
+    lines = [
+        f"{args.name}: {results}, {args.data_set}, {len(task.pairs):,} pairs",
+        f"pairs: {f'{args.pairs} ({args.paired_by})' if args.pairs else names}",
+    ]
     if problems:
         counts = ", ".join(f"{number} {kind}" for kind, number in problems.counts().items())
-        lines.append(f"left out: {counts}; for example {problems[0]}")
+        lines.append(f"left out: {counts}; for example {next(iter(problems))}")
     return lines
 
 
 def describe_inputs(args: Namespace, task: Task, networks: Networks) -> dict[str, Any]:
-    """The part of this evaluation's JSON records that is known before it."""
+    """What the JSON lines of this evaluation say about its inputs and its environment."""
     paths = {
         "generated": args.baseline or args.distorated_path, "targets": args.gt_path, "sources": args.source_path,
         "real": args.fid_real_path, "pairs": args.pairs, "annotations": args.annotations,
     }  # fmt: skip
-    flags = weights_flags(args)
-    record = {
-        "name": label(args), "data_set": task.data_set, "baseline": args.baseline, "pairs": len(task.samples),
+    return {
+        "name": args.name, "data_set": args.data_set, "baseline": args.baseline, "pairs": len(task.pairs),
         "paired_by": args.paired_by, "completeness": "checked" if args.pairs else "unknown",
-        "paths": {role: str(path) for role, path in paths.items() if path},
-        "weights": {name: {"source": flags[name], "sha256": digest} for name, digest in networks.hashes.items()},
+        "paths": {role: str(path) for role, path in paths.items() if path}, "weights": networks.weights,
         "precision": task.precision, "device": describe_device(task.device),
         "versions": {**versions(), **{name: version(name) for name in ("lpips", "pytorch-fid")}},
-        "git": git_revision(), "command": shlex.join(sys.argv),
+        "git": git_revision(), "command": shlex.join(sys.argv), **generator_checkpoint(args),
     }  # fmt: skip
-    if checkpoint := generator_checkpoint(args):
-        record["checkpoint"] = checkpoint
-    return record
 
 
-def generator_checkpoint(args: Namespace) -> dict[str, str] | None:
+def generator_checkpoint(args: Namespace) -> dict[str, dict[str, str]]:
     """Path and SHA-256 of the generator's weights: of --checkpoint, or as test.py recorded them beside its results."""
     if args.checkpoint:
-        return {"path": str(args.checkpoint), "sha256": sha256(args.checkpoint)}
+        return {"checkpoint": {"path": str(args.checkpoint), "sha256": sha256(args.checkpoint)}}
     try:
         run = json.loads((args.distorated_path / RUN_FILE).read_text()) if args.distorated_path else {}
-        return {"path": run["weights_file"], "sha256": run["made_with"]["weights"]}
+        return {"checkpoint": {"path": run["weights_file"], "sha256": run["made_with"]["weights"]}}
     except (OSError, ValueError, KeyError, TypeError):
-        return None
+        return {}
 
 
 if __name__ == "__main__":

@@ -8,14 +8,14 @@ import pandas as pd
 from dominate import svg, tags
 from PIL import Image
 
-from metrics.evaluation import METRICS, Evaluation
-from metrics.pairing import Sample
+from metrics.evaluation import METRICS, Results
 from metrics.report import remarks, results_table, table_rows, title
+from metrics.stream import PairDataset
 from util.html import HEIGHT, WIDTH, add_table, new_page, write_page
 from util.image import contact_sheet, decode_photo, save_image
 
 BINS = 40
-PAIRS = 3  # worst, median and best ones each
+PAIRS = 3  # in each rank: worst, median, best
 STYLE = """
 .metric { display: grid; grid-template-columns: minmax(12rem, 1fr) 3fr; gap: 1.5rem; align-items: start; }
 .ranks { display: grid; grid-template-columns: repeat(3, 1fr); gap: 1rem; }
@@ -26,32 +26,66 @@ STYLE = """
 
 
 def write_evaluation_page(
-    folder: Path, name: str, facts: Sequence[str], evaluation: Evaluation, samples: Sequence[Sample],
-    source_dir: Path, target_dir: Path,
+    folder: Path, name: str, facts: Sequence[str], results: Results, values: pd.DataFrame, pairs: PairDataset,
+    source_dir: Path,
 ) -> None:  # fmt: skip
-    """Write folder/index.html and the images that it shows below folder/images. `facts`: lines under the title."""
+    """Write folder/index.html and the images that it shows below folder/images.
+
+    `facts`: lines under the title. `results`, `values`: what `evaluate` returned.
+    """
     page = new_page(f"{name}: evaluation")
     with page.head:
         tags.style(STYLE)
-    shown: set[int] = set()
     with page:
         tags.h1(f"{name}: evaluation")
         for fact in facts:
             tags.div(fact)
-        add_table(table_rows(results_table(evaluation.results)))
-        for remark in remarks(evaluation.results):
+        add_table(table_rows(results_table(results)))
+        for remark in remarks(results):
             tags.p(remark)
         tags.p("Images: source, target, generated.")
-        for (protocol, metric), values in evaluation.values.items():
+        for (protocol, metric), column in values.items():
             tags.h2(f"{title(metric)} ({protocol})")
-            ranks = ranked(values, METRICS[metric].higher_is_better)
             with tags.div(cls="metric"):
-                _add_histogram(values)
-                _add_ranks(ranks, samples)
-            shown.update(*(rank.index for rank in ranks.values()))
-    for index in shown:
-        save_image(_sheet(samples[index], source_dir, target_dir), folder / _sheet_name(index))
+                _add_histogram(column)
+                ranks = tags.div(cls="ranks")
+            for rank, ranked in rank_pairs(column, METRICS[metric].higher_is_better).items():
+                with ranks, tags.div():
+                    tags.h3(rank)
+                    for index, value in ranked.items():
+                        _add_pair(folder, index, value, pairs, source_dir)
     write_page(folder / "index.html", page)
+
+
+def rank_pairs(values: pd.Series, higher_is_better: bool) -> dict[str, pd.Series]:
+    """The worst values (the very worst first), those around the median, and the best, by index of their samples."""
+    worst_first = values.dropna().sort_values(ascending=higher_is_better, kind="stable")
+    middle = max(0, (len(worst_first) - PAIRS) // 2)
+    best = worst_first[::-1][:PAIRS]
+    return {"worst": worst_first[:PAIRS], "median": worst_first[middle : middle + PAIRS], "best": best}
+
+
+def _add_pair(folder: Path, index: int, value: float, pairs: PairDataset, source_dir: Path) -> None:
+    """Save a pair's three images in one file and add them to the open tag."""
+    source, target, generated = pairs.samples[index]
+    images = [decode_photo(pairs.target_dir / target), decode_photo(generated)]
+    known = source and (source_dir / source).is_file()
+    first = decode_photo(source_dir / source) if known else Image.new("RGB", images[0].size, "gray")
+    address = f"images/{index:06d}.png"
+    save_image(contact_sheet([[first, *images]]), folder / address)
+    with tags.figure():
+        tags.img(src=address, alt=generated.name, loading="lazy")
+        tags.figcaption(f"{value:.4g}: {source or '?'} → {target}")
+
+
+def _add_histogram(values: pd.Series) -> None:
+    finite = values[np.isfinite(values)].to_numpy()
+    with tags.figure():
+        if len(finite):
+            histogram(finite)
+            tags.figcaption(f"{finite.min():.4g} to {finite.max():.4g}, {len(finite):,} images")
+        else:
+            tags.figcaption("no finite value")
 
 
 def histogram(values: np.ndarray) -> svg.svg:
@@ -65,48 +99,3 @@ def histogram(values: np.ndarray) -> svg.svg:
         bar = {"x": f"{number * WIDTH / BINS:.1f}", "y": f"{HEIGHT - height:.1f}", "height": f"{height:.1f}"}
         chart.add(svg.rect(**bar, width=f"{WIDTH / BINS - 0.5:.1f}", fill="#1660a8"))
     return chart
-
-
-def ranked(values: pd.Series, higher_is_better: bool) -> dict[str, pd.Series]:
-    """The worst values (the very worst first), those around the median, and the best, by index of their samples."""
-    worst_first = values.dropna().sort_values(ascending=higher_is_better, kind="stable")
-    middle = max(0, (len(worst_first) - PAIRS) // 2)
-    best = worst_first[::-1][:PAIRS]
-    return {"worst": worst_first[:PAIRS], "median": worst_first[middle : middle + PAIRS], "best": best}
-
-
-def _add_histogram(values: pd.Series) -> None:
-    finite = values[np.isfinite(values)].to_numpy()
-    with tags.figure():
-        if len(finite):
-            histogram(finite)
-            tags.figcaption(f"{finite.min():.4g} to {finite.max():.4g}, {len(finite):,} images")
-        else:
-            tags.figcaption("no finite value")
-
-
-def _add_ranks(ranks: dict[str, pd.Series], samples: Sequence[Sample]) -> None:
-    with tags.div(cls="ranks"):
-        for rank, values in ranks.items():
-            with tags.div():
-                tags.h3(rank)
-                for index, value in values.items():
-                    _add_figure(samples[index], index, value)
-
-
-def _add_figure(sample: Sample, index: int, value: float) -> None:
-    with tags.figure():
-        tags.img(src=_sheet_name(index), alt=sample.generated.name, loading="lazy")
-        tags.figcaption(f"{value:.4g}: {sample.source or '?'} → {sample.target}")
-
-
-def _sheet_name(index: int) -> str:
-    return f"images/{index:06d}.png"
-
-
-def _sheet(sample: Sample, source_dir: Path, target_dir: Path) -> Image.Image:
-    """Source (gray where it is not known), target, generated."""
-    target, generated = decode_photo(target_dir / sample.target), decode_photo(sample.generated)
-    known = sample.source and (source_dir / sample.source).is_file()
-    source = decode_photo(source_dir / sample.source) if known else Image.new("RGB", target.size, "gray")
-    return contact_sheet([[source, target, generated]])

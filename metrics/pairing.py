@@ -1,5 +1,6 @@
 """Which generated image is compared with which photo. Nothing is guessed or skipped silently."""
 
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +19,8 @@ class Sample(NamedTuple):
 
 
 class Problem(NamedTuple):
+    """An image that cannot be evaluated, and why."""
+
     kind: str  # missing, extra, ambiguous, unreadable, wrong size
     text: str
 
@@ -25,45 +28,42 @@ class Problem(NamedTuple):
         return f"{self.kind}: {self.text}"
 
 
-class Problems(list[Problem]):
-    """Collects each different problem once. Unless `allowed`, raises UserError when there are more than SHOWN."""
+Matches = tuple[list[Sample], list[Problem]]
+
+
+class Problems(dict[Problem, None]):
+    """Every problem so far, each once. Unless `allowed`, there is a UserError when there are more than SHOWN."""
 
     SHOWN = 10
 
     def __init__(self, allowed: bool) -> None:
         super().__init__()
         self.allowed = allowed
-        self._seen: set[Problem] = set()
 
     def add(self, problems: Iterable[Problem], last: bool = False) -> None:
-        """`last`: no more will follow, so even a single problem is raised now."""
-        new = [problem for problem in dict.fromkeys(problems) if problem not in self._seen]
-        self.extend(new)
-        self._seen.update(new)
+        """`last`: no more will follow, so even a single problem is an error now."""
+        self.update(dict.fromkeys(problems))
         if not self.allowed and len(self) > (0 if last else self.SHOWN):
             raise UserError(
                 f"not all images can be evaluated (--allow_missing would leave these out, and count them):\n"
-                f"{summarize(self, self.SHOWN)}"
+                f"{summarize(list(self), self.SHOWN)}"
             )
 
     def counts(self) -> dict[str, int]:
-        kinds = [problem.kind for problem in self]
-        return {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)}
+        """How many problems of each kind there are."""
+        return dict(Counter(problem.kind for problem in self))
 
 
 def photos_below(folder: Path, flag: str) -> list[str]:
     """Sorted names of the photos below `folder`; UserError where there is no such folder or no photo in it."""
     if not folder.is_dir():
         raise UserError(f"{flag} {folder}: no such folder")
-    names = photo_names(folder)
-    if not names:
+    if not (names := photo_names(folder)):
         raise UserError(f"{flag} {folder}: no photos (jpg, png) in it")
     return names
 
 
-def match_pairs(
-    pairs: Sequence[Pair], results_dir: Path, results: Iterable[str], targets: Iterable[str]
-) -> tuple[list[Sample], list[Problem]]:
+def match_pairs(pairs: Sequence[Pair], results_dir: Path, results: Iterable[str], targets: Iterable[str]) -> Matches:
     """A sample for each pair whose target photo and result exist, in the order of `pairs`.
 
     `results` and `targets` are file names. A result that belongs to no pair is an "extra" problem.
@@ -85,13 +85,10 @@ def match_pairs(
         else:
             samples.append(Sample(*pair, results_dir / found[0]))
     extra = sorted(results - set(owners))
-    problems += [Problem("extra", f"{results_dir / name} belongs to no pair") for name in extra]
-    return samples, problems
+    return samples, problems + [Problem("extra", f"{results_dir / name} belongs to no pair") for name in extra]
 
 
-def match_names(
-    results_dir: Path, results: Iterable[str], targets: Iterable[str], sources: Iterable[str]
-) -> tuple[list[Sample], list[Problem]]:
+def match_names(results_dir: Path, results: Iterable[str], targets: Iterable[str], sources: Iterable[str]) -> Matches:
     """A sample for each result whose name contains the name of a target photo.
 
     Where a name can be split in several ways ('_2_' inside a photo's name), those with a known source photo take
@@ -101,44 +98,38 @@ def match_names(
     samples, problems, seen = [], [], set()
     for name in results:
         stem = photo_stem(name)
-        readings = [
-            (source_names.get(source, [None]), target_names[target])
-            for source, target in _split_name(stem)
-            if target in target_names
-        ]
-        readings = [reading for reading in readings if reading[0] != [None]] or readings
+        splits = [(source, target) for source, target in _split_name(stem) if target in target_names]
+        splits = [split for split in splits if split[0] in source_names] or splits
+        photos = [target_names[target] for _, target in splits]
         if stem in seen:
             problems.append(Problem("ambiguous", f"{results_dir / name}: exists in two formats"))
-        elif not readings:
+        elif not splits:
             problems.append(Problem("extra", f"{results_dir / name}: not SOURCE_2_TARGET_vis of a target photo"))
-        elif len(readings) > 1 or len(readings[0][1]) > 1:
+        elif len(photos) > 1 or len(photos[0]) > 1:
             problems.append(Problem("ambiguous", f"{results_dir / name} fits several photos; give --pairs"))
         else:
-            (source, *others), (target,) = readings[0]
-            samples.append(Sample(None if others else source, target, results_dir / name))
+            known = source_names.get(splits[0][0], [])
+            samples.append(Sample(known[0] if len(known) == 1 else None, photos[0][0], results_dir / name))
         seen.add(stem)
     return samples, problems
 
 
-def copy_sources(
-    pairs: Sequence[Pair], source_dir: Path, sources: Iterable[str], targets: Iterable[str]
-) -> tuple[list[Sample], list[Problem]]:
+def copy_sources(pairs: Sequence[Pair], source_dir: Path, sources: Iterable[str], targets: Iterable[str]) -> Matches:
     """A sample for each pair, with the source photo as the generated image."""
     photos = {"source": set(sources), "target": set(targets)}
     samples, problems = [], []
     for pair in pairs:
         missing = [f"{role} photo {name}" for role, name in pair._asdict().items() if name not in photos[role]]
-        if missing:
-            problems += [Problem("missing", text) for text in missing]
-        else:
+        problems += [Problem("missing", text) for text in missing]
+        if not missing:
             samples.append(Sample(*pair, source_dir / pair.source))
     return samples, problems
 
 
 def _by_stem(names: Iterable[str]) -> dict[str, list[str]]:
-    stems: dict[str, list[str]] = {}
+    stems = defaultdict(list)
     for name in names:
-        stems.setdefault(photo_stem(name), []).append(name)
+        stems[photo_stem(name)].append(name)
     return stems
 
 

@@ -6,8 +6,6 @@ Numbers of two protocols are never comparable, and never stand in one column.
 from dataclasses import dataclass
 from typing import Literal
 
-MARGINS = {"fashion": 40}  # data set -> white columns that `pad` adds at each side; other data sets get none
-
 
 @dataclass(frozen=True)
 class Protocol:
@@ -30,14 +28,10 @@ class Protocol:
 
     def margin(self, data_set: str) -> int:
         """White columns at each side of an image of `data_set` ("fashion" or "market")."""
-        return MARGINS.get(data_set, 0) if self.pad else 0
+        return 40 if self.pad and data_set == "fashion" else 0
 
 
-PROTOCOLS = {
-    protocol.name: protocol
-    for protocol in (
-        # as in the published evaluation of DPTN (and of GFLA and PATN's data before it)
-        Protocol("dptn", pad=True, ssim_256_range="generated", inception="torchvision"),
-        Protocol("standard", pad=False, ssim_256_range="full", inception="pytorch-fid"),
-    )
-}
+# as in the published evaluation of DPTN (and before it, of GFLA and of PATN's data)
+DPTN = Protocol("dptn", pad=True, ssim_256_range="generated", inception="torchvision")
+STANDARD = Protocol("standard", pad=False, ssim_256_range="full", inception="pytorch-fid")
+PROTOCOLS = {protocol.name: protocol for protocol in (DPTN, STANDARD)}

@@ -1,4 +1,4 @@
-"""What an evaluation leaves: tables (console and web pages), a JSON line for each protocol, a csv row for each pair."""
+"""What an evaluation writes: tables (console and web pages), a JSON line for each protocol, a csv row for each pair."""
 
 import json
 import math
@@ -11,26 +11,25 @@ from typing import Any
 import pandas as pd
 
 from data.pairs import Pair
-from metrics.evaluation import METRICS, Evaluation, Measurement
+from metrics.evaluation import METRICS, Results
 from metrics.pairing import Sample
 from metrics.protocols import PROTOCOLS
 from util.errors import UserError
 from util.files import atomic_write
 
-Results = Mapping[tuple[str, str], Measurement]  # by (protocol, metric)
-
-
-def results_text(results: Results) -> str:
-    return "\n".join([format_table(results_table(results)), *remarks(results)])
-
 
 def results_table(results: Results) -> pd.DataFrame:
     """Text cells: a row for each metric, four columns for each protocol."""
     blocks = []
-    for protocol in _protocols(results):
-        cells = {title(metric): _result_cells(m) for (owner, metric), m in results.items() if owner == protocol}
+    for protocol, measurements in results.items():
+        rows = {}
+        for metric, measured in measurements.items():
+            value = "not measured" if measured.value is None else f"{measured.value:.6f}"
+            spread = (measured.variance, measured.standard_error)
+            spread = ["" if number is None else f"{number:.3g}" for number in spread]
+            rows[title(metric)] = [value, *spread, _count(measured.n, measured.n_real)]
         columns = [protocol, "variance", "std. error", "n"]
-        blocks.append(pd.DataFrame.from_dict(cells, orient="index", columns=columns))
+        blocks.append(pd.DataFrame.from_dict(rows, orient="index", columns=columns))
     return pd.concat(blocks, axis=1)
 
 
@@ -53,22 +52,9 @@ def title(metric: str) -> str:
 
 def remarks(results: Results) -> list[str]:
     """Why some metrics were not measured, and what made some infinite or undefined."""
-    lines = [
-        f"not measured: {metric} ({protocol}): {m.reason}" for (protocol, metric), m in results.items() if m.reason
-    ]
-    return lines + [f"{metric} ({protocol}): {m.note}" for (protocol, metric), m in results.items() if m.note]
-
-
-def _protocols(results: Results) -> list[str]:
-    return list(dict.fromkeys(protocol for protocol, _ in results))
-
-
-def _result_cells(measurement: Measurement) -> list[str]:
-    if measurement.value is None:
-        return ["not measured", "", "", "0"]
-    spread = (measurement.variance, measurement.standard_error)
-    spread = ["" if number is None else f"{number:.3g}" for number in spread]
-    return [f"{measurement.value:.6f}", *spread, _count(measurement.n, measurement.n_real)]
+    named = [(f"{metric} ({protocol})", m) for protocol, found in results.items() for metric, m in found.items()]
+    reasons = [f"not measured: {name}: {measurement.reason}" for name, measurement in named if measurement.reason]
+    return reasons + [f"{name}: {measurement.note}" for name, measurement in named if measurement.note]
 
 
 def _count(n: int, n_real: int | None) -> str:
@@ -76,7 +62,7 @@ def _count(n: int, n_real: int | None) -> str:
 
 
 def check_writable(path: Path) -> None:
-    """Make the folder of `path`; UserError, before the work and not after it, where the file cannot be written."""
+    """Make the folder of `path`; UserError if the file cannot be written, so that no long evaluation ends with it."""
     new = not os.path.lexists(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,14 +76,13 @@ def check_writable(path: Path) -> None:
 def append_records(path: Path, common: Mapping[str, Any], results: Results) -> None:
     """One JSON line for each protocol: `common`, the protocol's switches, its measurements.
 
-    JSON has no infinity or NaN; they are written as "inf", "-inf", "nan".
+    JSON has no infinity or NaN, which are written as the texts "inf", "-inf" and "nan".
     """
     lines = []
-    for protocol in _protocols(results):
+    for protocol, measurements in results.items():
         metrics = {
-            metric: {name: _jsonable(value) for name, value in asdict(m).items() if value is not None}
-            for (owner, metric), m in results.items()
-            if owner == protocol
+            metric: {name: _jsonable(value) for name, value in asdict(measurement).items() if value is not None}
+            for metric, measurement in measurements.items()
         }
         record = {**common, "protocol": protocol, "switches": asdict(PROTOCOLS[protocol]), "metrics": metrics}
         lines.append(json.dumps(record, allow_nan=False) + "\n")
@@ -109,12 +94,10 @@ def _jsonable(value: float | int | str) -> float | int | str:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def write_per_image(
-    path: Path, samples: Sequence[Sample], evaluation: Evaluation, pairs: Sequence[Pair] | None
-) -> None:
+def write_per_image(path: Path, samples: Sequence[Sample], values: pd.DataFrame, pairs: Sequence[Pair] | None) -> None:
     """A row for each of `pairs` (without them, for each sample): source, target, generated, and a column
     PROTOCOL:METRIC for each metric, empty for what was left out."""
-    scores = evaluation.values.map(str)  # a measured NaN is "nan", not an empty cell
+    scores = values.map(str)  # a measured NaN is "nan", not an empty cell
     scores.columns = [":".join(key) for key in scores.columns]
     table = pd.DataFrame(samples).join(scores)
     if pairs:
@@ -140,8 +123,7 @@ def comparison_table(records: pd.DataFrame) -> pd.DataFrame:
     """
     if len(kinds := sorted(set(records["kind"]))) > 1:
         raise UserError(f"evaluations of several data sets or protocols cannot stand in one table: {'; '.join(kinds)}")
-    cells = records.reindex(columns=list(METRICS)).T.dropna(how="all").fillna("-")
-    return cells.rename(index=title)
+    return records.reindex(columns=list(METRICS)).T.dropna(how="all").fillna("-").rename(index=title)
 
 
 def read_records(path: Path) -> pd.DataFrame:
@@ -163,27 +145,25 @@ def _read_record(line: str, where: str) -> dict[str, str]:
     try:
         record = json.loads(line)
         name, protocol, switches = record["name"], record["protocol"], record["switches"]
+        # what else changes the numbers: the weights of the metrics' networks, and the precision
+        weights = [f"{network} {found['sha256'][:8]}" for network, found in record.get("weights", {}).items()]
+        precision = [] if record.get("precision", "fp32") == "fp32" else [record["precision"]]
         row = {
             "name": name,
             "kind": record["data_set"] + ", " + protocol + " protocol",
-            "description": name + ": " + _description(record),
+            "description": name
+            + ": "
+            + ", ".join([record["paths"]["generated"], record["time"], *weights, *precision]),
             **{metric: _comparison_cell(found) for metric, found in record["metrics"].items()},
         }
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{where}: not a line that an evaluation wrote ({type(error).__name__}: {error})") from error
     if protocol not in PROTOCOLS or switches != asdict(PROTOCOLS[protocol]):
         raise UserError(
-            f"{where}: measured with a protocol '{protocol}' of other switches ({switches}); its numbers cannot stand "
-            "beside these. Evaluate again, or take the line out"
+            f"{where}: measured with a protocol '{protocol}' of other switches ({switches}); its numbers cannot be "
+            "compared with these. Evaluate again, or remove the line"
         )
     return row
-
-
-def _description(record: Mapping[str, Any]) -> str:
-    """What was evaluated and when, and what else moves its numbers: weights of the metrics' networks, precision."""
-    weights = [f"{network} {found['sha256'][:8]}" for network, found in record.get("weights", {}).items()]
-    precision = [] if record.get("precision", "fp32") == "fp32" else [record["precision"]]
-    return ", ".join([record["paths"]["generated"], record["time"], *weights, *precision])
 
 
 def _comparison_cell(found: Mapping[str, Any]) -> str:

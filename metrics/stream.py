@@ -1,6 +1,7 @@
 """Images on disk -> batches, in worker processes that decode them and compute the pixel metrics."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from util.parallel import ignore_signals_in_worker
 Item = tuple[Any, list[Problem]]  # data (None where it could not be read), and what is wrong with it
 
 
+@dataclass
 class PairDataset(Dataset):
     """Index of a sample -> its `index`, and `scores` by (protocol, pixel metric).
 
@@ -29,26 +31,25 @@ class PairDataset(Dataset):
     (1,H,W) `masks`. Names are plural because a batch has the same ones.
     """
 
-    def __init__(
-        self, samples: Sequence[Sample], target_dir: Path, data_set: str, protocols: Sequence[Protocol],
-        metrics: Sequence[str], keypoints: Mapping[str, np.ndarray] | None, keep_images: bool,
-    ) -> None:  # fmt: skip
-        """`keypoints`: photo name -> (18,2), for mask metrics."""
-        self.samples, self.target_dir, self.data_set, self.protocols = samples, target_dir, data_set, protocols
-        self.metrics, self.keypoints, self.keep_images = metrics, keypoints, keep_images
-        self.size = find_dataset(data_set).stored_size
+    samples: Sequence[Sample]
+    target_dir: Path
+    data_set: str
+    protocols: Sequence[Protocol]
+    metrics: Sequence[str]
+    keypoints: Mapping[str, np.ndarray] | None  # photo name -> (18,2), for mask metrics
+    keep_images: bool
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> Item:
-        sample = self.samples[index]
-        images, problems = read_images((sample.generated, self.target_dir / sample.target), self.size)
+        sample, size = self.samples[index], find_dataset(self.data_set).stored_size
+        images, problems = read_images((sample.generated, self.target_dir / sample.target), size)
         if problems:
             return None, problems
         (fake, real), mask = images, None
         if self.keypoints is not None:
-            mask = torch.from_numpy(pose_mask(self.keypoints[sample.target], self.size))[None]
+            mask = torch.from_numpy(pose_mask(self.keypoints[sample.target], size))[None]
         scores = {
             (protocol.name, metric): value
             for protocol in self.protocols
@@ -60,11 +61,13 @@ class PairDataset(Dataset):
         return item, []
 
 
+@dataclass
 class PhotoDataset(Dataset):
-    """Index of a photo -> uint8 (3,H,W)."""
+    """Index of a photo -> uint8 (3,H,W). `size`: (H, W) that each photo must have."""
 
-    def __init__(self, folder: Path, names: Sequence[str], size: tuple[int, int]) -> None:
-        self.folder, self.names, self.size = folder, names, size
+    folder: Path
+    names: Sequence[str]
+    size: tuple[int, int]
 
     def __len__(self) -> int:
         return len(self.names)
@@ -93,7 +96,7 @@ def read_images(paths: Iterable[Path], size: tuple[int, int]) -> tuple[list[Tens
 def load_batches(
     dataset: PairDataset | PhotoDataset, batch_size: int, workers: int, title: str, problems: Problems
 ) -> Iterator[Any]:
-    """The data set in order, in batches, behind a progress bar. Its problems go to `problems`, which may raise."""
+    """The data set in order, in batches, with a progress bar. Its problems go to `problems`, which may raise."""
     with tqdm(total=len(dataset), desc=title, unit="image", disable=None) as bar:
         for batch, found in make_loader(dataset, batch_size, workers):
             bar.update(min(batch_size, len(dataset) - bar.n))
@@ -105,9 +108,7 @@ def load_batches(
 
 def make_loader(dataset: PairDataset | PhotoDataset, batch_size: int, workers: int) -> DataLoader:
     """Items in batches; each of the `workers` processes has one thread and is at most two batches ahead."""
-    return DataLoader(
-        dataset, batch_size, num_workers=workers, collate_fn=_collate, worker_init_fn=_start_worker
-    )  # fmt: skip
+    return DataLoader(dataset, batch_size, num_workers=workers, collate_fn=_collate, worker_init_fn=_start_worker)
 
 
 def _start_worker(_index: int) -> None:
@@ -115,6 +116,17 @@ def _start_worker(_index: int) -> None:
 
 
 def _collate(items: Sequence[Item]) -> Item:
-    """A batch of the data that could be read (None if there is none), and the problems of the rest."""
+    """A batch of the data that could be read (None where nothing could be), and all problems."""
     data = [data for data, _ in items if data is not None]
     return default_collate(data) if data else None, [problem for _, problems in items for problem in problems]
+
+
+def mean_image(photos: PhotoDataset, batch_size: int, workers: int, problems: Problems) -> Tensor:
+    """The average photo, uint8 (3,H,W), rounded; UserError if no photo is usable. Others go to `problems`."""
+    total, n = torch.zeros(3, *photos.size, dtype=torch.int64), 0
+    for batch in load_batches(photos, batch_size, workers, "mean image", problems):
+        total += batch.sum(0)
+        n += len(batch)
+    if not n:
+        raise UserError("--baseline mean_image: no photo of --fid_real_path can be used")
+    return (total / n).round().byte()

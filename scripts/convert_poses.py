@@ -18,28 +18,26 @@ IN is a file, or a folder of one JSON file per photo; its format is detected by 
 --photos gives the photos' full names (without it, NAME.jpg is assumed) and their sizes, which fractions need.
 """
 
-import argparse
 import sys
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from inference.formats import CHOICES, FORMATS, Photos, PoseFile, choose_person, read_people, write_poses
+from inference.formats import CHOICES, FORMATS, Photos, choose_person, read_people, write_poses
 from util.arguments import positive_int
 from util.errors import UserError, run_main, summarize
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+def parse_arguments() -> Namespace:
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("source", type=Path, metavar="IN", help="file, or folder of JSON files")
     parser.add_argument("out", type=Path, metavar="OUT", help="file or folder")
     parser.add_argument("--from", dest="source_format", choices=FORMATS, help="default: detected by the content")
     parser.add_argument("--to", choices=FORMATS, help="default: patn if OUT ends in .csv")
     parser.add_argument("--photos", type=Path, metavar="DIR", help="folder of the photos")
     parser.add_argument(
-        "--size", type=positive_int, nargs=2, metavar=("WIDTH", "HEIGHT"), help="of all photos, instead of their own"
+        "--size", type=positive_int, nargs=2, metavar=("WIDTH", "HEIGHT"), help="one size for all photos"
     )
     parser.add_argument("--people", choices=CHOICES, default="largest", help="which of several people in a photo")
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
@@ -56,20 +54,15 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     args = parse_arguments()
     photos = Photos(args.photos, args.size and tuple(args.size[::-1]))
-    found = read_people(args.source, args.source_format, photos)
-    write_poses(args.out, choose_person(found.people, args.people), args.to, photos)
-    report(args, found)
+    format_name, people = read_people(args.source, args.source_format, photos)
+    write_poses(args.out, choose_person(people, args.people), args.to, photos)
 
-
-def report(args: argparse.Namespace, found: PoseFile) -> None:
-    print(f"{len(found.people)} photos in {args.source} ({found.format_name})")
-    if not args.photos and found.format_name not in ("patn", "coco"):
+    print(f"{len(people)} photos in {args.source} ({format_name})")
+    if not args.photos and format_name not in ("patn", "coco"):
         print("their names are assumed to end in .jpg; --photos DIR gives the full names")
-    several = [f"{name}: {len(people)}" for name, people in found.people.items() if len(people) > 1]
-    if several:
+    if several := [f"{name}: {len(found)}" for name, found in people.items() if len(found) > 1]:
         print(f"{len(several)} of them with several people, of whom the {args.people} was taken:\n{summarize(several)}")
-    nobody = [name for name, people in found.people.items() if not people]
-    if nobody:
+    if nobody := [name for name, found in people.items() if not found]:
         print(f"{len(nobody)} of them without a person, written with all joints missing:\n{summarize(nobody)}")
     print(f"written to {args.out} ({args.to})")
 

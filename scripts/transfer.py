@@ -11,35 +11,36 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from inference import photo_transfer
-from inference.sources import open_poses
+from inference.estimators import load_estimator
+from inference.photo_transfer import check_outputs, keypoint_csv_files, save_results, sequence_fps, transfer_poses
+from inference.pose_transfer import PoseTransfer
+from inference.sources import open_poses, read_people_of, read_photo
 from inference.transfer_options import TransferOptions
+from util.device import describe_device, select_device
 from util.errors import run_main
-from util.image import save_image
 
 
 def main() -> None:
     opt = TransferOptions().parse()
     start = time.perf_counter()
-    csv_files = photo_transfer.keypoint_csv_files(opt)
+    csv_files = keypoint_csv_files(opt)
     sources = [open_poses(text, csv_files, opt.every) for text in opt.pose]
-    fps = photo_transfer.sequence_fps(opt, sources)
-    photo_transfer.check_outputs(opt, sources, fps)
-    photo = photo_transfer.read_source(opt)
+    fps = sequence_fps(opt, sources)
+    check_outputs(opt, sources, fps)
+    photo = read_photo(opt.source)
+    people = read_people_of(opt.source, opt.source_pose, photo.size[::-1], csv_files) if opt.source_pose else None
 
     start_loading = time.perf_counter()
-    needs_estimator = photo.people is None or any(source.needs_estimator for source in sources)
-    networks = photo_transfer.load_networks(opt, needs_estimator)
+    device = select_device(opt.gpu_ids)
+    transfer, estimator, names = PoseTransfer(opt, device), None, f"{opt.name}, {opt.which_epoch}"
+    if people is None or any(source.needs_estimator for source in sources):
+        estimator = load_estimator(opt.estimator, opt.estimator_weights, device)
+        names += f" and {opt.estimator}"
+    print(f"{names} on {describe_device(device)}")
     loading_seconds = time.perf_counter() - start_loading
 
-    result = photo_transfer.transfer_poses(opt, networks, photo, sources, fps)
-    if fps is None:
-        photo_transfer.save_images(result, opt.out)
-    else:
-        photo_transfer.save_sequence(result, opt.out, fps)
-    if opt.sheet:
-        max_rows = len(result.images) if fps is None else photo_transfer.SEQUENCE_SHEET_ROWS
-        save_image(photo_transfer.comparison_sheet(result, max_rows), opt.sheet)
+    result = transfer_poses(opt, transfer, estimator, photo, people, sources, fps)
+    save_results(opt, result, fps)
     seconds = (time.perf_counter() - start - loading_seconds) / len(result.images)
     print(f"{seconds:.2f} s per image, from file to file, and {loading_seconds:.1f} s to load the networks")
 

@@ -5,8 +5,8 @@ bone: x to the person's own left, y down the bone, z to the front. The projectio
 triangles: surfaces are sampled more densely than the pixels, and each pixel gets the sample nearest to the viewer.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -25,61 +25,47 @@ NECK, HIPS, SHOULDERS = 1, (8, 11), (2, 5)
 JOINT_DEPTH = {0: 0.03, 14: 0.03, 15: 0.03, 16: 0.03, 17: 0.03, 3: 0.08, 6: 0.08, 4: 0.07, 7: 0.07,
                9: 0.11, 12: 0.11, 10: 0.1, 13: 0.1}  # fmt: skip
 
-# A function of the position on a tube, in meters `around` it from the middle of its front and `along` it from its start
+# A function of positions (N,) on a tube: meters `around` it from the middle of its front, and `along` it from its start
 SurfaceFunction = Callable[[np.ndarray, np.ndarray], np.ndarray]
+# Samples of a surface that face the viewer: points (N,3) in meters and shaded colors (N,3) in 0..1, float32
+Surface = tuple[np.ndarray, np.ndarray]
+
+CLOTH_PATTERNS = ("plain", "stripes", "pinstripes", "checks", "dots", "print", "block")
+HAIR_STYLES = ("short", "long", "bun", "bald", "cap")
 
 
 class Cloth(NamedTuple):
-    """A pattern of `CLOTH_PATTERNS`, its three colors (3,3) in 0..1, and the size of one repeat in meters."""
+    """One of CLOTH_PATTERNS, its three colors (3,3) in 0..1, and the size of one repeat in meters."""
 
     pattern: str
     colors: np.ndarray
     size: float
 
 
-def _stripes(around: np.ndarray, along: np.ndarray, size: float) -> np.ndarray:
-    return (along / size % 1 < 0.5).astype(int)
-
-
-def _pinstripes(around: np.ndarray, along: np.ndarray, size: float) -> np.ndarray:
-    return (around / size % 1 < 0.3).astype(int)
-
-
-def _checks(around: np.ndarray, along: np.ndarray, size: float) -> np.ndarray:
-    return (around / size % 1 < 0.5).astype(int) + (along / size % 1 < 0.5)
-
-
-def _dots(around: np.ndarray, along: np.ndarray, size: float) -> np.ndarray:
-    row = np.floor(along / size)
-    return ((((around / size + row / 2) % 1) - 0.5) ** 2 + (along / size % 1 - 0.5) ** 2 < 0.09).astype(int)
-
-
-def _print(around: np.ndarray, along: np.ndarray, size: float) -> np.ndarray:
-    """A round badge with a horizontal bar, on the chest."""
-    radius = np.hypot(around, along - 0.2)
-    return np.where(radius < 0.085, 1 + (np.abs(along - 0.2) < 0.022), 0)
-
-
-def _block(around: np.ndarray, along: np.ndarray, size: float) -> np.ndarray:
-    return (along > 0.24).astype(int)
-
-
-def _plain(around: np.ndarray, along: np.ndarray, size: float) -> np.ndarray:
-    return np.zeros(np.broadcast_shapes(around.shape, along.shape), int)
-
-
-CLOTH_PATTERNS = {"plain": _plain, "stripes": _stripes, "pinstripes": _pinstripes, "checks": _checks, "dots": _dots,
-                  "print": _print, "block": _block}  # fmt: skip
-
-
 def cloth_colors(cloth: Cloth, around: np.ndarray, along: np.ndarray) -> np.ndarray:
     """Colors (...,3) at meters `around` the body from the middle of its front and `along` it from the top."""
-    return cloth.colors[CLOTH_PATTERNS[cloth.pattern](around, along, cloth.size)]
+    x, y = around / cloth.size, along / cloth.size  # in repeats of the pattern
+    match cloth.pattern:
+        case "plain":
+            color = np.zeros_like(around)
+        case "stripes":
+            color = y % 1 < 0.5
+        case "pinstripes":
+            color = x % 1 < 0.3
+        case "checks":
+            color = (x % 1 < 0.5).astype(int) + (y % 1 < 0.5)
+        case "dots":  # every second row is shifted by half a repeat
+            color = ((x + np.floor(y) / 2) % 1 - 0.5) ** 2 + (y % 1 - 0.5) ** 2 < 0.09
+        case "print":  # a round badge with a horizontal bar, on the chest
+            color = np.where(np.hypot(around, along - 0.2) < 0.085, 1 + (np.abs(along - 0.2) < 0.022), 0)
+        case "block":
+            color = along > 0.24
+    return cloth.colors[color.astype(int)]
 
 
 @dataclass(frozen=True)
 class SyntheticPerson:
-    """What all photos of one identity share: body, hair and clothes. Lengths in meters, colors in 0..1."""
+    """What all photos of one identity share: body, hair and clothes. Lengths in meters, colors (3,) in 0..1."""
 
     skin: np.ndarray
     hair: np.ndarray
@@ -91,15 +77,12 @@ class SyntheticPerson:
     leg: float  # fraction of the leg that trousers cover
     skirt: float  # length of the skirt, 0 for none
     shoe: np.ndarray
-    bag: np.ndarray | None
-    shoulder: float = 0.18  # half width, as the next two
-    waist: float = 0.14
-    hip: float = 0.165
-    girth: float = 1.0  # thickness of the limbs, relative
-    height: float = 1.0  # relative to 1.75 m
-
-
-HAIR_STYLES = ("short", "long", "bun", "bald", "cap")
+    bag: np.ndarray | None  # color of the backpack
+    shoulder: float  # half width, like the next two
+    waist: float
+    hip: float
+    girth: float  # thickness of the limbs, relative to an average person
+    height: float  # relative to 1.75 m
 
 
 @dataclass(frozen=True)
@@ -130,32 +113,40 @@ def rotation(axis: str, degrees: float) -> np.ndarray:
     return np.array(rows[axis])
 
 
-@dataclass
-class Skeleton:
-    """A posed body: joint positions (18,3) of (x, y, z), and the rotations (3,3) of the bones."""
+class Skeleton(NamedTuple):
+    """A posed body: joint positions (18,3) of (x, y, z), and the rotations (3,3) of the bones.
+
+    The origin is the middle between the hips.
+    """
 
     joints: np.ndarray
     pelvis: np.ndarray
     chest: np.ndarray
     head: np.ndarray
-    hip_center: np.ndarray
     skull: np.ndarray  # position of the top of the head
-    arms: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)  # right, left: (upper arm, forearm)
-    legs: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)  # right, left: (thigh, shin)
+    arms: list[tuple[np.ndarray, np.ndarray]]  # right, left: (upper arm, forearm)
+    legs: list[tuple[np.ndarray, np.ndarray]]  # right, left: (thigh, shin)
+
+    def on_head(self, *offsets: Sequence[float]) -> np.ndarray:
+        """Positions (K,3) of points given relative to the top of the head, in the head's axes."""
+        return np.stack([self.skull + self.head @ offset for offset in offsets])
 
 
-SKULL_LENGTH, SKULL_WIDTH, SKULL_DEPTH = 0.235, 0.079, 0.1
+SKULL_LENGTH = 0.235
+SKULL_AXIS = ((0, 0, 0), (0, 0.5 * SKULL_LENGTH, 0.006), (0, SKULL_LENGTH, 0.012))
+SKULL_WIDTH = (0.05, 0.074, 0.079, 0.079 * 0.98, 0.066, 0.04)  # half widths from the top of the head to the chin
+SKULL_DEPTH = (0.05, 0.09, 0.1, 0.097, 0.09, 0.062)
 
 
 def pose_skeleton(person: SyntheticPerson, posture: Posture) -> Skeleton:
-    """Forward kinematics. The origin is the middle between the hips."""
+    """Forward kinematics: the joints and bones of `person` in `posture`."""
     pelvis = rotation("x", -CAMERA_TILT) @ rotation("y", posture.yaw)
     chest = pelvis @ rotation("y", posture.twist) @ rotation("x", -posture.lean)
     head = chest @ rotation("y", posture.head[0]) @ rotation("x", posture.lean * 0.7 - posture.head[1])
     joints = np.zeros((NUM_JOINTS, 3))
     joints[NECK] = chest @ [0, -0.5, 0]
     skull = joints[NECK] + chest @ [0, -0.09, 0.01] + head @ [0, -SKULL_LENGTH + 0.02, 0.02]
-    skeleton = Skeleton(joints, pelvis, chest, head, np.zeros(3), skull)
+    skeleton = Skeleton(joints, pelvis, chest, head, skull, arms=[], legs=[])
     for side, sign in enumerate((-1, 1)):  # the person's right, left
         shoulder = joints[NECK] + chest @ [sign * person.shoulder, 0.02, 0]
         upper = (chest @ rotation("z", -sign * posture.arm_sideways[side]) @ rotation("x", posture.arm_forward[side])
@@ -172,28 +163,22 @@ def pose_skeleton(person: SyntheticPerson, posture: Posture) -> Skeleton:
         joints[HIPS[side] : HIPS[side] + 3] = hip, knee, knee + shin @ DOWN * 0.42
         skeleton.legs.append((thigh, shin))
 
-        joints[(14, 15)[side]] = skull + head @ [sign * 0.031, 0.47 * SKULL_LENGTH, 0.086]
-        joints[(16, 17)[side]] = skull + head @ [sign * 0.085, 0.54 * SKULL_LENGTH, 0]
+        eye, ear = (sign * 0.031, 0.47 * SKULL_LENGTH, 0.086), (sign * 0.085, 0.54 * SKULL_LENGTH, 0)
+        joints[[14 + side, 16 + side]] = skeleton.on_head(eye, ear)
     joints[0] = skull + head @ [0, 0.63 * SKULL_LENGTH, 0.115]
     return skeleton
 
 
-class Surface(NamedTuple):
-    """Samples of a surface that face the viewer: points (N,3) in meters and shaded colors (N,3) in 0..1, float32."""
-
-    points: np.ndarray
-    colors: np.ndarray
-
-
 def tube(
-    axis: np.ndarray, left: np.ndarray, width: Sequence[float], depth: Sequence[float], texture: SurfaceFunction,
-    scale: float, exists: SurfaceFunction | None = None, ends: tuple[float, float] = (0.04, 0.04),
+    axis: Sequence[np.ndarray], left: np.ndarray | Sequence[np.ndarray], width: Sequence[float],
+    depth: Sequence[float], texture: SurfaceFunction | np.ndarray, scale: float,
+    exists: SurfaceFunction | None = None, ends: tuple[float, float] = (0.04, 0.04),
 ) -> Surface:  # fmt: skip
-    """A limb with elliptical cross-sections and round ends, sampled for `scale` pixels per meter.
+    """A tube with elliptical cross-sections and round ends, sampled for `scale` pixels per meter.
 
-    axis: (K,3) points of the center line; left: (K,3) direction of the person's left at these points; width, depth:
-    half widths at equal steps along the line; ends: lengths of the two round ends. `texture` gives the colors (N,3) of
-    samples, `exists` (N,) whether they belong to the surface.
+    axis: (K,3) points of the center line; left: direction of the person's left, (K,3) at these points or (3,) at all;
+    width, depth: half widths at equal steps along the line; ends: lengths of the two round ends. `texture` is one
+    color (3,) or gives the colors (N,3) of samples; `exists` gives a mask (N,) of those that belong to the surface.
     """
     step = SPACING / scale
     lengths = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(axis, axis=0), axis=1))])
@@ -201,7 +186,7 @@ def tube(
     line = PchipInterpolator(lengths, axis)(along)
     tangent = np.gradient(line, along, axis=0)
     tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
-    side = PchipInterpolator(lengths, left)(along)
+    side = PchipInterpolator(lengths, np.broadcast_to(left, (len(axis), 3)))(along)
     side -= (side * tangent).sum(1, keepdims=True) * tangent
     side /= np.linalg.norm(side, axis=1, keepdims=True)
     front = np.cross(side, tangent)
@@ -231,23 +216,25 @@ def tube(
     lit = sum(n * (direction @ LIGHT)[row] for n, direction in zip(normal, (side, front, -tangent))) / length
     shade = 0.62 + 0.42 * np.maximum(lit, 0) - 0.12 * (1 - facing[row, column] / length) ** 2
     points = line[row] + (a[row] * sin[column])[:, None] * side[row] + (b[row] * cos[column])[:, None] * front[row]
-    return Surface(points.astype(np.float32), (texture(around, along) * shade[:, None]).astype(np.float32))
+    colors = texture(around, along) if callable(texture) else texture
+    return points.astype(np.float32), (colors * shade[:, None]).astype(np.float32)
 
 
 def _sample_positions(length: float, ends: tuple[float, float], radius: float, step: float) -> np.ndarray:
     """Sample positions along a tube: at equal distances, but at equal angles on the round ends, which are steep."""
     caps = [end * (1 - np.cos(np.linspace(0, np.pi / 2, 2 + int(1.6 * max(radius, end) / step)))) for end in ends]
     middle = np.linspace(ends[0], length - ends[1], 2 + int((length - sum(ends)) / step * 1.1))
-    sections = [caps[0][:-1] if ends[0] else [], middle, (length - caps[1][-2::-1]) if ends[1] else []]
-    along = np.concatenate(sections)
+    along = np.concatenate([caps[0][:-1] if ends[0] else [], middle, length - caps[1][-2::-1] if ends[1] else []])
     return along[np.diff(along, prepend=-1) > 1e-9]  # drops duplicates: a ball has round ends but no middle
 
 
 def body_surfaces(person: SyntheticPerson, skeleton: Skeleton, scale: float) -> list[Surface]:
     """Skin, clothes, hair, shoes and bag of a posed person, sampled for `scale` pixels per meter."""
     surfaces = [_torso(person, skeleton, scale), *_head(person, skeleton, scale)]
+    if person.hair_style != "bald":
+        surfaces += _hair(person, skeleton, scale)
     for side in range(2):
-        surfaces += _arm(person, skeleton, side, scale) + _leg(person, skeleton, side, scale)
+        surfaces += [*_arm(person, skeleton, side, scale), *_leg(person, skeleton, side, scale)]
     if person.skirt:
         surfaces.append(_skirt(person, skeleton, scale))
     if person.bag is not None:
@@ -255,32 +242,11 @@ def body_surfaces(person: SyntheticPerson, skeleton: Skeleton, scale: float) -> 
     return surfaces
 
 
-def _plain_texture(color: np.ndarray) -> SurfaceFunction:
-    return lambda around, along: np.broadcast_to(color, (*around.shape, 3))
-
-
-def _bent_joint(
-    joint: np.ndarray, bone: np.ndarray, radius: float, texture: SurfaceFunction, along: float, scale: float
-) -> Surface:
-    """A ball that fills the gap outside a bent elbow or knee. Its texture is that of the limb at `along`."""
-    axis = np.stack([joint + bone @ DOWN * t for t in (-radius, 0, radius)])
-
-    def limb_texture(around: np.ndarray, from_top: np.ndarray) -> np.ndarray:
-        return texture(around, from_top - radius + along)
-
-    left = np.stack([bone[:, 0]] * 3)
-    return tube(axis, left, [radius] * 2, [radius] * 2, limb_texture, scale, ends=(radius, radius))
-
-
 def _torso(person: SyntheticPerson, skeleton: Skeleton, scale: float) -> Surface:
-    neck, hips = skeleton.joints[NECK], skeleton.hip_center
-    bend = (neck + hips) / 2 + skeleton.pelvis @ [0, 0, -0.012]
-    axis = np.stack(
-        [neck + skeleton.chest @ [0, -0.055, -0.01], neck, bend, hips, hips + skeleton.pelvis @ [0, 0.09, 0]]
-    )
-    left = np.stack(
-        [skeleton.chest[:, 0]] * 2 + [skeleton.chest[:, 0] + skeleton.pelvis[:, 0]] + [skeleton.pelvis[:, 0]] * 2
-    )
+    neck, chest, pelvis = skeleton.joints[NECK], skeleton.chest, skeleton.pelvis
+    bend = neck / 2 + pelvis @ [0, 0, -0.012]
+    axis = [neck + chest @ [0, -0.055, -0.01], neck, bend, np.zeros(3), pelvis @ [0, 0.09, 0]]
+    left = [chest[:, 0]] * 2 + [chest[:, 0] + pelvis[:, 0]] + [pelvis[:, 0]] * 2
     waist, hip, shoulder = person.waist, person.hip, person.shoulder
     width = [0.06, shoulder * 0.86, shoulder * 0.95, waist * 1.12, waist, hip * 0.97, hip, hip * 0.8]
     depth = [0.055, 0.085, 0.118, 0.108, 0.1, 0.115, 0.122, 0.1]
@@ -288,197 +254,163 @@ def _torso(person: SyntheticPerson, skeleton: Skeleton, scale: float) -> Surface
     def texture(around: np.ndarray, along: np.ndarray) -> np.ndarray:
         colors = cloth_colors(person.top, around, along)
         if person.inner is not None:
-            colors = np.where((np.abs(around) < 0.035 + 0.03 * along)[..., None], person.inner, colors)
+            colors = np.where((np.abs(around) < 0.035 + 0.03 * along)[:, None], person.inner, colors)
         if person.bag is not None:
             strap = (np.abs(np.abs(around) - 0.095) < 0.018) & (along < 0.36)
-            colors = np.where(strap[..., None], person.bag, colors)
+            colors = np.where(strap[:, None], person.bag, colors)
         neckline = along < 0.055 + 0.05 * np.clip(1 - np.abs(around) / 0.07, 0, 1)
-        colors = np.where(neckline[..., None], person.skin, colors)
+        colors = np.where(neckline[:, None], person.skin, colors)
         hem = 0.36 if person.skirt else 0.52
-        return np.where((along > hem)[..., None], cloth_colors(person.bottom, around, along - hem), colors)
+        return np.where((along > hem)[:, None], cloth_colors(person.bottom, around, along - hem), colors)
 
     return tube(axis, left, width, depth, texture, scale, ends=(0.0, 0.08))
 
 
-def _arm(person: SyntheticPerson, skeleton: Skeleton, side: int, scale: float) -> list[Surface]:
+def _dress_limb(
+    person: SyntheticPerson, cloth: Cloth, covered: float, length: float, radii: Sequence[float], thickness: float
+) -> tuple[list[float], SurfaceFunction]:
+    """Half widths and texture of an arm or leg of `length`, of which the first fraction `covered` is under `cloth`.
+
+    `radii`: half widths of the bare limb at seven steps, for a girth of 1; `thickness`: that of the cloth.
+    """
+    steps = (0, 0.16, 0.33, 0.5, 0.66, 0.83, 1)
+    width = [radius * person.girth + (thickness if step < covered else 0.0) for radius, step in zip(radii, steps)]
+
+    def texture(around: np.ndarray, along: np.ndarray) -> np.ndarray:
+        return np.where((along < covered * length)[:, None], cloth_colors(cloth, around, along), person.skin)
+
+    return width, texture
+
+
+def _bent_joint(
+    joint: np.ndarray, bone: np.ndarray, radius: float, texture: SurfaceFunction, along_limb: float, scale: float
+) -> Surface:
+    """A ball that fills the gap outside a bent elbow or knee. Its texture is that of the limb at `along_limb`."""
+    axis = [joint + bone @ DOWN * t for t in (-radius, 0, radius)]
+    return tube(axis, bone[:, 0], [radius] * 2, [radius] * 2, scale=scale, ends=(radius, radius),
+                texture=lambda around, along: texture(around, along - radius + along_limb))  # fmt: skip
+
+
+def _arm(person: SyntheticPerson, skeleton: Skeleton, side: int, scale: float) -> Iterator[Surface]:
     shoulder, elbow, wrist = skeleton.joints[SHOULDERS[side] : SHOULDERS[side] + 3]
     upper, lower = skeleton.arms[side]
-    length, girth = 0.58, person.girth
-    cover = person.sleeve * length
-
-    def texture(around: np.ndarray, along: np.ndarray) -> np.ndarray:
-        return np.where((along < cover)[..., None], cloth_colors(person.top, around, along), person.skin)
-
-    loose = [0.01 if t < person.sleeve else 0.0 for t in (0, 0.16, 0.33, 0.5, 0.66, 0.83, 1)]
-    width = [r * girth + extra for r, extra in zip((0.044, 0.05, 0.046, 0.041, 0.042, 0.034, 0.026), loose)]
-    axis = np.stack([shoulder + upper @ DOWN * -0.03, (shoulder + elbow) / 2, elbow, (elbow + wrist) / 2, wrist])
-    left = np.stack([upper[:, 0]] * 2 + [upper[:, 0]] + [lower[:, 0]] * 2)
-    hand = np.stack([wrist + lower @ DOWN * t for t in (-0.01, 0.04, 0.09, 0.16)])
-    return [
-        tube(axis, left, width, width, texture, scale, ends=(0.05, 0.0)),
-        _bent_joint(elbow, upper, width[3], texture, 0.32, scale),
-        tube(hand, np.stack([lower[:, 0]] * 4), [0.02, 0.024, 0.026, 0.018], [0.026, 0.04, 0.042, 0.024],
-             _plain_texture(person.skin * 0.97), scale, ends=(0.0, 0.03)),
-    ]  # fmt: skip
+    radii = (0.044, 0.05, 0.046, 0.041, 0.042, 0.034, 0.026)
+    width, texture = _dress_limb(person, person.top, person.sleeve, 0.58, radii, 0.01)
+    axis = [shoulder + upper @ DOWN * -0.03, (shoulder + elbow) / 2, elbow, (elbow + wrist) / 2, wrist]
+    left = [upper[:, 0]] * 3 + [lower[:, 0]] * 2
+    hand = [wrist + lower @ DOWN * t for t in (-0.01, 0.04, 0.09, 0.16)]
+    yield tube(axis, left, width, width, texture, scale, ends=(0.05, 0.0))
+    yield _bent_joint(elbow, upper, width[3], texture, 0.32, scale)
+    width, depth = [0.02, 0.024, 0.026, 0.018], [0.026, 0.04, 0.042, 0.024]
+    yield tube(hand, lower[:, 0], width, depth, person.skin * 0.97, scale, ends=(0.0, 0.03))
 
 
-def _leg(person: SyntheticPerson, skeleton: Skeleton, side: int, scale: float) -> list[Surface]:
+def _leg(person: SyntheticPerson, skeleton: Skeleton, side: int, scale: float) -> Iterator[Surface]:
     hip, knee, ankle = skeleton.joints[HIPS[side] : HIPS[side] + 3]
     thigh, shin = skeleton.legs[side]
-    length, girth = 0.9, person.girth
-    cover = person.leg * length
-
-    def texture(around: np.ndarray, along: np.ndarray) -> np.ndarray:
-        return np.where((along < cover)[..., None], cloth_colors(person.bottom, around, along), person.skin)
-
-    loose = [0.012 if t < person.leg else 0.0 for t in (0, 0.16, 0.33, 0.5, 0.66, 0.83, 1)]
     radii = (0.085, 0.09, 0.074, 0.056, 0.056, 0.042, 0.034)
-    width = [r * girth + extra for r, extra in zip(radii, loose)]
-    axis = np.stack(
-        [hip + thigh @ DOWN * -0.05, (hip + knee) / 2, knee, (knee + ankle) / 2, ankle + shin @ DOWN * 0.03]
-    )
-    left = np.stack([thigh[:, 0]] * 3 + [shin[:, 0]] * 2)
+    width, texture = _dress_limb(person, person.bottom, person.leg, 0.9, radii, 0.012)
+    axis = [hip + thigh @ DOWN * -0.05, (hip + knee) / 2, knee, (knee + ankle) / 2, ankle + shin @ DOWN * 0.03]
+    left = [thigh[:, 0]] * 3 + [shin[:, 0]] * 2
     # The foot stays nearly level with the ground, but turns with the shin when that swings back.
     forward = skeleton.pelvis @ np.array([(-1, 1)[side] * 0.2, 0, 1]) * 0.75 + shin[:, 2] * 0.5
     forward /= np.linalg.norm(forward)
     sole = ankle + shin @ DOWN * 0.035
-    shoe = np.stack(
-        [sole + forward * t + DOWN * d for t, d in ((-0.075, 0.005), (0, 0.002), (0.1, 0.012), (0.185, 0.02))]
-    )
+    shoe = [sole + forward * t + DOWN * d for t, d in ((-0.075, 0.005), (0, 0.002), (0.1, 0.012), (0.185, 0.02))]
 
     def shoe_texture(around: np.ndarray, along: np.ndarray) -> np.ndarray:
         upper = np.abs(around) > 0.07  # the front of this tube is the sole of the shoe
-        return np.where(upper[..., None], person.shoe, person.shoe * 0.35 + 0.25)
+        return np.where(upper[:, None], person.shoe, person.shoe * 0.35 + 0.25)
 
-    def below_skirt(around: np.ndarray, along: np.ndarray) -> np.ndarray:
-        return along > 0.8 * person.skirt
-
-    return [
-        tube(axis, left, width, width, texture, scale, below_skirt, ends=(0.06, 0.0)),
-        *([] if person.skirt > 0.55 else [_bent_joint(knee, thigh, width[3], texture, 0.48, scale)]),
-        tube(shoe, np.stack([-skeleton.pelvis[:, 0]] * 4), [0.034, 0.042, 0.048, 0.03], [0.055, 0.058, 0.036, 0.024],
-             shoe_texture, scale, ends=(0.03, 0.04)),
-    ]  # fmt: skip
+    yield tube(axis, left, width, width, texture, scale, lambda around, along: along > 0.8 * person.skirt, (0.06, 0.0))
+    if person.skirt <= 0.55:
+        yield _bent_joint(knee, thigh, width[3], texture, 0.48, scale)
+    width, depth = [0.034, 0.042, 0.048, 0.03], [0.055, 0.058, 0.036, 0.024]
+    yield tube(shoe, -skeleton.pelvis[:, 0], width, depth, shoe_texture, scale, ends=(0.03, 0.04))
 
 
-def _head(person: SyntheticPerson, skeleton: Skeleton, scale: float) -> list[Surface]:
-    frame = skeleton.head
-
-    def at(x: float, y: float, z: float) -> np.ndarray:
-        return skeleton.skull + frame @ [x, y, z]
-
-    neck = np.stack([at(0, 0.17, -0.015), skeleton.joints[NECK] + skeleton.chest @ [0, 0.0, -0.005]])
-    chest_left = np.stack([frame[:, 0], skeleton.chest[:, 0]])
-    middle = np.stack([at(0, t * SKULL_LENGTH, 0.012 * t) for t in (0, 0.5, 1)])
-    left = np.stack([frame[:, 0]] * 3)
-    width = [0.05, 0.074, SKULL_WIDTH, SKULL_WIDTH * 0.98, 0.066, 0.04]
-    depth = [0.05, 0.09, SKULL_DEPTH, 0.097, 0.09, 0.062]
+def _head(person: SyntheticPerson, skeleton: Skeleton, scale: float) -> Iterator[Surface]:
+    left, skin = skeleton.head[:, 0], person.skin
 
     def face(around: np.ndarray, along: np.ndarray) -> np.ndarray:
         x, y = around / 0.078, along / SKULL_LENGTH
-        colors = np.broadcast_to(person.skin, (*around.shape, 3)).copy()
+        colors = np.tile(skin, (len(around), 1))
         for center in (-0.42, 0.42):
-            eye = np.hypot((x - center) / 0.19, (y - 0.475) / 0.032)
-            colors[eye < 1] = (0.95, 0.94, 0.92)
-            colors[np.hypot((x - center) / 0.09, (y - 0.475) / 0.034) < 1] = (0.16, 0.1, 0.07)
+            colors[np.hypot((x - center) / 0.19, (y - 0.475) / 0.032) < 1] = (0.95, 0.94, 0.92)  # white of the eye
+            colors[np.hypot((x - center) / 0.09, (y - 0.475) / 0.034) < 1] = (0.16, 0.1, 0.07)  # iris
             brow = (np.abs(x - center) < 0.22) & (np.abs(y - 0.405) < 0.014)
             colors[brow] = person.hair * 0.7
-        colors[np.hypot(x / 0.3, (y - 0.8) / 0.022) < 1] = person.skin * (0.82, 0.5, 0.5)
-        nostril = np.hypot(x / 0.16, (y - 0.67) / 0.02) < 1
-        colors[nostril] = person.skin * 0.78
+        colors[np.hypot(x / 0.3, (y - 0.8) / 0.022) < 1] = skin * (0.82, 0.5, 0.5)  # mouth
+        colors[np.hypot(x / 0.16, (y - 0.67) / 0.02) < 1] = skin * 0.78  # nostrils
         return colors
 
-    surfaces = [
-        tube(neck, chest_left, [0.052, 0.055, 0.065], [0.055, 0.055, 0.06], _plain_texture(person.skin * 0.93), scale),
-        tube(middle, left, width, depth, face, scale, ends=(0.09, 0.035)),
-        tube(np.stack([at(0, 0.115, 0.1), at(0, 0.15, 0.118), at(0, 0.165, 0.095)]), left, [0.01, 0.016, 0.012],
-             [0.01, 0.012, 0.008], _plain_texture(person.skin * 1.03), scale, ends=(0.02, 0.01)),
-    ]  # fmt: skip
+    neck = [skeleton.on_head((0, 0.17, -0.015))[0], skeleton.joints[NECK] + skeleton.chest @ [0, 0.0, -0.005]]
+    nose = skeleton.on_head((0, 0.115, 0.1), (0, 0.15, 0.118), (0, 0.165, 0.095))
+    yield tube(neck, [left, skeleton.chest[:, 0]], [0.052, 0.055, 0.065], [0.055, 0.055, 0.06], skin * 0.93, scale)
+    yield tube(skeleton.on_head(*SKULL_AXIS), left, SKULL_WIDTH, SKULL_DEPTH, face, scale, ends=(0.09, 0.035))
+    yield tube(nose, left, [0.01, 0.016, 0.012], [0.01, 0.012, 0.008], skin * 1.03, scale, ends=(0.02, 0.01))
     for sign in (-1, 1):
-        ear = np.stack([at(sign * 0.082, y, -0.005) for y in (0.1, 0.125, 0.155)])
-        surfaces.append(tube(ear, left, [0.012] * 3, [0.018, 0.02, 0.012], _plain_texture(person.skin * 0.95), scale,
-                             ends=(0.02, 0.02)))  # fmt: skip
-    if person.hair_style != "bald":
-        surfaces += _hair(person, skeleton, scale, middle, left, width, depth)
-    return surfaces
+        ear = skeleton.on_head(*((sign * 0.082, y, -0.005) for y in (0.1, 0.125, 0.155)))
+        yield tube(ear, left, [0.012] * 3, [0.018, 0.02, 0.012], skin * 0.95, scale, ends=(0.02, 0.02))
 
 
-def _hair(
-    person: SyntheticPerson, skeleton: Skeleton, scale: float, middle: np.ndarray, left: np.ndarray, width: list[float],
-    depth: list[float],
-) -> list[Surface]:  # fmt: skip
-    def at(x: float, y: float, z: float) -> np.ndarray:
-        return skeleton.skull + skeleton.head @ [x, y, z]
-
-    cap = person.hair_style == "cap"
+def _hair(person: SyntheticPerson, skeleton: Skeleton, scale: float) -> Iterator[Surface]:
+    """Hair, or a cap in the color of the backpack or else of the shoes."""
 
     def strands(around: np.ndarray, along: np.ndarray) -> np.ndarray:
         streak = 0.92 + 0.08 * np.sin(around * 420) + 0.05 * np.sin(around * 150 + along * 20)
-        return person.hair * streak[..., None]
+        return person.hair * streak[:, None]
 
     def covers(around: np.ndarray, along: np.ndarray) -> np.ndarray:
         turn = np.abs(around) / (np.pi * 0.088)  # 0 at the front, 1 at the back
         line = np.interp(turn, [0, 0.18, 0.3, 0.42, 0.52, 0.62, 1], [0.06, 0.062, 0.085, 0.13, 0.135, 0.17, 0.2])
         return along < line + 0.012
 
-    color = person.bag if cap and person.bag is not None else person.shoe if cap else None
-    texture = strands if color is None else _plain_texture(color)
-    shell = middle + (middle[0] - middle[1]) * 0.1
-    grown = [[r + 0.012 for r in half] for half in (width, depth)]
-    surfaces = [tube(shell, left, *grown, texture, scale, covers, ends=(0.09, 0.03))]
-    behind = np.stack([skeleton.head[:, 0]] * 3)
+    texture = strands
+    if person.hair_style == "cap":
+        texture = person.shoe if person.bag is None else person.bag
+    left, skull = skeleton.head[:, 0], skeleton.on_head(*SKULL_AXIS)
+    width, depth = ([radius + 0.012 for radius in radii] for radii in (SKULL_WIDTH, SKULL_DEPTH))
+    yield tube(skull + (skull[0] - skull[1]) * 0.1, left, width, depth, texture, scale, covers, (0.09, 0.03))
     if person.hair_style == "long":
-        fall = np.stack(
-            [at(0, 0.07, -0.055), at(0, 0.2, -0.08), skeleton.joints[NECK] + skeleton.chest @ [0, 0.13, -0.115]]
-        )
-        surfaces.append(tube(fall, behind, [0.085, 0.098, 0.085, 0.06], [0.055, 0.05, 0.035, 0.02], strands, scale,
-                             ends=(0.05, 0.06)))  # fmt: skip
+        shoulders = skeleton.joints[NECK] + skeleton.chest @ [0, 0.13, -0.115]
+        fall = [*skeleton.on_head((0, 0.07, -0.055), (0, 0.2, -0.08)), shoulders]
+        width, depth = [0.085, 0.098, 0.085, 0.06], [0.055, 0.05, 0.035, 0.02]
+        yield tube(fall, left, width, depth, strands, scale, ends=(0.05, 0.06))
         for sign in (-1, 1):
-            lock = np.stack([at(sign * 0.072, 0.08, 0.01), at(sign * 0.088, 0.2, 0.01), at(sign * 0.085, 0.29, 0.012)])
-            surfaces.append(tube(lock, behind, [0.02, 0.024, 0.014], [0.045, 0.05, 0.025], strands, scale))
+            lock = skeleton.on_head((sign * 0.072, 0.08, 0.01), (sign * 0.088, 0.2, 0.01), (sign * 0.085, 0.29, 0.012))
+            yield tube(lock, left, [0.02, 0.024, 0.014], [0.045, 0.05, 0.025], strands, scale)
     if person.hair_style == "bun":
-        knot = np.stack([at(0, 0.0, -0.1), at(0, 0.045, -0.115), at(0, 0.09, -0.1)])
-        surfaces.append(tube(knot, behind, [0.04, 0.05, 0.04], [0.04, 0.045, 0.04], strands, scale))
-    if cap:
-        brim = np.stack([at(0, 0.068, 0.06), at(0, 0.075, 0.12), at(0, 0.088, 0.185)])
-        surfaces.append(
-            tube(brim, -behind, [0.075, 0.075, 0.05], [0.012, 0.01, 0.006], texture, scale, ends=(0.01, 0.03))
-        )
-    return surfaces
+        knot = skeleton.on_head((0, 0.0, -0.1), (0, 0.045, -0.115), (0, 0.09, -0.1))
+        yield tube(knot, left, [0.04, 0.05, 0.04], [0.04, 0.045, 0.04], strands, scale)
+    if person.hair_style == "cap":
+        brim = skeleton.on_head((0, 0.068, 0.06), (0, 0.075, 0.12), (0, 0.088, 0.185))
+        yield tube(brim, -left, [0.075, 0.075, 0.05], [0.012, 0.01, 0.006], texture, scale, ends=(0.01, 0.03))
 
 
 def _skirt(person: SyntheticPerson, skeleton: Skeleton, scale: float) -> Surface:
-    knees = [skeleton.joints[9], skeleton.joints[12]]
+    knees = skeleton.joints[[9, 12]]
     reach = min(person.skirt / 0.5, 1)  # how far the skirt follows the knees, 0..1
-    middle = skeleton.hip_center + (np.mean(knees, axis=0) - skeleton.hip_center) * reach * 0.85
-    start = skeleton.hip_center + (skeleton.joints[NECK] - skeleton.hip_center) * 0.22
-    direction = middle - skeleton.hip_center
-    end = skeleton.hip_center + direction / np.linalg.norm(direction) * person.skirt
+    direction = knees.mean(axis=0) * reach * 0.85
+    end = direction / np.linalg.norm(direction) * person.skirt
     apart = np.abs((knees[1] - knees[0]) @ skeleton.pelvis)  # in the directions left, down, front
-    axis = np.stack([start, skeleton.hip_center, (skeleton.hip_center + end) / 2, end])
-    left = np.stack([skeleton.pelvis[:, 0]] * 4)
     flare = 0.1 * person.skirt
-    width = [
-        person.waist + 0.012,
-        person.hip + 0.018,
-        person.hip + 0.02 + flare,
-        person.hip + 0.03 + flare * 1.6 + apart[0] * 0.12,
-    ]
+    lower_width = person.hip + 0.03 + flare * 1.6 + apart[0] * 0.12
+    width = [person.waist + 0.012, person.hip + 0.018, person.hip + 0.02 + flare, lower_width]
     depth = [0.115, 0.14, 0.145 + flare + apart[2] * 0.25 * reach, 0.14 + flare * 1.5 + apart[2] * 0.5 * reach]
-    return tube(axis, left, width, depth, partial(cloth_colors, person.bottom), scale, ends=(0.0, 0.0))
+    axis = [skeleton.joints[NECK] * 0.22, np.zeros(3), end / 2, end]
+    return tube(axis, skeleton.pelvis[:, 0], width, depth, partial(cloth_colors, person.bottom), scale, ends=(0.0, 0.0))
 
 
 def _backpack(person: SyntheticPerson, skeleton: Skeleton, scale: float) -> Surface:
-    neck, chest = skeleton.joints[NECK], skeleton.chest
-    axis = np.stack([neck + chest @ [0, y, -0.165] for y in (0.02, 0.2, 0.4)])
+    axis = [skeleton.joints[NECK] + skeleton.chest @ [0, y, -0.165] for y in (0.02, 0.2, 0.4)]
 
     def texture(around: np.ndarray, along: np.ndarray) -> np.ndarray:
         pocket = (along > 0.22) & (along < 0.235)
-        return np.where(pocket[..., None], person.bag * 0.5, person.bag)
+        return np.where(pocket[:, None], person.bag * 0.5, person.bag)
 
-    return tube(
-        axis, np.stack([chest[:, 0]] * 3), [0.11, 0.135, 0.14, 0.135], [0.06, 0.075, 0.085, 0.08], texture, scale
-    )
+    width, depth = [0.11, 0.135, 0.14, 0.135], [0.06, 0.075, 0.085, 0.08]
+    return tube(axis, skeleton.chest[:, 0], width, depth, texture, scale)
 
 
 def render(surfaces: list[Surface], image: np.ndarray, origin: tuple[float, float], scale: float) -> np.ndarray:

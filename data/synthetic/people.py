@@ -23,26 +23,15 @@ from PIL import Image, ImageDraw, ImageFilter
 from data import find_dataset
 from data.pairs import PHASES, identity_pairs, read_keypoints, write_keypoints, write_pairs
 from data.pose_pair_dataset import PosePairDataset
-from data.synthetic.body import (
-    CLOTH_PATTERNS,
-    HAIR_STYLES,
-    NECK,
-    Cloth,
-    Posture,
-    SyntheticPerson,
-    body_surfaces,
-    pose_skeleton,
-    render,
-    visible_keypoints,
-)
+from data.synthetic import body
+from data.synthetic.body import Cloth, Posture, SyntheticPerson
 from util.arguments import count, number, positive_int
 from util.draw_pose import draw_skeleton
-from util.errors import UserError, run_main
-from util.files import atomic_write
+from util.errors import UserError
+from util.files import atomic_write, file_names
 from util.image import contact_sheet, decode_photo, image_path, save_image
 from util.parallel import available_cores, map_in_processes
 
-JPEG_QUALITY = 95
 VERSION = 1  # of the rendering: raise it when the same seed gives other images
 SETTINGS_FILE = "synthetic.json"
 SKINS = ((0.98, 0.82, 0.72), (0.93, 0.74, 0.6), (0.82, 0.62, 0.47), (0.66, 0.46, 0.33), (0.46, 0.3, 0.21))
@@ -57,6 +46,10 @@ class RenderedPhoto(NamedTuple):
     pixels: np.ndarray
     keypoints: np.ndarray
 
+    def save(self, folder: Path) -> None:
+        """Write the pixels as a JPEG file below `folder`."""
+        atomic_write(folder / self.name, partial(Image.fromarray(self.pixels).save, format="JPEG", quality=95))
+
 
 def random_color(random: np.random.Generator) -> np.ndarray:
     """A color of clothes in 0..1: mostly a bright one, sometimes black, gray or white."""
@@ -68,9 +61,8 @@ def random_color(random: np.random.Generator) -> np.ndarray:
 
 def random_cloth(random: np.random.Generator, plain: float) -> Cloth:
     """A cloth; `plain` is the probability that it has no pattern."""
-    pattern = "plain" if random.random() < plain else random.choice([p for p in CLOTH_PATTERNS if p != "plain"])
-    first = random_color(random)
-    second = random_color(random)
+    pattern = "plain" if random.random() < plain else random.choice(body.CLOTH_PATTERNS[1:])
+    first, second = random_color(random), random_color(random)
     while np.abs(first - second).sum() < 0.7:  # so that the pattern can be seen
         second = random_color(random)
     size = random.uniform(0.05, 0.12)
@@ -83,25 +75,19 @@ def random_person(random: np.random.Generator) -> SyntheticPerson:
     top = random_cloth(random, plain=0.4)
     dress = skirt > 0 and random.random() < 0.5
     slender = random.uniform(0.88, 1.12)
-    style = random.choice(HAIR_STYLES, p=[0.1, 0.6, 0.24, 0.02, 0.04] if skirt else [0.5, 0.2, 0.1, 0.07, 0.13])
+    style = random.choice(body.HAIR_STYLES, p=[0.1, 0.6, 0.24, 0.02, 0.04] if skirt else [0.5, 0.2, 0.1, 0.07, 0.13])
     return SyntheticPerson(
         skin=np.array(SKINS[random.integers(len(SKINS))]) * random.uniform(0.95, 1.02),
-        hair=np.array(HAIRS[random.integers(len(HAIRS))]),
-        hair_style=str(style),
-        top=top,
+        hair=np.array(HAIRS[random.integers(len(HAIRS))]), hair_style=str(style), top=top,
         sleeve=float(random.choice([0.0, 0.3, 0.42, 0.93, 1.0], p=[0.12, 0.23, 0.2, 0.25, 0.2])),
         inner=random_color(random) if not dress and random.random() < 0.25 else None,
         bottom=top if dress else random_cloth(random, plain=0.75),
         leg=(1.0 if random.random() < 0.25 else 0.0) if skirt else float(random.choice([0.48, 1.0], p=[0.25, 0.75])),
-        skirt=skirt,
-        shoe=random_color(random),
-        bag=random_color(random) if random.random() < 0.3 else None,
+        skirt=skirt, shoe=random_color(random), bag=random_color(random) if random.random() < 0.3 else None,
         shoulder=0.178 * random.uniform(0.92, 1.04) * (0.95 if skirt else 1.03),
-        waist=0.132 * slender,
-        hip=0.158 * (0.5 + 0.5 * slender) * (1.04 if skirt else 0.98),
-        girth=slender,
-        height=random.uniform(0.95, 1.03),
-    )
+        waist=0.132 * slender, hip=0.158 * (0.5 + 0.5 * slender) * (1.04 if skirt else 0.98),
+        girth=slender, height=random.uniform(0.95, 1.03),
+    )  # fmt: skip
 
 
 def random_arm(random: np.random.Generator) -> tuple[float, float, float, float]:
@@ -142,18 +128,10 @@ def random_posture(random: np.random.Generator, view: int) -> Posture:
             knee[bent] += random.uniform(12, 30)
     forward, sideways, turn, elbow = zip(right, left)
     return Posture(
-        yaw=yaw,
-        lean=random.normal(2, 3),
-        twist=random.normal(0, 7),
-        head=(random.normal(0, 14), random.normal(4, 5)),
-        hip=tuple(hip),
-        spread=spread,
-        knee=tuple(knee),
-        arm_forward=forward,
-        arm_sideways=sideways,
-        arm_turn=turn,
-        elbow=elbow,
-    )
+        yaw=yaw, lean=random.normal(2, 3), twist=random.normal(0, 7), head=(random.normal(0, 14), random.normal(4, 5)),
+        hip=tuple(hip), spread=spread, knee=tuple(knee),
+        arm_forward=forward, arm_sideways=sideways, arm_turn=turn, elbow=elbow,
+    )  # fmt: skip
 
 
 def studio_background(random: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
@@ -199,9 +177,9 @@ class Look(NamedTuple):
     """What distinguishes a data set's photos: background, supersampling, framing, file names."""
 
     background: Callable[[np.random.Generator, tuple[int, int]], np.ndarray]
-    supersampling: float  # photos are rendered so many times as wide and high, then scaled down
+    supersampling: float  # width and height of the rendering, relative to the photo that it is scaled down to
     upper_body: float  # fraction of the photos that end at the thighs
-    name: str  # format of a file name
+    name: str  # format of a file name; the data set's rule for identities finds {identity} in it
 
 
 LOOKS = {
@@ -212,79 +190,69 @@ LOOKS = {
 VIEWS = ("front", "additional", "side", "additional", "back", "additional", "side", "additional")
 
 
-def photo_name(mode: str, person: SyntheticPerson, identity: int, number: int, view: int) -> str:
-    """A file name as in the real set, so that the set's rule for identities finds the person."""
-    if person.skirt:
-        gender, clothes = "WOMEN", "Dresses" if person.bottom is person.top else "Skirts"
-    else:
-        gender, clothes = "MEN", "Pants"
-    return LOOKS[mode].name.format(
-        identity=identity, number=number, camera=view % 6 + 1, view=VIEWS[view], gender=gender, clothes=clothes
-    )
+def random_scene(random: np.random.Generator, mode: str) -> tuple[SyntheticPerson, np.ndarray]:
+    """A person and the background of all photos of it, (H,W,3) in 0..1 at the resolution of the rendering."""
+    person = random_person(random)
+    size = (int(length * LOOKS[mode].supersampling) for length in find_dataset(mode).stored_size)
+    return person, LOOKS[mode].background(random, tuple(size))
 
 
 def render_photo(
-    person: SyntheticPerson, posture: Posture, background: np.ndarray, size: tuple[int, int],
-    random: np.random.Generator, upper_body: bool,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """Pixels uint8 (H,W,3) of `size` and keypoints (18,2). `background` (H',W',3) is larger and sets the resolution of
-    the rendering."""
+    name: str, person: SyntheticPerson, posture: Posture, background: np.ndarray, size: tuple[int, int],
+    random: np.random.Generator, upper_body: bool = False,
+) -> RenderedPhoto:  # fmt: skip
+    """Render the person over a copy of `background` (H',W',3) and scale the result down to `size` (H, W)."""
     height, width = background.shape[:2]
-    skeleton = pose_skeleton(person, posture)
-    whole_body_scale = height * random.uniform(0.49, 0.53) * person.height
-    scale = whole_body_scale * (1.55 if upper_body else 1.0)  # pixels per meter
-    surfaces = body_surfaces(person, skeleton, scale)
-    lowest = max(s.points[:, 1].max() for s in surfaces)
-    highest = min(s.points[:, 1].min() for s in surfaces)
+    skeleton = body.pose_skeleton(person, posture)
+    scale = height * random.uniform(0.49, 0.53) * person.height * (1.55 if upper_body else 1.0)  # pixels per meter
+    surfaces = body.body_surfaces(person, skeleton, scale)
+    lowest = max(points[:, 1].max() for points, _ in surfaces)
+    highest = min(points[:, 1].min() for points, _ in surfaces)
     if upper_body:
         y = height * random.uniform(0.05, 0.1) - highest * scale
     else:
         y = height * random.uniform(0.94, 1.02) - lowest * scale
-    x = width * (0.5 + random.normal(0, 0.035)) - skeleton.joints[NECK, 0] * scale / 2
+    x = width * (0.5 + random.normal(0, 0.035)) - skeleton.joints[body.NECK, 0] * scale / 2
     image = background.copy()
-    if not upper_body:
-        _add_ground_shadow(image, (x, y + (lowest - 0.03) * scale), scale)
-    depth = render(surfaces, image, (x, y), scale)
+    if not upper_body:  # a shadow on the ground
+        right = (np.arange(width) - x) / (0.38 * scale)
+        down = (np.arange(height) - (y + (lowest - 0.03) * scale)) / (0.09 * scale)
+        image *= (1 - 0.4 * np.exp(-1.5 * (right**2 + down[:, None] ** 2)))[..., None]
+    depth = body.render(surfaces, image, (x, y), scale)
     large = Image.fromarray((image.clip(0, 1) * 255).round().astype(np.uint8))
     pixels = np.asarray(large.resize(size[::-1], Image.Resampling.BOX))
-    return pixels, visible_keypoints(skeleton.joints, depth, (x, y), scale, size)
-
-
-def _add_ground_shadow(image: np.ndarray, center: tuple[float, float], scale: float) -> None:
-    x, y = (np.arange(length) - middle for length, middle in zip(image.shape[1::-1], center))
-    distance = (x / (0.38 * scale)) ** 2 + (y[:, None] / (0.09 * scale)) ** 2
-    image *= (1 - 0.4 * np.exp(-1.5 * distance))[..., None]
+    return RenderedPhoto(name, pixels, body.visible_keypoints(skeleton.joints, depth, (x, y), scale, size))
 
 
 def render_identity(identity: int, mode: str, photos: int, seed: int) -> list[RenderedPhoto]:
     """All photos of one identity. They depend on the arguments only, not on other identities."""
     random = np.random.default_rng([seed, identity, sorted(LOOKS).index(mode)])
+    person, background = random_scene(random, mode)
     look, size = LOOKS[mode], find_dataset(mode).stored_size
-    person = random_person(random)
-    background = look.background(random, tuple(int(length * look.supersampling) for length in size))
+    gender = "WOMEN" if person.skirt else "MEN"
+    clothes = "Dresses" if person.bottom is person.top else "Skirts" if person.skirt else "Pants"
+    name = partial(look.name.format, identity=identity, gender=gender, clothes=clothes)
     rounds = math.ceil(photos / len(VIEWS))  # every view once, in random order, then again
-    views = [view for _ in range(rounds) for view in random.permutation(len(VIEWS))][:photos]
+    views = [int(view) for _ in range(rounds) for view in random.permutation(len(VIEWS))][:photos]
     rendered = []
-    for photo_number, view in enumerate(views, start=1):
-        posture = random_posture(random, int(view))
+    for index, view in enumerate(views, start=1):
+        posture = random_posture(random, view)
         upper_body = random.random() < look.upper_body
-        pixels, keypoints = render_photo(person, posture, background, size, random, upper_body)
-        name = photo_name(mode, person, identity, photo_number, int(view))
-        rendered.append(RenderedPhoto(name, pixels, keypoints))
+        photo_name = name(number=index, camera=view % 6 + 1, view=VIEWS[view])
+        rendered.append(render_photo(photo_name, person, posture, background, size, random, upper_body))
     return rendered
 
 
 def render_people(out: Path, mode: str, identities: Sequence[int], photos: int, seed: int, workers: int) -> None:
     """Write the photos of `identities` (numbers of training and of test identities), then the missing csv files."""
     dataset = find_dataset(mode)
-    phases = [phase for phase, number_of_people in zip(PHASES, identities) for _ in range(number_of_people)]
+    phases = np.repeat(PHASES, identities).tolist()  # of each person
     keypoints: dict[str, dict[str, np.ndarray]] = {phase: {} for phase in PHASES}
     work = partial(render_identity, mode=mode, photos=photos, seed=seed)
     people = map_in_processes(work, range(1, len(phases) + 1), workers, "rendering", chunk=1, unit="person")
     for phase, photos_of_person in zip(phases, people):
         for photo in photos_of_person:
-            save = partial(Image.fromarray(photo.pixels).save, format="JPEG", quality=JPEG_QUALITY)
-            atomic_write(out / phase / photo.name, save)
+            photo.save(out / phase)
             keypoints[phase][photo.name] = photo.keypoints
     for phase, rows in keypoints.items():
         poses, pairs = (out / name.format(phase=phase) for name in (dataset.keypoints_csv, dataset.pairs_csv))
@@ -309,20 +277,19 @@ def is_rendered(out: Path, dataset: type[PosePairDataset], settings: dict[str, o
         raise UserError(
             f"{out}: rendered with other settings ({found}, asked for {settings}); remove it, or give another --out"
         )
-    names = (dataset.pairs_csv, dataset.keypoints_csv)
-    photos = sum(len(list((out / phase).glob("*.jpg"))) for phase in PHASES)
-    csv_files = all((out / name.format(phase=phase)).exists() for phase in PHASES for name in names)
-    return csv_files and photos >= sum(settings["identities"]) * settings["poses"]
+    files = file_names(out)
+    csv_files = {name.format(phase=phase) for name in (dataset.pairs_csv, dataset.keypoints_csv) for phase in PHASES}
+    photos = sum(name.endswith(".jpg") for name in files)
+    return csv_files <= files and photos >= sum(settings["identities"]) * settings["poses"]
 
 
-def make_sheet(out: Path, dataset: type[PosePairDataset], rows: int, photos: int) -> Image.Image:
-    """The first `rows` training identities, one per row, with `photos` photos, each beside its skeleton."""
-    sheet: dict[str, list[Image.Image]] = {}
+def make_sheet(out: Path, dataset: type[PosePairDataset]) -> Image.Image:
+    """Five training identities, one per row, with up to six photos, each beside its skeleton."""
+    rows: dict[str, list[Image.Image]] = {}
     for name, joints in read_keypoints(out / dataset.keypoints_csv.format(phase="train")).items():
         photo = decode_photo(out / "train" / name)
-        row = sheet.setdefault(dataset.identity(name), [])
-        row += [photo, draw_skeleton(joints, dataset.stored_size, photo)]
-    return contact_sheet([row[: 2 * photos] for row in list(sheet.values())[:rows]])
+        rows.setdefault(dataset.identity(name), []).extend([photo, draw_skeleton(joints, dataset.stored_size, photo)])
+    return contact_sheet([row[:12] for row in list(rows.values())[:5]])
 
 
 def main() -> None:
@@ -336,9 +303,7 @@ def main() -> None:
     parser.add_argument("--poses", type=number(int, 2), default=8, metavar="N", help="photos of each identity")
     parser.add_argument("--seed", type=count, default=0, help="determines the people")
     parser.add_argument("--workers", type=positive_int, default=available_cores(), metavar="N", help="processes")
-    parser.add_argument(
-        "--sheet", type=image_path, metavar="FILE", help="also write an overview (jpg or png) of the first people"
-    )
+    parser.add_argument("--sheet", type=image_path, metavar="FILE", help="also write a jpg or png of five identities")
     args = parser.parse_args()
     out, dataset = Path(args.out), find_dataset(args.dataset_mode)
     people = (args.identities, args.test_identities)
@@ -351,8 +316,4 @@ def main() -> None:
         render_people(out, args.dataset_mode, people, args.poses, args.seed, args.workers)
         print(f"{sum(people) * args.poses} photos of {sum(people)} rendered people in {out}")
     if args.sheet:
-        save_image(make_sheet(out, dataset, rows=5, photos=6), args.sheet)
-
-
-if __name__ == "__main__":
-    run_main(main)
+        save_image(make_sheet(out, dataset), args.sheet)

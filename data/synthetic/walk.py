@@ -8,19 +8,16 @@ from the first frame to each frame, so test.py can read it. The same flags give 
 """
 
 import argparse
-from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from data import find_dataset
 from data.pairs import Pair, write_keypoints, write_pairs
 from data.synthetic.body import Posture
-from data.synthetic.people import JPEG_QUALITY, LOOKS, RenderedPhoto, random_person, render_photo
+from data.synthetic.people import LOOKS, RenderedPhoto, random_scene, render_photo
 from util.arguments import count, number, positive_int
 from util.errors import UserError, run_main
-from util.files import atomic_write
 
 STRIDE = 25.0  # degrees by which a thigh swings forwards and backwards
 
@@ -39,16 +36,12 @@ def walking_posture(phase: float, yaw: float) -> Posture:
 
 def render_walk(mode: str, frames: int, cycles: float, yaw: float, seed: int) -> list[RenderedPhoto]:
     """`frames` photos of one person who walks for `cycles` cycles, in the look of data set `mode`."""
-    random = np.random.default_rng([seed, sorted(LOOKS).index(mode)])
-    look, size = LOOKS[mode], find_dataset(mode).stored_size
-    person = random_person(random)
-    background = look.background(random, tuple(int(length * look.supersampling) for length in size))
-    photos = []
+    person, background = random_scene(np.random.default_rng([seed, sorted(LOOKS).index(mode)]), mode)
+    size, photos = find_dataset(mode).stored_size, []
     for frame in range(frames):
         framing = np.random.default_rng(seed)  # gives all frames the same scale and position
         posture = walking_posture(cycles * frame / frames, yaw)
-        pixels, keypoints = render_photo(person, posture, background, size, framing, upper_body=False)
-        photos.append(RenderedPhoto(f"walk_{frame + 1:04d}.jpg", pixels, keypoints))
+        photos.append(render_photo(f"walk_{frame + 1:04d}.jpg", person, posture, background, size, framing))
     return photos
 
 
@@ -59,9 +52,7 @@ def main() -> None:
     parser.add_argument("--dataset_mode", choices=sorted(LOOKS), default="market", help="size, layout and look")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="data root to create")
     parser.add_argument("--frames", type=positive_int, default=24, metavar="N", help="number of photos")
-    parser.add_argument(
-        "--cycles", type=number(float, 0), default=1.0, metavar="X", help="number of cycles of two steps"
-    )
+    parser.add_argument("--cycles", type=number(float, 0), default=1.0, metavar="X", help="cycles of two steps each")
     parser.add_argument("--yaw", type=number(float), default=60.0, metavar="DEGREES", help="0 front, 90 side, 180 back")
     parser.add_argument("--seed", type=count, default=0, help="determines the person")
     args = parser.parse_args()
@@ -70,12 +61,10 @@ def main() -> None:
     dataset = find_dataset(args.dataset_mode)
     photos = render_walk(args.dataset_mode, args.frames, args.cycles, args.yaw, args.seed)
     for photo in photos:
-        save = partial(Image.fromarray(photo.pixels).save, format="JPEG", quality=JPEG_QUALITY)
-        atomic_write(args.out / "test" / photo.name, save)
-    write_keypoints(
-        args.out / dataset.keypoints_csv.format(phase="test"), {photo.name: photo.keypoints for photo in photos}
-    )
-    pairs = [Pair(photos[0].name, photo.name) for photo in photos]
+        photo.save(args.out / "test")
+    keypoints = {photo.name: photo.keypoints for photo in photos}
+    write_keypoints(args.out / dataset.keypoints_csv.format(phase="test"), keypoints)
+    pairs = [Pair(photos[0].name, name) for name in keypoints]
     write_pairs(args.out / dataset.pairs_csv.format(phase="test"), pairs)
     print(f"{len(photos)} photos of a walk in {args.out}")
 

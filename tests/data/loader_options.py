@@ -6,13 +6,7 @@ from pathlib import Path
 
 def loader_options(root: Path, **changes: object) -> Namespace:
     values = {
-        "dataroot": str(root),
-        "max_dataset_size": None,
-        "batchSize": 2,
-        "nThreads": 0,
-        "seed": 0,
-        "val_pairs": 0,
-        "accumulate": 1,
-        "cache_images": False,
-    }
-    return Namespace(**{**values, "dataset_mode": "market", "serial_batches": False, **changes})
+        "dataset_mode": "market", "dataroot": str(root), "max_dataset_size": None, "batchSize": 2, "nThreads": 0,
+        "seed": 0, "val_pairs": 0, "accumulate": 1, "cache_images": False, "serial_batches": False,
+    }  # fmt: skip
+    return Namespace(**{**values, **changes})

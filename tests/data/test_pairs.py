@@ -18,23 +18,23 @@ HEADER = "name:keypoints_y:keypoints_x"
 
 
 @pytest.mark.parametrize("separator", [":", ": "])
-def test_read_keypoints_tells_missing_joints_from_joints_outside(separator, tmp_path):
+def test_read_keypoints_distinguishes_missing_joints_from_joints_outside(separator, tmp_path):
     """Both separators; -1 is missing, other numbers outside the photo are not."""
     keypoints = KEYPOINTS.copy()
     keypoints[3] = (-1, 50)
     keypoints[4] = (-31, 205)
     all_missing = np.full((18, 2), -1)
     conftest.write_keypoints(
-        tmp_path / "k.csv", {"-1_c5s3_086412_11.jpg": keypoints, "nobody.jpg": all_missing}, separator
+        tmp_path / "k.csv", {"-1_c5s3_086412_11.jpg": keypoints, "all_missing.jpg": all_missing}, separator
     )
     read = read_keypoints(tmp_path / "k.csv")
-    assert list(read) == ["-1_c5s3_086412_11.jpg", "nobody.jpg"]
+    assert list(read) == ["-1_c5s3_086412_11.jpg", "all_missing.jpg"]
     joints = read["-1_c5s3_086412_11.jpg"]
     assert joints.dtype == np.float32
     assert np.isnan(joints[3]).all()
     assert joints[4].tolist() == [-31, 205]
     assert joints[5].tolist() == [5, 10]
-    assert np.isnan(read["nobody.jpg"]).all()
+    assert np.isnan(read["all_missing.jpg"]).all()
 
 
 def test_read_keypoints_accepts_fractions_and_exponents(tmp_path):
@@ -95,7 +95,7 @@ def test_read_pairs_rejects_a_long_row_wherever_it_is(first, tmp_path):
 
 
 def test_read_pairs_rejects_a_short_row_that_lacks_another_column(tmp_path):
-    """An empty cell in a column that nobody reads is allowed, a row without that cell is not."""
+    """An empty cell in a column that is not read is allowed, a row without that cell is not."""
     (tmp_path / "p.csv").write_text("from,to,comment\na.jpg,b.jpg,\n")
     assert read_pairs(tmp_path / "p.csv") == [Pair("a.jpg", "b.jpg")]
     (tmp_path / "p.csv").write_text("from,to,comment\na.jpg,b.jpg,\na.jpg,b.jpg\n")

@@ -93,7 +93,7 @@ def test_max_dataset_size_limits_the_pairs(market):
 
 
 def test_cache_images_decodes_each_photo_once(market, capsys):
-    """By any worker, for all workers: once seen, the files are not needed any more."""
+    """Workers share what any of them has decoded: after one epoch the files are not needed any more."""
     plain = [MarketDataset(options(market), "train")[i]["target_image"] for i in range(8)]
     loader = create_train_loaders(options(market, cache_images=True, nThreads=2, serial_batches=True), CPU)[0]
     assert "--cache_images: 6 photos need 0.00 GB of shared memory" in capsys.readouterr().out
@@ -106,7 +106,7 @@ def test_cache_images_decodes_each_photo_once(market, capsys):
 
 
 def test_cache_images_checks_the_memory_of_all_processes(market, monkeypatch):
-    """Two processes here need twice as much; one that has too little stops all."""
+    """Two processes on this machine need twice the memory; if one of them has too little, all stop."""
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     monkeypatch.setattr("data.pose_pair_dataset.available_shared_memory", lambda: 12 * 128 * 64 * 3 - 1)
     with pytest.raises(UserError, match="leave it out"):
@@ -122,7 +122,7 @@ def test_cache_images_rejects_a_cache_that_does_not_fit(market, monkeypatch):
     monkeypatch.setattr("data.pose_pair_dataset.available_shared_memory", lambda: 6 * 128 * 64 * 3 - 1)
     with pytest.raises(UserError, match="--cache_images: 6 photos need .* leave it out"):
         MarketDataset(options(market, cache_images=True), "train")
-    monkeypatch.setattr("data.pose_pair_dataset.available_shared_memory", lambda: None)  # the system does not tell
+    monkeypatch.setattr("data.pose_pair_dataset.available_shared_memory", lambda: None)  # the system does not report it
     assert len(MarketDataset(options(market, cache_images=True), "train")) == 8
 
 

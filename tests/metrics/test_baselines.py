@@ -1,4 +1,4 @@
-"""metrics/baselines.py and --baseline."""
+"""--baseline: the source photos, or the mean of the training photos, instead of generated images."""
 
 import json
 

@@ -270,7 +270,7 @@ class TestOutputs:
         def fail(_rows):
             raise OSError("the console is gone")
 
-        monkeypatch.setattr(metrics, "results_text", fail)
+        monkeypatch.setattr(metrics.report, "format_table", fail)
         done = call(metrics, *flags, "--metrics=l1", f"--per_image={market}/p.csv", f"--html={market}/page")
         assert (done.returncode, done.stderr) == (2, "error: the console is gone\n")
         assert read_jsonl(results)[0]["metrics"]["l1"]["n"] == 8

@@ -79,4 +79,4 @@ def test_problems_are_collected_once():
     problem, other = Problem("unreadable", "a.jpg"), Problem("missing", "a.jpg")
     problems.add([problem, problem])
     problems.add([other, problem])
-    assert problems == [problem, other]
+    assert list(problems) == [problem, other]

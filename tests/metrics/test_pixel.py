@@ -1,4 +1,4 @@
-"""metrics/pixel.py and metrics/ssim.py against goldens, scikit-image and closed forms."""
+"""metrics/pixel.py against goldens, scikit-image and closed forms."""
 
 import dataclasses
 

@@ -36,10 +36,10 @@ def level(joints: np.ndarray) -> np.ndarray:
 
 def test_upright_skeleton_has_limbs_of_their_lengths():
     """Right joints at the viewer's left, limbs hanging at their lengths, facing the viewer."""
-    somebody = person()
-    joints = level(pose_skeleton(somebody, UPRIGHT).joints)
+    someone = person()
+    joints = level(pose_skeleton(someone, UPRIGHT).joints)
     np.testing.assert_allclose(joints[1], (0, -0.5, 0), atol=1e-12)
-    np.testing.assert_allclose(joints[2], (-somebody.shoulder, -0.48, 0), atol=1e-12)
+    np.testing.assert_allclose(joints[2], (-someone.shoulder, -0.48, 0), atol=1e-12)
     np.testing.assert_allclose(joints[4] - joints[2], (0, 0.29 + 0.25, 0), atol=1e-12)
     np.testing.assert_allclose(joints[13] - joints[11], (0, 0.43 + 0.42, 0), atol=1e-12)
     mirrored = joints[[0, 1, 5, 6, 7, 2, 3, 4, 11, 12, 13, 8, 9, 10, 15, 14, 17, 16]] * (-1, 1, 1)
@@ -66,11 +66,11 @@ def test_yaw_turns_every_joint_about_the_vertical(yaw):
     np.testing.assert_allclose(turned, expected, atol=1e-12)
 
 
-def render_person(somebody, posture: Posture, size=(256, 128), scale=130.0):
-    skeleton = pose_skeleton(somebody, posture)
+def render_person(someone, posture: Posture, size=(256, 128), scale=130.0):
+    skeleton = pose_skeleton(someone, posture)
     image = np.full((*size, 3), -1.0)
     origin = (size[1] / 2, size[0] * 0.47)
-    depth = render(body_surfaces(somebody, skeleton, scale), image, origin, scale)
+    depth = render(body_surfaces(someone, skeleton, scale), image, origin, scale)
     return image, depth, visible_keypoints(skeleton.joints, depth, origin, scale, size)
 
 
@@ -95,9 +95,9 @@ def test_arm_behind_the_back_is_missing():
 def test_visible_joints_lie_on_the_body_and_the_body_has_no_holes():
     random = np.random.default_rng(3)
     for number in range(8):
-        somebody = random_person(random)
+        someone = random_person(random)
         posture = random_posture(random, number)
-        image, depth, keypoints = render_person(somebody, posture, scale=100.0 + 30 * number)
+        image, depth, keypoints = render_person(someone, posture, scale=100.0 + 30 * number)
         covered = np.isfinite(depth)
         assert (image[covered] >= 0).all()
         assert (image[~covered] == -1).all()

@@ -54,7 +54,7 @@ def test_fashion_set_loads(tmp_path):
 
 
 def test_same_seed_gives_the_same_files_for_any_number_of_processes(rendered, tmp_path):
-    """Whatever the number of processes."""
+    """The files do not depend on the number of processes; another seed gives other pixels."""
     render_people(tmp_path / "again", "market", (3, 2), photos=3, seed=5, workers=2)
     files = sorted(p.relative_to(rendered) for p in rendered.rglob("*") if p.is_file())
     assert len(files) == 15 + 4
@@ -65,7 +65,7 @@ def test_same_seed_gives_the_same_files_for_any_number_of_processes(rendered, tm
 
 
 def test_identity_keeps_its_background(rendered):
-    """Its photos are nearer to each other than to those of others, in the corners of the background most of all."""
+    """In a corner of the background, photos of one identity differ less than those of different identities."""
     photos = sorted((rendered / "train").glob("*.jpg"))
     pixels = np.stack([np.asarray(Image.open(p), float) for p in photos])
     people = np.array([MarketDataset.identity(p.name) for p in photos])
