@@ -80,8 +80,8 @@ def refuse_high_resolution(raw: list[Path]) -> None:
         if _is_high_resolution(width, height):
             raise UserError(
                 f"{path}: {width} x {height} pixels: this is the high-resolution archive (img_highres). PATN's lists "
-                "and keypoints belong to the low-resolution one (img, 256 x 256): get that; or let --allow_highres scale "
-                "these photos down, for training that cannot be compared with published numbers"
+                "and keypoints belong to the low-resolution one (img, 256 x 256): get that; or let --allow_highres "
+                "scale these photos down, for training that cannot be compared with published numbers"
             )
 
 

@@ -4,7 +4,7 @@
 set -euo pipefail
 source "$(dirname "$0")/environment.sh"
 
-install_visdom() { # from source, up to Python 3.11: building it needs pkg_resources
+install_visdom() { # up to Python 3.11, pip builds it from source, which needs pkg_resources
     "$python" -c 'import importlib.util as u, sys; sys.exit(u.find_spec("visdom") is None)' && return
     pip_install 'setuptools<81' wheel && pip_install --no-build-isolation 'visdom==0.2.4'
 }

@@ -62,7 +62,7 @@ def parse() -> Namespace:
 def main() -> None:
     args = parse()
     variants = list(product(args.precisions, (False, True) if args.compile is None else (args.compile,)))
-    memory_order = "--channels_last" if args.channels_last else "--no-channels_last"
+    memory_order = f"--{'' if args.channels_last else 'no-'}channels_last"
     test_flags = [f"--batchSize={args.batch or 8}", memory_order]
     if args.gpu_ids is not None:
         test_flags.append(f"--gpu_ids={args.gpu_ids}")

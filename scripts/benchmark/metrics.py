@@ -53,7 +53,7 @@ def milliseconds(call: Callable, samples: list[Sample], folder: str, data_set: s
 def write_pairs(folder: Path, data_set: str, count: int) -> list[Sample]:
     """`count` pairs (generated image, target) of FILES noisy waves, which JPEG compresses about as well as photos."""
     random, (height, width) = np.random.RandomState(0), find_dataset(data_set).stored_size
-    y, x = np.mgrid[:height, :width, :1] / max(height, width)
+    y, x, _ = np.mgrid[:height, :width, :1] / max(height, width)  # (H,W,1)
     names = [f"{number}.jpg" for number in range(FILES)]
     for name in names:
         horizontal, vertical = random.uniform(6, 36, (2, 1, 1, 3))

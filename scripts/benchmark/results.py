@@ -1,7 +1,6 @@
 """What test.py makes: how long it takes beside the network alone, and what bf16 and compilation change in it."""
 
 import tempfile
-from argparse import Namespace
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -45,17 +44,12 @@ def measure_time(sizes: list[str], flags: list[str], variants: list[tuple[str, b
                 with tempfile.TemporaryDirectory(dir=folder) as run:
                     folders = [f"--checkpoints_dir={run}", f"--results_dir={run}/results"]
                     opt = TestOptions().parse([*common, *folders, *speed_flags(precision, compiling)])
-                    per_image, alone, pairs = time_both(random_transfer(opt), repeats)
+                    device = select_device(opt.gpu_ids)
+                    create_model(opt, device, is_train=False).save_networks(opt.which_epoch)  # random weights
+                    per_image, alone, pairs = time_both(PoseTransfer(opt, device), repeats)
                     files = sum(path.is_file() for path in Path(run, "results").rglob("*"))
                 compiled = "yes" if compiling else "no"
                 yield size, opt.batchSize, precision, compiled, per_image, alone, per_image / alone, pairs, files
-
-
-def random_transfer(opt: Namespace) -> PoseTransfer:
-    """A network with random weights, saved and loaded like a trained one."""
-    device = select_device(opt.gpu_ids)
-    create_model(opt, device, is_train=False).save_networks(opt.which_epoch)
-    return PoseTransfer(opt, device)
 
 
 def time_both(transfer: PoseTransfer, repeats: int) -> tuple[float, float, int]:

@@ -14,7 +14,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from data.pairs import read_pairs, result_names
 from data.synthetic.people import render_people
 from scripts.benchmark import main as benchmark
-from scripts.benchmark import measure, results
+from scripts.benchmark import measure, metrics, results
 from tests.conftest import TINY_G, train_flags
 
 FLAGS = ["--gpu_ids=-1", "--batchSize=4", "--nThreads=0", *TINY_G]
@@ -31,6 +31,17 @@ def test_print_table_prints_each_row_when_it_is_measured(capsys):
     measure.print_table(rows(), {"name": "", "seconds": ".2f", "of matmul": ".0%"})
     assert printed == ["| name | seconds | of matmul |\n|---|---|---|\n| a | 0.12 | 50% |\n"]
     assert capsys.readouterr().out == "| b | 1234.00 | 100% |\n"
+
+
+def test_pixel_metrics_are_timed_on_different_images_of_the_stored_size(monkeypatch, tmp_path):
+    samples = metrics.write_pairs(tmp_path, "market", 9)
+    images = [np.asarray(Image.open(sample.generated)) for sample in samples]
+    assert {image.shape for image in images} == {(128, 64, 3)}
+    assert len({image.tobytes() for image in images}) == 8
+    assert all(sample.generated != tmp_path / sample.target for sample in samples)
+    monkeypatch.setattr(metrics, "PAIRS", {"market": 2})
+    ((name, loop, here, ratio, *_),) = metrics.measure_pixels(repeats=1)
+    assert (name, ratio) == ("market", loop / here)
 
 
 def test_matmul_gflops_counts_two_operations_for_each_multiply_add(monkeypatch):
