@@ -3,7 +3,7 @@
     python train.py --name=DPTN_fashion --model=DPTN --dataset_mode=fashion --dataroot=./dataset/fashion --batchSize 32
     python train.py --name=DPTN_market --model=DPTN --dataset_mode=market --dataroot=./dataset/market --dis_layers=3 \\
         --lambda_g=5 --lambda_rec 2 --t_s_ratio=0.8 --save_latest_freq=10400 --batchSize 32
-    python train.py --name=DPTN_fashion --continue_train                  # resume from the last checkpoint (bit-exact)
+    python train.py --name=DPTN_fashion --continue_train                  # resume exactly from the last checkpoint
     torchrun --nproc_per_node=4 train.py --name=DPTN_fashion ...          # four GPUs; --batchSize is their total
 
 Add --gpu_id=-1 for the CPU. All flags: python train.py --help
@@ -44,7 +44,7 @@ def main() -> int | None:
         visualizer.print(f"{options.text}\ndevice: {describe_device(device)}\n{model.parameter_table()}")
         visualizer.print(f"{origin}; {len(train_loader.dataset)} pairs, {len(train_loader)} batches an epoch")
 
-        for epoch in progress.epochs(last_epoch):
+        for epoch in range(progress.epoch, last_epoch + 1):
             train_loader.set_position(epoch, progress.batches_done)
             batches = ProgressBar(train_loader, f"epoch {epoch}/{last_epoch}", progress.batches_done, opt.batchSize)
             for batch in batches:
@@ -64,7 +64,8 @@ def main() -> int | None:
                 save_is_due, stop_reason = progress.crossed(opt.save_latest_freq), stop.reason()
                 if save_is_due or stop_reason:
                     nan_check.check()
-                    checkpoints.save(*([progress.total] if save_is_due and opt.save_by_iter else []))
+                    labels = [progress.total] if save_is_due and opt.save_by_iter else []
+                    checkpoints.save(*labels)
 
                 if stop_reason:
                     visualizer.print(f"stopped {stop_reason}; resume with: {options.resume_command(opt)}")
@@ -74,7 +75,7 @@ def main() -> int | None:
             model.update_learning_rate()
             nan_check.check()
             labels = [epoch] if epoch % opt.save_epoch_freq == 0 else []
-            if val_loader and is_best_epoch(model, val_loader, progress, visualizer):
+            if val_loader and validate_epoch(model, val_loader, progress, visualizer):
                 labels.append("best")
             progress.next_epoch()
             checkpoints.save(*labels)
@@ -85,8 +86,8 @@ def main() -> int | None:
     return None
 
 
-def is_best_epoch(model: BaseModel, val_loader: PairLoader, progress: Progress, visualizer: Visualizer) -> bool:
-    """Score the held-out pairs on process 0; returns whether the SSIM is the best so far."""
+def validate_epoch(model: BaseModel, val_loader: PairLoader, progress: Progress, visualizer: Visualizer) -> bool:
+    """Score the held-out pairs on process 0 and log the scores; returns whether the SSIM is the best so far."""
     is_best = False
     if distributed.is_main():
         scores = validate(model, val_loader)

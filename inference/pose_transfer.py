@@ -55,7 +55,8 @@ class PoseTransfer:
         """
         argv = [f"--name={name}"]
         for flag, value in flags.items():
-            argv.append(f"--{'' if value else 'no-'}{flag}" if isinstance(value, bool) else f"--{flag}={value}")
+            if value is not None:
+                argv.append(f"--{'' if value else 'no-'}{flag}" if isinstance(value, bool) else f"--{flag}={value}")
         captured_stderr = io.StringIO()
         try:
             with redirect_stderr(captured_stderr):

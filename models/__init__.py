@@ -9,7 +9,7 @@ import torch
 from models.base_model import BaseModel
 
 
-def model_names() -> list[str]:
+def model_choices() -> list[str]:
     """The choices of --model: NAME for every models/name_model.py with a class NAMEModel."""
     files = (path.name.removesuffix("_model.py") for path in Path(__file__).parent.glob("*_model.py"))
     return sorted(file.upper() for file in files if file != "base")

@@ -98,7 +98,7 @@ class CachedInference:
                 raise
             except Exception as error:  # a compiler can fail in any way: inference works without it
                 first_line = str(error).strip().splitlines()[:1] or [type(error).__name__]
-                print(f"compiled code cannot be cached for the next start: {first_line[0]}", file=sys.stderr)
+                print(f"not compiled ahead of time, so each start compiles anew: {first_line[0]}", file=sys.stderr)
                 self.works = False
         if not self.works:
             return self.fallback(*inputs)

@@ -138,12 +138,15 @@ class DPTNModel(BaseModel):
     def forward(self, reconstruct_source: bool = True) -> None:
         """Generate `fake_target`, and `fake_source` too, which only training needs; (B,3,H,W) in [-1, 1], float32."""
         batch = self.batch
-        size = batch.source_image.shape[-2:]
-        heat_map_dtype = torch.float32 if self.opt.precision == "bf16" else torch.float64
-        poses = (heat_map_factors(k, size, heat_map_dtype) for k in (batch.source_keypoints, batch.target_keypoints))
+        source_pose, target_pose = self.pose_maps(batch.source_keypoints), self.pose_maps(batch.target_keypoints)
         with self.autocast():
-            images = self.generate(batch.source_image, *poses, reconstruct_source)
+            images = self.generate(batch.source_image, source_pose, target_pose, reconstruct_source)
         self.fake_target, self.fake_source = images if reconstruct_source else (*images, None)
+
+    def pose_maps(self, keypoints: Tensor) -> HeatMapFactors:
+        """Heat maps of (B,18,2) keypoints in separable form, which `draw_and_generate` multiplies out."""
+        dtype = torch.float32 if self.opt.precision == "bf16" else torch.float64
+        return heat_map_factors(keypoints, self.batch.source_image.shape[-2:], dtype)
 
     def draw_and_generate(
         self,
@@ -208,12 +211,12 @@ class DPTNModel(BaseModel):
         self.net_D.requires_grad_(True)
         self.optimizers["D"].zero_grad()
         losses_D = self.backward_D()
-        self.step("D")
+        self.update_weights("D")
 
         self.net_D.requires_grad_(False)
         self.optimizers["G"].zero_grad()
         losses_G = self.backward_G()
-        self.step("G")
+        self.update_weights("G")
         self.losses = losses_D | losses_G
 
     def optimize_in_micro_batches(self) -> None:
@@ -223,7 +226,9 @@ class DPTNModel(BaseModel):
         iteration depends on the weights alone; it restarts from the same vectors for each micro-batch, so that all of
         them see the discriminator of the plain step.
         """
-        micro_batches = self.batch.micro_batches(self.opt.accumulate)
+        whole = self.batch
+        # in reverse, so that afterwards `fake_target` belongs to the first samples of the batch
+        micro_batches = whole.micro_batches(self.opt.accumulate)[::-1]
         fakes, losses_D, losses_G = [], [], []
         with torch.no_grad():
             for batch in micro_batches:
@@ -238,7 +243,7 @@ class DPTNModel(BaseModel):
             self.batch, self.fake_target = batch, fake
             self.set_discriminator_buffers(vectors)
             losses_D.append(self.backward_D())
-        self.step("D", len(micro_batches))
+        self.update_weights("D", len(micro_batches))
 
         self.net_D.requires_grad_(False)
         self.optimizers["G"].zero_grad()
@@ -248,19 +253,21 @@ class DPTNModel(BaseModel):
             self.set_discriminator_buffers(vectors)
             self.forward()
             losses_G.append(self.backward_G())
-        self.step("G", len(micro_batches))
+        self.update_weights("G", len(micro_batches))
         self.losses = _mean_losses(losses_D) | _mean_losses(losses_G)
+        self.batch = whole
 
     def set_discriminator_buffers(self, values: list[Tensor]) -> None:
         for buffer, value in zip(self.net_D.buffers(), values):
             buffer.copy_(value)
 
-    def step(self, name: str, micro_batches: int = 1) -> None:
+    def update_weights(self, name: str, micro_batches: int = 1) -> None:
         """Average the gradients over micro-batches and over all processes, then change the weights."""
         parameters = list(self.nets[name].parameters())
         if micro_batches > 1:
             for parameter in parameters:
-                parameter.grad /= micro_batches
+                if parameter.grad is not None:
+                    parameter.grad /= micro_batches
         distributed.average_gradients(parameters)
         self.optimizers[name].step()
         if self.opt.norm == "batch":

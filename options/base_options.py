@@ -9,7 +9,7 @@ from argparse import ArgumentParser, BooleanOptionalAction, Namespace, _Argument
 from collections.abc import Sequence
 
 from data import dataset_names, find_dataset
-from models import find_model, model_names
+from models import find_model, model_choices
 from util.arguments import count, number, positive_int
 from util.device import PRECISIONS
 
@@ -19,6 +19,8 @@ class BaseOptions:
 
     is_train: bool
     description: str
+    text: str  # after `parse`: all options, one a line, with a mark on those in `changed`
+    changed: list[str]  # after `parse`: names of the options that differ from their defaults
 
     def add_flags(self, parser: ArgumentParser) -> None:
         run, data = self.add_network_flags(parser)
@@ -34,7 +36,7 @@ class BaseOptions:
         run = parser.add_argument_group("run")
         add = run.add_argument
         add("--name", help="name of the run: its folder below --checkpoints_dir")
-        add("--model", default="DPTN", choices=model_names(), help="which model")
+        add("--model", default="DPTN", choices=model_choices(), help="which model")
         add("--checkpoints_dir", default="./checkpoints", metavar="DIR", help="folder of all runs and their weights")
         add("--gpu_ids", "--gpu_id", metavar="ID",
             help="CUDA GPU, -1 for the CPU; default: CUDA if there is one, else Apple's MPS, else the CPU")  # fmt: skip
@@ -72,8 +74,7 @@ class BaseOptions:
         return self.finish(parser, parser.parse_args(argv))
 
     def finish(self, parser: ArgumentParser, opt: Namespace) -> Namespace:
-        """Check `opt` as a whole. Afterwards `changed` names the options that differ from their defaults, and `text`
-        lists all, one a line."""
+        """Check `opt` as a whole, and set `text` and `changed`."""
         try:
             self.validate(opt)
         except ValueError as error:

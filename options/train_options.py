@@ -15,7 +15,7 @@ from util.errors import UserError
 
 # Where a run is stored, on which device it runs and for how long: never taken from its checkpoint.
 PER_LAUNCH_OPTIONS = ("name", "checkpoints_dir", "gpu_ids", "max_minutes")
-# Options that do not affect what is trained. All others come from the checkpoint and cannot be changed.
+# What a resumed run may change: paths, logging, speed, and the number of epochs. All else comes from the checkpoint.
 RESUME_MAY_CHANGE = {
     *PER_LAUNCH_OPTIONS, "accumulate", "cache_images", "compile", "continue_train", "dataroot", "display_env",
     "display_freq", "display_id", "display_port", "display_server", "nThreads", "niter", "niter_decay", "print_freq",
@@ -26,7 +26,8 @@ RESUME_MAY_CHANGE = {
 class TrainOptions(BaseOptions):
     is_train = True
     resuming = False
-    description = "Train DPTN. Frequencies count samples (pairs), not batches."
+    state: dict[str, Any] | None = None  # the checkpoint's content, after `parse` with --continue_train
+    description = "Train DPTN. Frequencies count samples (pairs), not batches; --save_epoch_freq counts epochs."
 
     def add_flags(self, parser: ArgumentParser) -> None:
         super().add_flags(parser)
@@ -35,13 +36,13 @@ class TrainOptions(BaseOptions):
         add("--niter", type=count, default=100, metavar="N", help="epochs at the full learning rate")
         add("--niter_decay", type=count, default=100, metavar="N", help="epochs over which it then falls to zero")
         add("--max_minutes", type=number(float, 0), metavar="M",
-            help="stop after M minutes and save, as on Ctrl-C; not stored in the checkpoint")  # fmt: skip
+            help="stop after M minutes and save, as on Ctrl-C; counts for this launch only")  # fmt: skip
         add("--lr", type=number(float, 0), default=2e-4, help="learning rate of the generator (Adam)")
         add("--beta1", type=number(float, 0, 0.9999), default=0.5, help="Adam's first momentum")
         add("--load_pretrain", metavar="DIR",
             help="start from latest_net_G.pth and, if there, latest_net_D.pth in DIR, with new optimizers")  # fmt: skip
         add("--continue_train", action="store_true",
-            help="resume run --name from its checkpoint (bit-exact), with all its options but --gpu_ids")  # fmt: skip
+            help="resume run --name exactly from its last checkpoint, with the options stored there")  # fmt: skip
         add("--accumulate", type=positive_int, default=1, metavar="K",
             help="gradient accumulation over K micro-batches, for small GPUs; same gradients")  # fmt: skip
         add("--val_pairs", type=count, default=0, metavar="N",
@@ -94,9 +95,11 @@ class TrainOptions(BaseOptions):
             and not moved_file(name, value, stored)
         ]
         if conflicts:
+            untrained = self.state is not None and self.state["progress"]["total"] == 0
             raise UserError(
                 "--continue_train resumes with the checkpoint's options. Leave these flags out, or start a new run "
-                f"with another --name:{''.join(conflicts)}"
+                f"with {'the same' if untrained else 'another'} --name"
+                f"{', since no step was made' if untrained else ''}:{''.join(conflicts)}"
             )
         parser.set_defaults(**{**stored, **{name: getattr(opt, name) for name in PER_LAUNCH_OPTIONS}})
         self.resuming = True

@@ -27,7 +27,7 @@ precision=$($python -c 'from util.device import select_device, fast_bf16
 print("bf16" if fast_bf16(select_device(None)) else "fp32")')
 common=(--name="$name" --dataset_mode=market --dataroot="$data" --precision="$precision")
 
-announce "3/5 training a network in $precision" "at most $minutes min; watch it at $run/web/index.html"
+announce "3/5 training a network" "at most $minutes min; watch it at $run/web/index.html"
 if [ -e "$run/latest_state.pt" ]; then
     $python train.py --name="$name" --continue_train --max_minutes=$minutes
 else

@@ -30,7 +30,7 @@ def describe(action: Action, default: object) -> str:
     flag = ", ".join(f"`{name}`" for name in action.option_strings)
     text = (action.help or "").removesuffix(" (default: %(default)s)")  # Python before 3.11 adds it to --x / --no-x
     if isinstance(action, BooleanOptionalAction):
-        return f"- {flag}: {text} [{'on' if default else 'off'}]"
+        return f"- {flag}: {text}" + ("" if default is None else f" [{'on' if default else 'off'}]")
     if action.nargs == 0:
         return f"- {flag}: {text}"
     choices = "{" + ",".join(map(str, action.choices)) + "}" if action.choices else None

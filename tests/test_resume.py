@@ -19,6 +19,7 @@ from options.train_options import moved_file
 from tests.conftest import REPOSITORY, losses_logged, train_flags
 from util import distributed
 from util.checkpoint import load_state
+from util.errors import UserError
 
 FLAGS = ["--batchSize=2", "--print_freq=2", "--niter=1", "--niter_decay=2"]  # 4 steps an epoch, 3 epochs
 
@@ -111,8 +112,8 @@ def test_time_limit_saves_and_exits_with_0(run, market, monkeypatch, capsys):
 def test_resume_does_not_decode_finished_batches(run, market, monkeypatch):
     flags = train_flags(market, *FLAGS, "--niter_decay=0")
     decoded = []
-    original = PosePairDataset._load_photo
-    monkeypatch.setattr(PosePairDataset, "_load_photo", lambda self, name: decoded.append(name) or original(self, name))
+    original = PosePairDataset._load
+    monkeypatch.setattr(PosePairDataset, "_load", lambda self, name: decoded.append(name) or original(self, name))
     run("train", *flags, "--name=whole")
     whole, decoded[:] = list(decoded), []
     with monkeypatch.context() as patch:
@@ -345,3 +346,20 @@ def test_resume_ignores_unfinished_temporary_files(run, market):
     Path("checkpoints/a/.latest_state.pt.part").write_bytes(b"half a state")
     run("train", "--name=a", "--continue_train", "--niter=2")
     assert load_state(Path("checkpoints/a/latest_state.pt"))["progress"]["total"] == 12
+
+
+def test_run_that_made_no_step_may_be_started_anew(call, run, market, monkeypatch):
+    """Such as after a first step that did not fit into memory."""
+
+    def fail(_model: DPTNModel) -> None:
+        raise UserError("out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DPTNModel, "optimize_parameters", fail)
+        with pytest.raises(UserError, match="out of memory"):
+            run("train", *train_flags(market), "--name=a")
+    done = call(train, "--name=a", "--continue_train", "--batchSize=2")
+    assert done.returncode == 2
+    assert "start a new run with the same --name, since no step was made" in done.stderr
+    run("train", *train_flags(market, "--batchSize=2", "--niter_decay=0"), "--name=a")
+    assert state_of("a")["progress"]["total"] == 8

@@ -1,7 +1,6 @@
 """Tensor files, read safely (no code is ever run) and written atomically; the training state for exact resume."""
 
 from argparse import Namespace
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -54,11 +53,6 @@ class Progress:
     best_ssim: float = -1.0
     _last_step = 0  # samples; without a type it is not stored in the training state
 
-    def epochs(self, last: int) -> Iterator[int]:
-        """The epochs that are left, up to `last`. The loop ends each by `next_epoch`."""
-        while self.epoch <= last:
-            yield self.epoch
-
     def step(self, samples: int) -> None:
         """Count a training step on a batch of `samples`."""
         self.batches_done, self.total, self._last_step = self.batches_done + 1, self.total + samples, samples
@@ -82,7 +76,7 @@ class Checkpoints:
         """Begin a new run, from the weights of --load_pretrain if given; returns a line for the log."""
         names = self.model.load_pretrained(self.opt.load_pretrain) if self.opt.load_pretrain else []
         seed_everything(self.opt.seed + distributed.rank())
-        self._save_state()  # a start refuses a folder that has weights but no state, so the state comes first
+        self._save_state()  # before any weights: a new run is refused where it finds weights without a state
         origin = f"{self.opt.load_pretrain}: networks {', '.join(names)}" if names else "initial weights"
         return f"starting from {origin}"
 

@@ -21,7 +21,7 @@ def select_device(gpu_ids: str | None, local_rank: int = 0, local_processes: int
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if gpu_ids is None:
         if not count:
-            mps = torch.backends.mps.is_available() and local_processes == 1
+            mps = torch.backends.mps.is_available() and int(os.environ.get("WORLD_SIZE", 1)) == 1
             return torch.device("mps") if mps else _cpu()
         ids = list(range(count)) if local_processes > 1 else [0]
     else:

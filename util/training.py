@@ -86,7 +86,7 @@ class StopReason(IntEnum):
 
     SIGINT = signal.SIGINT
     SIGTERM = signal.SIGTERM
-    TIME_LIMIT = 1000
+    TIME_LIMIT = 1000  # larger than every signal number, so that all processes agree on it if one reaches it
 
     @property
     def exit_status(self) -> int:

@@ -77,7 +77,8 @@ class Visualizer:
         (self.run_dir / "train_opt.json").write_text(json.dumps(listed, indent=2) + "\n")
         start = {
             "time": datetime.now(timezone.utc).isoformat(timespec="seconds"), "command": shlex.join(sys.argv),
-            "git": git_revision(), "versions": versions(), "device": device, "data": data,
+            "git": git_revision(), "versions": versions(), "device": device,
+            "processes": distributed.processes(), "data": data,
         }  # fmt: skip
         with (self.run_dir / "run_info.jsonl").open("a") as file:
             file.write(json.dumps(start) + "\n")

@@ -189,7 +189,7 @@ def test_least_recently_used_libraries_are_removed(net, image, tmp_path, monkeyp
     assert library.stat().st_mtime > 1e9  # loading it counts as a use
 
 
-def test_drawing_goes_on_where_nothing_can_be_cached(net, image, tmp_path, capsys):
+def test_unwritable_cache_falls_back_with_one_line(net, image, tmp_path, capsys):
     """The line is printed once."""
     (tmp_path / "file").touch()
     ours = cached(net, tmp_path / "file", lambda image, flag: (net(image) + flag,))
@@ -199,7 +199,7 @@ def test_drawing_goes_on_where_nothing_can_be_cached(net, image, tmp_path, capsy
     ours.clear()
     assert_near(ours(image, False), net(image))
     printed = capsys.readouterr().err
-    assert printed.startswith("compiled code cannot be cached for the next start: ")
+    assert printed.startswith("not compiled ahead of time, so each start compiles anew: ")
     assert len(printed.splitlines()) == 1
     assert str(tmp_path / "file") in printed
 

@@ -123,3 +123,23 @@ def test_generator_step_leaves_no_gradient_in_the_discriminator():
     model.backward_G()
     assert all(torch.equal(p.grad, gradients[name]) for name, p in model.net_D.named_parameters())
     assert all(p.grad is not None for p in model.net_G.parameters())
+
+
+@pytest.mark.parametrize("flags", [[], ["--gan_mode=wgangp", "--num_TTBs=0"]], ids=" ".join)
+def test_accumulated_steps_on_one_batch_equal_plain_steps(flags):
+    """Two steps after one `set_input`: the batch stays whole. Without TTBs a part of the network gets no gradient.
+
+    WGAN-GP mixes each sample at random: with all mixtures at 1/2 both ways see the same.
+    """
+    losses = []
+    for accumulate in (1, 2):
+        torch.manual_seed(0)
+        model = create_model(train_options(*TINY, *NO_VGG, f"--accumulate={accumulate}", *flags), CPU, is_train=True)
+        model.set_input(random_batch(4))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch, "rand", lambda *size, device: torch.full(size, 0.5))
+            for _ in range(2):
+                model.optimize_parameters()
+        assert len(model.batch.source_image) == 4
+        losses.append(model.get_current_losses())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)

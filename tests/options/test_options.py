@@ -7,7 +7,7 @@ from itertools import chain
 import pytest
 
 from data import dataset_names, find_dataset
-from models import create_model, find_model, model_names
+from models import create_model, find_model, model_choices
 from models.losses import GAN_MODES
 from models.networks import INITIALIZERS, NORMS
 from options.test_options import TestOptions
@@ -134,7 +134,7 @@ def test_every_choice_constructs(flag):
 
 
 def test_names_find_their_classes():
-    assert [find_model(name).__name__ for name in model_names()] == ["DPTNModel"]
+    assert [find_model(name).__name__ for name in model_choices()] == ["DPTNModel"]
     assert [find_dataset(name).__name__ for name in dataset_names()] == ["FashionDataset", "MarketDataset"]
 
 

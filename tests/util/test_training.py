@@ -43,7 +43,7 @@ def test_non_finite_loss_stops_the_run(run, market, monkeypatch):
 
 def test_non_finite_gradient_stops_the_run_before_a_save(run, market, monkeypatch):
     """The loss is finite, but its gradient is not."""
-    original, done = DPTNModel.step, [0]
+    original, done = DPTNModel.update_weights, [0]
 
     def step(self, name, *more):
         done[0] += 1
@@ -51,7 +51,7 @@ def test_non_finite_gradient_stops_the_run_before_a_save(run, market, monkeypatc
             self.net_G.decoder.output.conv.bias.grad[0] = float("inf")
         original(self, name, *more)
 
-    monkeypatch.setattr(DPTNModel, "step", step)
+    monkeypatch.setattr(DPTNModel, "update_weights", step)
     with pytest.raises(UserError, match="network G has NaN or infinite weights"):
         run("train", *train_flags(market, "--batchSize=2", "--save_latest_freq=2"), "--name=a")
     assert load_state(Path("checkpoints/a/latest_state.pt"))["progress"]["total"] == 6
@@ -112,14 +112,6 @@ class TestProgress:
             crossings.append(progress.crossed(6))
         assert crossings == [False, True, True, False, True]  # at 4, 8, 12, 16, 20 samples
         assert (progress.batches_done, progress.total) == (5, 20)
-
-    def test_epochs_end_after_the_last(self):
-        progress = Progress(epoch=2, batches_done=3)
-        seen = []
-        for epoch in progress.epochs(4):
-            seen.append((epoch, progress.batches_done))
-            progress.next_epoch()
-        assert seen == [(2, 3), (3, 0), (4, 0)]
 
 
 class TestStopSignal:
