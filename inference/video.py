@@ -41,13 +41,8 @@ def read_frames(path: Path, every: int = 1) -> tuple[Iterator[tuple[str, Image.I
     """(name, RGB frame) of every `every`-th frame, and how many of these make a second (None: the file does not say).
 
     `path` is a video or an animation. Names are STEM_00001 and so on, by the frame's number in the file. Frames are
-<<<<<<< HEAD
-    decoded one at a time. Videos are turned upright by their rotation mark; frames of an animation that are shown
-    longer than usual are repeated. Raises UserError at once if the file cannot be opened, later for a damaged frame.
-=======
     decoded one at a time. Videos are turned upright by their rotation mark; frames of an animation that last longer
     than usual are repeated. Raises UserError at once if the file cannot be opened, later for an undecodable frame.
->>>>>>> slim_inference
     """
     if not path.exists():
         raise UserError(f"{path}: no such file")
