@@ -55,7 +55,7 @@ LOSS_NAMES = (
     "app_gen_t", "ad_gen_t", "dis_img_gen_t", "content_gen_t", "style_gen_t",
 )  # fmt: skip
 TINY = [*TINY_G, "--ndf=8", "--dis_layers=2", "--vgg_weights=random"]
-PROGRAMS = {"run", "call", "command"}  # fixtures that run a whole command
+PROGRAMS = {"run", "call", "command", "torchrun"}  # fixtures that run a whole command
 
 
 @pytest.hookimpl(tryfirst=True)

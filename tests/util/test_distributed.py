@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,18 @@ from util.checkpoint import load_state
 from util.errors import UserError
 
 
-def torchrun(processes: int, script: str, *flags: object) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--standalone",
-         REPOSITORY / script, *map(str, flags)],
-        capture_output=True, text=True, timeout=600, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+@pytest.fixture
+def torchrun() -> Callable[..., subprocess.CompletedProcess]:
+    """torchrun(processes, script, flags...) starts the script in several processes and waits for them."""
+
+    def run_processes(processes: int, script: str, *flags: object) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--standalone",
+             REPOSITORY / script, *map(str, flags)],
+            capture_output=True, text=True, timeout=600, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+
+    return run_processes
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +48,7 @@ def assert_same_gradients(ours: dict[str, torch.Tensor], wanted: dict[str, torch
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_gradients_of_two_processes_equal_those_of_one(alone, tmp_path, accumulate):
+def test_gradients_of_two_processes_equal_those_of_one(torchrun, alone, tmp_path, accumulate):
     done = torchrun(2, "tests/distributed_worker.py", tmp_path / "gradients.pt", accumulate)
     assert done.returncode == 0, done.stderr
     assert_same_gradients(torch.load(tmp_path / "gradients.pt", weights_only=True), alone)
@@ -52,14 +59,14 @@ def test_accumulated_gradients_equal_those_of_the_batch(alone, accumulate):
     assert_same_gradients(gradients_after_one_step(accumulate), alone)
 
 
-def test_differing_weights_stop_every_process(tmp_path):
+def test_differing_weights_stop_every_process(torchrun, tmp_path):
     done = torchrun(2, "tests/distributed_worker.py", tmp_path / "said", 1, "differ")
     assert done.returncode == 0, done.stderr
     for rank in range(2):
         assert "network G differs between processes" in (tmp_path / f"said{rank}").read_text()
 
 
-def test_two_processes_train_as_one(run, market):
+def test_two_processes_train_as_one(run, torchrun, market):
     """The same losses over five steps, one log, one set of files; then one process resumes the run."""
     flags = train_flags(market, "--batchSize=4", "--print_freq=4", "--niter=3", "--niter_decay=0")
     run("train", *flags, "--name=one")
