@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Lint and test in .venv, which is made if it is missing. Without arguments all tests run: first those not marked slow, in
-# two processes with one thread each, then the slow ones alone. With arguments, pytest runs once and gets them.
+# Lint and test in .venv, which is made if it is missing. Without arguments all tests run, first those not marked slow,
+# then the slow ones, in two processes with one thread each. With arguments, pytest runs once and gets them.
 set -euo pipefail
 source "$(dirname "$0")/environment.sh"
 
@@ -18,5 +18,5 @@ if [ $# -gt 0 ]; then
 fi
 failed=0
 OMP_NUM_THREADS=1 "$python" -m pytest -n 2 -m "not slow" || failed=1
-"$python" -m pytest -m slow || failed=1
+OMP_NUM_THREADS=1 "$python" -m pytest -n 2 --dist loadfile -m slow || failed=1
 exit $failed
