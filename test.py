@@ -44,7 +44,7 @@ def main() -> None:
             results.add(batch, images)
             progress.update(len(images))
     page = results.write_page(f"{opt.name}, {opt.which_epoch}")
-    print(f"{len(names)} images generated in {opt.results_dir}; browse them at {page}")
+    print(f"{len(names)} images generated in {opt.results_dir}" + (f"; browse them at {page}" if page else ""))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ import time
 from argparse import Namespace
 from collections.abc import Sequence
 from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,6 @@ from data.pairs import Pair, read_keypoints, read_pairs
 from metrics import report
 from metrics.evaluation import MASKED, METRICS, Networks, Task, evaluate, load_networks
 from metrics.options import parse
-from metrics.page import write_evaluation_page
 from metrics.pairing import Matches, Problems, Sample, copy_sources, match_names, match_pairs, photos_below
 from metrics.protocols import PROTOCOLS
 from metrics.stream import PairDataset, PhotoDataset, mean_image
@@ -36,6 +34,7 @@ from util.device import describe_device, select_device
 from util.errors import UserError, run_main, summarize
 from util.files import sha256
 from util.image import save_image, to_pil
+from util.packages import require_package
 from util.reproducibility import git_revision, versions
 from util.results import RUN_FILE
 
@@ -48,6 +47,8 @@ def main() -> None:
     start = time.perf_counter()
     for path in filter(None, (args.out, args.per_image, args.html and args.html / "index.html")):
         report.check_writable(path)
+    if args.html:
+        require_package("dominate", "--html")
     pairs = read_pairs(args.pairs) if args.pairs else None
     problems = Problems(args.allow_missing)
     with tempfile.TemporaryDirectory() as scratch:
@@ -66,6 +67,8 @@ def main() -> None:
         if args.per_image:
             report.write_per_image(args.per_image, task.pairs.samples, values, pairs)
         if args.html:
+            from metrics.page import write_evaluation_page
+
             write_evaluation_page(args.html, args.name, summary, results, values, task.pairs, args.source_path)
     print("\n".join([report.format_table(report.results_table(results)), *report.remarks(results), *summary]))
     print(f"{record['seconds']:.0f} s; recorded in {args.out}")
@@ -145,7 +148,7 @@ def describe_inputs(args: Namespace, task: Task, networks: Networks) -> dict[str
         "paired_by": args.paired_by, "completeness": "checked" if args.pairs else "unknown",
         "paths": {role: str(path) for role, path in paths.items() if path}, "weights": networks.weights,
         "precision": task.precision, "device": describe_device(task.device),
-        "versions": {**versions(), **{name: version(name) for name in ("lpips", "pytorch-fid")}},
+        "versions": versions("lpips", "pytorch-fid"),
         "git": git_revision(), "command": shlex.join(sys.argv), **generator_checkpoint(args),
     }  # fmt: skip
 

@@ -3,7 +3,7 @@
 import platform
 import random
 import subprocess
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,9 @@ def git_revision() -> dict[str, Any]:
     return {"commit": commit.strip(), "changed": bool(changes)}
 
 
-def versions() -> dict[str, str]:
-    """The versions of Python, the platform and the packages that results depend on."""
-    packages = {name: version(name) for name in ("torch", "torchvision", "numpy", "pillow", "scikit-image")}
-    return {"python": platform.python_version(), "platform": platform.platform(), **packages}
+def versions(*optional: str) -> dict[str, str]:
+    """The versions of Python, the platform and the packages that results depend on; of `optional` ones if installed."""
+    packages = ["torch", "torchvision", "numpy", "pillow", "scikit-image"]
+    packages += [name for name in optional if any(distributions(name=name))]
+    found = {name: version(name) for name in packages}
+    return {"python": platform.python_version(), "platform": platform.platform(), **found}
