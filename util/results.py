@@ -20,8 +20,8 @@ from torch import Tensor
 from util.draw_pose import draw_skeleton
 from util.errors import UserError
 from util.files import atomic_write, sha256
-from util.html import write_results_page
 from util.image import contact_sheet, save_image, to_pil
+from util.packages import can_write_pages
 from util.reproducibility import git_revision, versions
 
 STRIP_COLUMNS = ("source image", "source pose", "target pose", "generated", "target image")
@@ -105,8 +105,12 @@ class Results:
         """The files of a result: the image and its strip."""
         return self.folder / name, self.folder / "strips" / f"{Path(name).stem}.jpg"
 
-    def write_page(self, title: str) -> Path:
-        """Write index.html with all finished results."""
+    def write_page(self, title: str) -> Path | None:
+        """Write index.html with all finished results; None, after a warning, where dominate is not installed."""
+        if not can_write_pages():
+            return None
+        from util.html import write_results_page
+
         rows = [(*pair, name) for pair, name in self.names.items() if self.has(name)]
         write_results_page(self.folder / "index.html", title, STRIP_COLUMNS, rows)
         return self.folder / "index.html"
