@@ -6,7 +6,6 @@ both sides are one batch, and distances are float32.
 
 import warnings
 
-import lpips
 import torch
 from torch import Tensor, nn
 from torchvision.models import AlexNet_Weights
@@ -23,6 +22,9 @@ class LPIPS(nn.Module):
     def __init__(self, weights: str) -> None:
         """`weights`: 'imagenet', or the file of a torchvision alexnet state dict (`features.*` is enough)."""
         super().__init__()
+        import lpips  # only this metric needs the package
+
+        self.normalize = lpips.normalize_tensor
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="torchvision")  # the package calls it by names of its old version
             self.package = lpips.LPIPS(net="alex", version="0.1", pnet_rand=True, verbose=False)
@@ -35,7 +37,7 @@ class LPIPS(nn.Module):
         x = self.package.scaling_layer(to_unit(torch.cat((fakes, reals)))).contiguous(memory_format=torch.channels_last)
         total = x.new_zeros(len(fakes))
         for features, linear in zip(self.package.net(x), self.package.lins):
-            fake, real = lpips.normalize_tensor(features.float()).chunk(2)
+            fake, real = self.normalize(features.float()).chunk(2)
             weight = linear.model[-1].weight  # (1,C,1,1)
             total += (fake.sub_(real).square_() * weight).sum(1).mean((1, 2))
         return total

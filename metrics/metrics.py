@@ -28,7 +28,6 @@ from data.pairs import Pair, read_keypoints, read_pairs
 from metrics import report
 from metrics.evaluation import MASKED, METRICS, Networks, Task, evaluate, load_networks
 from metrics.options import parse
-from metrics.page import write_evaluation_page
 from metrics.pairing import Matches, Problems, Sample, copy_sources, match_names, match_pairs, photos_below
 from metrics.protocols import PROTOCOLS
 from metrics.stream import PairDataset, PhotoDataset, mean_image
@@ -66,6 +65,8 @@ def main() -> None:
         if args.per_image:
             report.write_per_image(args.per_image, task.pairs.samples, values, pairs)
         if args.html:
+            from metrics.page import write_evaluation_page  # nothing else needs dominate
+
             write_evaluation_page(args.html, args.name, summary, results, values, task.pairs, args.source_path)
     print("\n".join([report.format_table(report.results_table(results)), *report.remarks(results), *summary]))
     print(f"{record['seconds']:.0f} s; recorded in {args.out}")

@@ -10,6 +10,7 @@ from argparse import Namespace
 from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from torch import Tensor
 from util.draw_pose import draw_skeleton
 from util.errors import UserError
 from util.files import atomic_write, sha256
-from util.html import write_results_page
 from util.image import contact_sheet, save_image, to_pil
 from util.reproducibility import git_revision, versions
 
@@ -106,7 +106,11 @@ class Results:
         return self.folder / name, self.folder / "strips" / f"{Path(name).stem}.jpg"
 
     def write_page(self, title: str) -> Path:
-        """Write index.html with all finished results."""
+        """Write index.html with all finished results. Without dominate there is no page."""
+        if not find_spec("dominate"):
+            return self.folder
+        from util.html import write_results_page
+
         rows = [(*pair, name) for pair, name in self.names.items() if self.has(name)]
         write_results_page(self.folder / "index.html", title, STRIP_COLUMNS, rows)
         return self.folder / "index.html"

@@ -7,6 +7,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from tqdm import tqdm
 from util import distributed
 from util.errors import UserError, first_line
 from util.files import atomic_write
-from util.html import write_training_page
 from util.image import contact_sheet, save_image
 from util.reproducibility import git_revision, versions
 
@@ -115,8 +115,10 @@ class Visualizer:
         self.update_page()
 
     def update_page(self) -> None:
-        """Write web/index.html: the curves of all losses, then the newest sheets."""
-        if self.active:
+        """Write web/index.html: the curves of all losses, then the newest sheets. Without dominate there is no page."""
+        if self.active and find_spec("dominate"):
+            from util.html import write_training_page
+
             rows = self.loss_log.rows
             losses = pd.DataFrame(rows, index=[row["total_iters"] for row in rows])
             losses = losses.drop(columns=[*POSITION], errors="ignore")
