@@ -4,7 +4,6 @@ The marker `quick` is set here: on each test that is not marked `slow` and does 
 """
 
 import gc
-import json
 import os
 import re
 import shutil
@@ -12,7 +11,6 @@ import subprocess
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -26,24 +24,19 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 
 import test as test_command
 import train as train_command
 from models import create_model
 from models.base_model import BaseModel
-from models.dptn_model import Batch
-from models.published_weights import to_published
 from options.test_options import TestOptions
 from options.train_options import TrainOptions
-from tests.formula import formula_array, formula_images, formula_keypoints
+from tests.formula import fill_model_by_formula, formula_images
 from util.errors import run_main
 
 COMMON = ["--gpu_id=-1", "--dataset_mode=market", "--nThreads=0"]
 LOG_LINE = re.compile(r"\(epoch: (\d+), iters: (\d+), total iters: (\d+), time: \d+\.\d{3}\)((?: \w+: -?\d+\.\d{6})+)")
 REPOSITORY = Path(__file__).parent.parent
-GOLDENS = np.load(REPOSITORY / "tests/goldens/network_goldens.npz")
-OFFICIAL_KEYS = json.loads((REPOSITORY / "tests/goldens/official_checkpoint_keys.json").read_text())
 CPU = torch.device("cpu")
 TINY_G = ["--ngf=8", "--layers_g=2", "--num_blocks=1", "--num_CABs=1", "--num_TTBs=1"]
 NO_VGG = ["--lambda_content=0", "--lambda_style=0"]  # VGG19 takes most of a tiny network's step
@@ -92,46 +85,12 @@ def test_options(*flags: str) -> Namespace:
 test_options.__test__ = False  # a helper, not a test
 
 
-def fill_by_formula(net: nn.Module) -> None:
-    """Give each tensor of a network the values that its published name stands for; aliases share their first name's."""
-    state = net.state_dict()
-    names: dict[int, list[str]] = {}
-    for name, tensor in to_published(state).items():
-        names.setdefault(id(tensor), []).append(OFFICIAL_KEYS["generator_aliases"].get(name, name))
-    filled = {}
-    for key, tensor in state.items():
-        (first,) = set(names[id(tensor)])
-        filled[key] = formula_tensor(first, tuple(tensor.shape))
-    net.load_state_dict(filled)
-
-
-@cache
-def formula_tensor(name: str, shape: tuple[int, ...]) -> torch.Tensor:
-    """`formula_array`, computed once in a process. The tensor is shared, so it must not be changed."""
-    return torch.from_numpy(formula_array(name, shape))
-
-
 def formula_model(*flags: str) -> BaseModel:
     """A training model with formula weights in generator, discriminator and VGG19."""
     initialization = "--init_type=normal"  # the fastest one; all of its weights are replaced
     model = create_model(train_options(initialization, *flags), CPU, is_train=True)
-    for net in model.nets.values():
-        fill_by_formula(net)
-    vgg = {key: formula_tensor(key, tuple(tensor.shape)) for key, tensor in model.vgg.state_dict().items()}
-    model.vgg.load_state_dict(vgg)
+    fill_model_by_formula(model)
     return model
-
-
-def set_formula_input(model: BaseModel, n: int, h: int, w: int, dtype: torch.dtype = torch.float32) -> Batch:
-    """Give a model the inputs of the goldens, in floating point where a loader gives uint8 images."""
-    images, keypoints = {}, {}
-    for role in ("source", "target"):
-        images[role] = torch.from_numpy(formula_images(role, (n, 3, h, w))).to(dtype)
-        joints = torch.from_numpy(formula_keypoints(f"{role}_pose", n, h, w)).float()
-        joints[(joints == -1).any(-1)] = torch.nan
-        keypoints[role] = joints
-    model.batch = Batch(images["source"], keypoints["source"], keypoints["target"], images["target"])
-    return model.batch
 
 
 def random_batch(n: int = 2, h: int = 64, w: int = 32, seed: int = 0) -> dict:

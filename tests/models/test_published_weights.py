@@ -12,7 +12,8 @@ from torch import nn
 from models.discriminator import Discriminator
 from models.networks import define_G
 from models.published_weights import load_network, save_network, to_published
-from tests.conftest import OFFICIAL_KEYS, TINY_G, formula_tensor, test_options
+from tests.conftest import TINY_G, test_options
+from tests.formula import OFFICIAL_KEYS, formula_tensor
 from util.errors import UserError
 
 

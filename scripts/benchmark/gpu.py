@@ -1,0 +1,160 @@
+"""Measure on one GPU all that no CPU can tell: bash scripts/benchmark/gpu.sh OUT_DIR
+
+Needs torch 2.4 or newer, and neither a data set, weights nor the network. Prints as it goes. OUT_DIR gets report.md and
+report.json, rewritten after each row, profile.txt, samples.png, and the generator of the training at the end. A part
+that fails gives one line, and the next one runs; a part for which too little time is left is skipped with a line.
+
+Parts (--parts), in this order. The untimed ones run first; meanwhile the compiled settings of the grid are compiled in
+the background, and no timed part starts before that has ended.
+"""
+
+import os
+import sys
+import tempfile
+import time
+import traceback
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
+
+import torch
+
+from scripts.benchmark import gpu_checks, gpu_grid
+from scripts.benchmark.gpu_report import Context, PartReport, Row, describe_error, print_row, time_limit
+from scripts.benchmark.gpu_summary import suspects
+from scripts.benchmark.networks import MODES
+from util.arguments import number
+from util.device import describe_device, select_device
+from util.errors import run_main
+
+WARMED = 12  # cells of the grid that are compiled in the background
+BACKGROUND_SHARE = 0.15  # share of the whole time that timed parts wait for the background, at most
+
+
+class Part(NamedTuple):
+    function: Callable[[Context], Iterator[Row]]
+    needs: float  # seconds; with less left it is skipped
+    limit: float  # seconds; below 1 a share of the time that is left
+    timed: bool = True
+    printed: bool = True  # each row; else they are in the report alone
+
+
+def measure_suspects(context: Context) -> Iterator[Row]:
+    if not find_spec("scripts.benchmark.gpu_suspects"):
+        raise RuntimeError("scripts/benchmark/gpu_suspects.py is missing")
+    from scripts.benchmark.gpu_suspects import measure
+
+    yield from measure(context.device, context.quick)
+
+
+PARTS = {
+    "machine": Part(gpu_checks.describe_machine, 3, 30, timed=False),
+    "matmul": Part(gpu_checks.measure_matmul, 3, 30, timed=False),  # before the background starts
+    "goldens": Part(gpu_checks.measure_goldens, 15, 90, timed=False),
+    "people": Part(gpu_checks.render, 5, 60, timed=False),
+    "resume": Part(gpu_checks.check_resume, 20, 90, timed=False),
+    "torchrun": Part(gpu_checks.check_torchrun, 15, 60, timed=False),
+    "grid": Part(gpu_grid.measure_grid, 10, 0.45),
+    "published": Part(gpu_grid.measure_published, 10, 40),
+    "profile": Part(gpu_grid.measure_profile, 10, 45, printed=False),
+    "suspects": Part(measure_suspects, 10, 60),
+    "test.py": Part(gpu_checks.measure_test, 15, 50),
+    "training": Part(gpu_checks.measure_training, 45, 0.97),
+}
+FIRST_WITH_BACKGROUND = "goldens"
+
+
+def parse() -> Namespace:
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
+    add = parser.add_argument
+    add("out", type=Path, metavar="OUT_DIR", help="folder of the report; made if it is missing")
+    add("--minutes", type=number(float, 0.1), default=8.0, metavar="M", help="time for everything")
+    add("--parts", choices=list(PARTS), nargs="+", default=list(PARTS), metavar="NAME",
+        help=f"only these of {', '.join(PARTS)}")  # fmt: skip
+    add("--sizes", choices=list(MODES), nargs="+", metavar="HxW", help=f"only some of {', '.join(MODES)}")
+    add("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a rehearsal, with --quick")
+    add("--quick", action="store_true", help="tiny networks and sizes, each step timed once")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse()
+    end = time.monotonic() + 60 * args.minutes
+    args.out.mkdir(parents=True, exist_ok=True)
+    device = select_device("-1" if args.device == "cpu" else "0")
+    print(f"torch {torch.__version__}, {describe_device(device)}; the report is in {args.out}", flush=True)
+    sizes = args.sizes or (["128x64"] if args.quick else list(MODES))
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+        os.environ["XDG_CACHE_HOME"] = os.environ["TORCHINDUCTOR_CACHE_DIR"] = f"{scratch}/cache"
+        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "4")
+        context = Context(device, args.quick, args.out.resolve(), Path(scratch), sizes, end)
+        run_parts(context, args.parts)
+    print(f"\n{args.out / 'report.md'}: finished in {60 * args.minutes - (end - time.monotonic()):.0f} s")
+
+
+def run_parts(context: Context, names: list[str]) -> None:
+    """Run the parts, with the background compilation beside those that are not timed."""
+    warmer = None
+    try:
+        for name in [name for name in PARTS if name in names]:
+            if PARTS[name].timed and warmer:
+                finish_background(context, warmer)
+                warmer = None
+            elif list(PARTS).index(name) >= list(PARTS).index(FIRST_WITH_BACKGROUND) and not context.background_started:
+                warmer = start_background(context, names)
+            run_part(context, name, PARTS[name])
+    finally:
+        if warmer:
+            warmer.finish(0)
+
+
+def start_background(context: Context, names: list[str]) -> gpu_grid.Warmer | None:
+    context.background_started = True
+    untimed = [name for name in names if not PARTS[name].timed]
+    if context.device.type != "cuda" or "grid" not in names or len(untimed) < 2:
+        return None
+    cells = [cell for cell in gpu_grid.grid(context) if cell.compiled][:WARMED]
+    print(f"compiling {len(cells)} settings in the background", flush=True)
+    return gpu_grid.Warmer(cells)
+
+
+def finish_background(context: Context, warmer: gpu_grid.Warmer) -> None:
+    start = time.monotonic()
+    context.warm = warmer.finish(max(0.0, BACKGROUND_SHARE * (context.end - start)))
+    print(f"waited {time.monotonic() - start:.0f} s for the background; {len(context.warm)} settings are compiled")
+
+
+def run_part(context: Context, name: str, part: Part) -> None:
+    """Run one part within its time; whatever happens, the report has its rows and the next part can run."""
+    start = time.monotonic()
+    left = context.end - start
+    report = context.parts[name] = PartReport()
+    context.current = name
+    print(f"\n== {name} ({left:.0f} s left)", flush=True)
+    try:
+        if left < part.needs:
+            context.note(f"skipped: {left:.0f} s are left, it needs {part.needs:.0f}")
+            return
+        limit = min(left, part.limit * left if part.limit < 1 else part.limit)
+        context.part_end = start + limit
+        with time_limit(limit + 3):  # parts that watch the time themselves end before
+            for row in part.function(context):
+                report.rows.append(row)
+                report.seconds = time.monotonic() - start
+                if part.printed:
+                    print_row(row)
+                context.write(suspects(context))
+    except Exception as error:
+        report.traceback = traceback.format_exc()
+        context.note(f"failed: {describe_error(error)}")
+    finally:
+        report.seconds = time.monotonic() - start
+        context.write(suspects(context))
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Measure everything that only a GPU can tell, in some eight minutes: see scripts/benchmark/gpu.py.
+#
+#   bash scripts/benchmark/gpu.sh OUT_DIR                 # writes OUT_DIR/report.md and report.json as it goes
+#   bash scripts/benchmark/gpu.sh OUT_DIR --minutes 4 --parts machine grid
+#   bash scripts/benchmark/gpu.sh OUT_DIR --device cpu --quick      # a rehearsal without a GPU
+#
+# The variable PYTHON names the interpreter (default: .venv, else python3), GIT_REVISION the commit of a bare copy.
+set -euo pipefail
+out=${1:?usage: bash scripts/benchmark/gpu.sh OUT_DIR [flags]}
+mkdir -p -- "$out"
+out=$(CDPATH='' cd -- "$out" && pwd)
+CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.."
+python=${PYTHON:-.venv/bin/python}
+[ -n "${PYTHON:-}" ] || [ -x "$python" ] || python=python3
+exec "$python" scripts/benchmark/gpu.py "$out" "${@:2}"
