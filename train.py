@@ -19,7 +19,7 @@ from util import distributed
 from util.checkpoint import Checkpoints, Progress
 from util.device import describe_device
 from util.errors import run_main
-from util.reproducibility import seed_everything
+from util.reproducibility import seed_everything, use_deterministic_kernels
 from util.training import NonFiniteCheck, ProgressBar, StopSignal
 from util.visualizer import Visualizer
 
@@ -29,6 +29,8 @@ def main() -> int | None:
     opt = options.parse()  # with --continue_train: the checkpoint's options, already merged
     with distributed.process_group(opt.gpu_ids) as device, StopSignal(opt.max_minutes) as stop:
         seed_everything(opt.seed)
+        if opt.deterministic:
+            use_deterministic_kernels()
         train_loader, val_loader = create_train_loaders(opt, device)
         model = create_model(opt, device, is_train=True)
         data = fingerprints(train_loader, val_loader)
@@ -41,7 +43,9 @@ def main() -> int | None:
         visualizer.write_run_files(options, opt, device=describe_device(device), data=data, model=model)
         if val_loader and distributed.is_main():
             write_pairs(model.run_dir / "val_pairs.csv", val_loader.dataset.pairs)
-        visualizer.print(f"{options.text}\ndevice: {describe_device(device)}\n{model.parameter_table()}")
+        visualizer.print(
+            f"{options.text}\ndevice: {describe_device(device)}, {model.precision}\n{model.parameter_table()}"
+        )
         visualizer.print(f"{origin}; {len(train_loader.dataset)} pairs, {len(train_loader)} batches an epoch")
 
         for epoch in range(progress.epoch, last_epoch + 1):

@@ -89,9 +89,8 @@ class Task:
     workers: int
 
     def autocast(self) -> AbstractContextManager:
-        if self.precision == "fp32":
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=PRECISIONS[self.precision])
+        dtype = PRECISIONS[self.precision]
+        return nullcontext() if dtype is torch.float32 else torch.autocast(self.device.type, dtype=dtype)
 
 
 @dataclass

@@ -16,12 +16,10 @@ import time
 from argparse import Namespace
 from collections.abc import Sequence
 from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from data import find_dataset
 from data.pairs import Pair, read_keypoints, read_pairs
@@ -32,7 +30,7 @@ from metrics.page import write_evaluation_page
 from metrics.pairing import Matches, Problems, Sample, copy_sources, match_names, match_pairs, photos_below
 from metrics.protocols import PROTOCOLS
 from metrics.stream import PairDataset, PhotoDataset, mean_image
-from util.device import describe_device, select_device
+from util.device import describe_device, select_device, use_precision
 from util.errors import UserError, run_main, summarize
 from util.files import sha256
 from util.image import save_image, to_pil
@@ -74,9 +72,7 @@ def main() -> None:
 def make_task(args: Namespace, pairs: Sequence[Pair] | None, problems: Problems, scratch: Path) -> Task:
     """Read and check everything but the images themselves. The mean image of --baseline is written into `scratch`."""
     device = select_device(args.gpu_ids)
-    if device.type == "mps" and args.precision != "fp32":
-        raise UserError(f"--precision {args.precision} needs CUDA or the CPU; Apple's MPS computes in fp32 here")
-    torch.backends.cudnn.allow_tf32 = False  # so that fp32 means fp32 on every GPU
+    use_precision(args.precision, device)
     batch_size = args.batch_size or (8 if device.type == "cpu" else 64)
     size = find_dataset(args.data_set).stored_size
     real = args.fid_real_path
@@ -145,7 +141,7 @@ def describe_inputs(args: Namespace, task: Task, networks: Networks) -> dict[str
         "paired_by": args.paired_by, "completeness": "checked" if args.pairs else "unknown",
         "paths": {role: str(path) for role, path in paths.items() if path}, "weights": networks.weights,
         "precision": task.precision, "device": describe_device(task.device),
-        "versions": {**versions(), **{name: version(name) for name in ("lpips", "pytorch-fid")}},
+        "versions": versions("lpips", "pytorch-fid"),
         "git": git_revision(), "command": shlex.join(sys.argv), **generator_checkpoint(args),
     }  # fmt: skip
 

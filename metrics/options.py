@@ -62,7 +62,12 @@ def make_parser() -> ArgumentParser:
     add("--batch_size", type=positive_int, metavar="N", help="images in a batch (default: 64 on a GPU, 8 on the CPU)")
     add("--nThreads", type=count, default=min(8, available_cores()), metavar="N",
         help="processes that decode and compute pixel metrics (default: one per core, 8 at most)")  # fmt: skip
-    add("--precision", choices=list(PRECISIONS), default="fp32", help="of the networks; bf16 is less exact")
+    add(
+        "--precision",
+        choices=list(PRECISIONS),
+        default="fp32",
+        help="of the networks; tf32 (CUDA only) and bf16 are less exact",
+    )
     return parser
 
 

@@ -16,12 +16,8 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from models import cpu_compile
 from models.published_weights import load_network, save_network
-from util.device import PRECISIONS
+from util.device import PRECISIONS, use_precision
 from util.errors import UserError
-
-# Precision of float32 matrix products. CUDA: TF32, as in the published training. In bf16 on a CPU only Gram matrices
-# are such products: their features come in bfloat16, so nothing is lost.
-FLOAT32_MATMUL_PRECISION = {("cuda", "fp32"): "high", ("cuda", "bf16"): "high", ("cpu", "bf16"): "medium"}
 
 
 class BaseModel(ABC):
@@ -41,12 +37,8 @@ class BaseModel(ABC):
         self.compiled_functions: list[cpu_compile.CachedInference] = []
         self.run_dir = Path(opt.checkpoints_dir) / opt.name
         self.channels_last = device.type != "mps" if opt.channels_last is None else opt.channels_last
-        if device.type == "mps" and opt.precision != "fp32":
-            raise UserError(f"--precision {opt.precision} needs CUDA or the CPU; Apple's MPS computes in fp32 here")
-        torch.set_float32_matmul_precision(FLOAT32_MATMUL_PRECISION.get((device.type, opt.precision), "highest"))
-        if device.type == "cuda":
-            torch.backends.cudnn.allow_tf32 = True
-            torch.backends.cudnn.benchmark = True
+        self.precision = use_precision(opt.precision, device)
+        torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
 
     @staticmethod
     @abstractmethod
@@ -90,13 +82,15 @@ class BaseModel(ABC):
         """
         if not self.opt.compile:
             return function
-        compiled = cpu_compile.compile_function(function, nn.ModuleDict(self.nets), self.device, self.is_train)
+        compiled = cpu_compile.compile_function(
+            function, nn.ModuleDict(self.nets), self.device, self.is_train, self.opt.compile_mode
+        )
         if isinstance(compiled, cpu_compile.CachedInference):
             self.compiled_functions.append(compiled)
         return compiled
 
     def autocast(self) -> AbstractContextManager:
-        dtype = PRECISIONS[self.opt.precision]
+        dtype = PRECISIONS[self.precision]
         return nullcontext() if dtype is torch.float32 else torch.autocast(self.device.type, dtype=dtype)
 
     def images_to_device(self, images: Tensor) -> Tensor:
@@ -141,10 +135,14 @@ class BaseModel(ABC):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
-        for kind, owners in (("nets", self.nets), ("optimizers", self.optimizers), ("schedulers", self.schedulers)):
-            for name, owner in owners.items():
-                owner.load_state_dict(state[kind][name])
+        """Restore what `state_dict` returned, on any device."""
+        for name, net in self.nets.items():
+            net.load_state_dict(state["nets"][name])
+            self.schedulers[name].load_state_dict(state["schedulers"][name])
+            optimizer = self.optimizers[name]
+            stored = state["optimizers"][name]
+            groups = [{**group, "fused": optimizer.defaults["fused"]} for group in stored["param_groups"]]
+            optimizer.load_state_dict({**stored, "param_groups": groups})
         for scheduler in self.schedulers.values():  # --niter or --niter_decay may have been raised
             rates = [
                 base * factor(scheduler.last_epoch) for base, factor in zip(scheduler.base_lrs, scheduler.lr_lambdas)

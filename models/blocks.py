@@ -7,7 +7,6 @@ All are pre-activation: norm, LeakyReLU(0.1), convolution. Letters: B batch, C c
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models import ops
@@ -100,5 +99,5 @@ class OutputBlock(nn.Module):
         self.conv = nn.Conv2d(channels, 3, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = leaky_relu(F.pad(x, (1, 1, 1, 1), mode="reflect"))
+        x = leaky_relu(ops.reflection_pad1(x))
         return ops.at_least_float32(self.conv(x)).tanh()

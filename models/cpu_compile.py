@@ -28,10 +28,11 @@ from util.errors import UserError
 MAX_LIBRARIES = 20  # of 22 MB (bf16) to 42 MB (fp32) each; the least recently used are removed
 
 
-def compile_function(function: Callable, nets: nn.Module, device: torch.device, is_train: bool) -> Callable:
+def compile_function(function: Callable, nets: nn.Module, device: torch.device, is_train: bool, mode: str) -> Callable:
     """Compile `function`, which runs `nets`, on its first call. UserError where a CPU has no C++ compiler.
 
     Shapes are static on purpose: torch's dynamic shapes fail on some processors. Each new shape is compiled anew.
+    `mode`: of torch.compile; a CPU has only its default.
     """
     inference_on_cpu = not is_train and device.type == "cpu"
     cached = inference_on_cpu and can_cache_inference()
@@ -43,7 +44,7 @@ def compile_function(function: Callable, nets: nn.Module, device: torch.device, 
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_dir))
     from torch._inductor import config
 
-    compiled = torch.compile(function, dynamic=False)
+    compiled = torch.compile(function, dynamic=False, fullgraph=True, mode=None if device.type == "cpu" else mode)
     # freezing: weights become constants, cast and laid out once. cpp_wrapper: hundreds of calls from C++ instead of
     # Python, 5 % of an image. Both belong to the process, so other models' settings are restored after each call.
     settings = {"freezing": not is_train, "cpp_wrapper": inference_on_cpu}

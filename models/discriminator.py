@@ -8,14 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.ops import at_least_float32, full_precision, leaky_relu
+from models.ops import at_least_float32, leaky_relu
 
 
 class SpectralNormConv2d(nn.Module):
     """Convolution whose weight is divided by its largest singular value (Miyato et al., ICLR 2018).
 
-    In training mode each forward makes one power iteration, in float32 also under autocast (torch's own version follows
-    autocast). Parameters and buffers carry the names of published checkpoints.
+    In training mode each forward makes one power iteration, in float32 whatever the dtype of the input. Parameters and
+    buffers carry the names of published checkpoints.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> None:
@@ -29,19 +29,19 @@ class SpectralNormConv2d(nn.Module):
 
     def normalized_weight(self) -> Tensor:
         matrix = self.weight_orig.flatten(1)
-        with full_precision(matrix):
-            if self.training:
-                with torch.no_grad():
-                    v = F.normalize(matrix.t().mv(self.weight_u), dim=0, eps=1e-12)
-                    u = F.normalize(matrix.mv(v), dim=0, eps=1e-12)
-                    self.weight_u.copy_(u)
-                    self.weight_v.copy_(v)
-            else:
-                u, v = self.weight_u, self.weight_v
-            return self.weight_orig / u.dot(matrix.mv(v))
+        if self.training:
+            with torch.no_grad():
+                v = F.normalize(matrix.t().mv(self.weight_u), dim=0, eps=1e-12)
+                u = F.normalize(matrix.mv(v), dim=0, eps=1e-12)
+                self.weight_u.copy_(u)
+                self.weight_v.copy_(v)
+        else:
+            u, v = self.weight_u, self.weight_v
+        return self.weight_orig / u.dot(matrix.mv(v))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.normalized_weight(), self.bias, self.stride, self.padding)
+        weight, bias = self.normalized_weight().to(x.dtype), self.bias.to(x.dtype)
+        return F.conv2d(x, weight, bias, self.stride, self.padding)
 
 
 class DiscriminatorBlock(nn.Module):
@@ -61,7 +61,10 @@ class DiscriminatorBlock(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """(B,3,H,W) image in [-1, 1] -> (B,1,H/2^layers,W/2^layers) patch scores, float32."""
+    """(B,3,H,W) image in [-1, 1] -> (B,1,H/2^layers,W/2^layers) patch scores, float32.
+
+    Convolutions are computed in the dtype of the image. Call it without autocast: spectral norm needs float32.
+    """
 
     def __init__(self, ndf: int, layers: int, max_width: int = 128) -> None:
         super().__init__()

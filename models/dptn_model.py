@@ -17,6 +17,7 @@ from models.losses import GAN_MODES, GANLoss, content_and_style, gradient_penalt
 from models.networks import INITIALIZERS, NORMS, define_D, define_G, initialize, linear_decay
 from util import distributed
 from util.arguments import count, number, positive_int, weight
+from util.device import PRECISIONS
 from util.draw_pose import draw_skeleton
 from util.image import to_pil, to_uint8, to_unit
 
@@ -101,14 +102,16 @@ class DPTNModel(BaseModel):
         self.generate = self.compile(self.draw_and_generate)
         if not is_train:
             return
-        # The discriminator is never compiled: it is 3 % of the work, spectral norm changes its buffers in place, and
-        # WGAN-GP differentiates it twice.
         self.net_D = self.nets["D"] = self.prepare(define_D(opt))
+        # On a CPU the discriminator is 3 % of the work, on a GPU hundreds of small kernels. Compiled code cannot be
+        # differentiated twice, as WGAN-GP does.
+        compile_D = device.type == "cuda" and opt.gan_mode != "wgangp"
+        self.discriminate = self.compile(self.run_discriminator) if compile_D else self.run_discriminator
         self.gan_loss = GANLoss(opt.gan_mode)
         self.vgg = None  # it costs as much as the generator, so it is left out where no loss needs it
         if opt.lambda_content or opt.lambda_style:
             self.vgg = self.prepare(load_vgg19(opt.vgg_weights))
-            self.content_and_style = self.compile(content_and_style)
+            self.content_and_style = self.compile(self.run_vgg)
         # Losses are logged in this order and with these weights; the sum also takes each task's share.
         self.loss_weights = {
             "app_gen_s": opt.lambda_rec, "content_gen_s": opt.lambda_content, "style_gen_s": opt.lambda_style,
@@ -123,8 +126,9 @@ class DPTNModel(BaseModel):
         learning_rates = {"G": opt.lr, "D": opt.lr * opt.ratio_g2d}
         for name, net in self.nets.items():
             self.optimizers[name] = torch.optim.Adam(
-                net.parameters(), lr=learning_rates[name], betas=(opt.beta1, 0.999)
-            )
+                net.parameters(), lr=learning_rates[name], betas=(opt.beta1, 0.999),
+                fused=True if device.type == "cuda" else None,  # one kernel for all weights
+            )  # fmt: skip
             self.schedulers[name] = linear_decay(self.optimizers[name], opt.niter, opt.niter_decay)
         distributed.broadcast_weights(self.nets.values())
         self.averagers = {
@@ -148,7 +152,7 @@ class DPTNModel(BaseModel):
 
     def pose_maps(self, keypoints: Tensor) -> HeatMapFactors:
         """Heat maps of (B,18,2) keypoints in separable form, which `draw_and_generate` multiplies out."""
-        dtype = torch.float32 if self.opt.precision == "bf16" else torch.float64
+        dtype = torch.float64 if self.precision == "fp32" else torch.float32
         return heat_map_factors(keypoints, self.batch.source_image.shape[-2:], dtype)
 
     def draw_and_generate(
@@ -159,7 +163,7 @@ class DPTNModel(BaseModel):
         reconstruct_source: bool,
     ) -> tuple[Tensor, ...]:
         """Draw both poses' heat maps and run the generator on them: one graph where --compile is set."""
-        if self.opt.precision == "bf16":
+        if self.precision == "bf16":
             image = image.bfloat16()
         heat_maps = (multiply_factors(*pose).to(image.dtype) for pose in (source_pose, target_pose))
         images = self.net_G(image, *heat_maps, reconstruct_source)
@@ -172,15 +176,25 @@ class DPTNModel(BaseModel):
         self.net_G.train(self.is_train)
         return self.fake_target
 
+    def run_discriminator(self, image: Tensor) -> Tensor:
+        return self.net_D(image.to(PRECISIONS[self.precision]))
+
+    def run_vgg(self, fakes: Tensor, reals: Tensor) -> tuple[Tensor, Tensor]:
+        """Content and style terms of each sample. Only VGG19 runs under autocast: Gram matrices need float32."""
+        with self.autocast():
+            with torch.no_grad():
+                of_reals = self.vgg(reals)
+            of_fakes = self.vgg(fakes)
+        return content_and_style(of_fakes, of_reals)
+
     def backward_D(self) -> dict[str, Tensor]:
         """Gradients of the discriminator's loss on a real and a generated image; returns the loss by name."""
         real, fake = self.batch.target_image, self.fake_target.detach()
-        with self.autocast():
-            loss_real = self.gan_loss.discriminator_real(self.net_D(real))
-            loss_fake = self.gan_loss.discriminator_fake(self.net_D(fake))
-            loss = self.loss_weights["dis_img_gen_t"] * (loss_real + loss_fake)
-            if self.opt.gan_mode == "wgangp":
-                loss = loss + LAMBDA_GRADIENT_PENALTY * gradient_penalty(self.net_D, real, fake)
+        loss_real = self.gan_loss.discriminator_real(self.discriminate(real))
+        loss_fake = self.gan_loss.discriminator_fake(self.discriminate(fake))
+        loss = self.loss_weights["dis_img_gen_t"] * (loss_real + loss_fake)
+        if self.opt.gan_mode == "wgangp":
+            loss = loss + LAMBDA_GRADIENT_PENALTY * gradient_penalty(self.discriminate, real, fake)
         loss.backward()
         return {"dis_img_gen_t": loss.detach()}
 
@@ -188,14 +202,13 @@ class DPTNModel(BaseModel):
         """Unweighted losses by name. A subclass adds its own here, and their weights to `loss_weights`."""
         fakes = torch.cat((self.fake_target, self.fake_source))  # both tasks as one batch
         reals = torch.cat((self.batch.target_image, self.batch.source_image))
-        with self.autocast():
-            losses = {"ad_gen_t": self.gan_loss.generator(self.net_D(self.fake_target))}
-            content = style = torch.zeros(len(fakes), device=self.device)
-            if self.vgg is not None:
-                content, style = self.content_and_style(self.vgg, fakes, reals)
+        losses = {"ad_gen_t": self.gan_loss.generator(self.discriminate(self.fake_target))}
+        content = style = torch.zeros(len(fakes), device=self.device)
+        if self.vgg is not None:
+            content, style = self.content_and_style(fakes, reals)
         per_sample = {"app_gen": mean_absolute(fakes, reals), "content_gen": content, "style_gen": style}
         for name, values in per_sample.items():
-            losses[f"{name}_t"], losses[f"{name}_s"] = (task.mean() for task in values.chunk(2))
+            losses[f"{name}_t"], losses[f"{name}_s"] = values.unflatten(0, (2, -1)).mean(1)
         return losses
 
     def backward_G(self) -> dict[str, Tensor]:
@@ -206,6 +219,8 @@ class DPTNModel(BaseModel):
 
     def optimize_parameters(self) -> None:
         """One step of the discriminator, then one of the generator."""
+        if self.opt.compile and self.device.type == "cuda":
+            torch.compiler.cudagraph_mark_step_begin()  # the results of the last step may be overwritten
         if self.opt.accumulate > 1:
             self.optimize_in_micro_batches()
             return

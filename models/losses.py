@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.ops import at_least_float32, full_precision, max_pool2, relu
+from models.ops import at_least_float32, max_pool2, relu
 from util.pretrained import PretrainedWeights, load_pretrained
 
 Loss = Callable[[Tensor], Tensor]
@@ -84,28 +84,30 @@ class VGG19Features(nn.Module):
 
 
 def mean_absolute(a: Tensor, b: Tensor) -> Tensor:
-    """Mean absolute difference of each sample: two (N,...) -> (N,)."""
-    return (at_least_float32(a) - at_least_float32(b)).abs().mean(tuple(range(1, a.ndim)))
+    """Mean absolute difference of each sample: two (N,...) -> (N,) float32.
+
+    Differences of bfloat16 values are rounded to bfloat16, which saves two float32 copies of all features; the mean of
+    many is as exact.
+    """
+    dtype = torch.promote_types(a.dtype, torch.float32)
+    return (a - b).abs().mean(tuple(range(1, a.ndim)), dtype=dtype)
 
 
 def gram_matrix(features: Tensor) -> Tensor:
-    """(N,C,h,w) -> (N,C,C) F F^T / (h*w*C), float32."""
-    with full_precision(features):
-        flat = at_least_float32(features).flatten(2)
-        return flat @ flat.transpose(1, 2) / flat[0].numel()
+    """(N,C,h,w) -> (N,C,C) F F^T / (h*w*C), float32. Call it without autocast."""
+    flat = at_least_float32(features).flatten(2)
+    return flat @ flat.transpose(1, 2) / flat[0].numel()
 
 
-def content_and_style(
-    vgg: Callable[[Tensor], tuple[list[Tensor], list[Tensor]]], fakes: Tensor, reals: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Two image batches (N,3,H,W) in [-1, 1] -> content (N,) and style (N,) terms, unweighted.
+Features = tuple[list[Tensor], list[Tensor]]  # of VGG19Features
 
-    Content sums the mean absolute feature differences, style those of the Gram matrices. Only `fakes` gets a
-    gradient.
+
+def content_and_style(of_fakes: Features, of_reals: Features) -> tuple[Tensor, Tensor]:
+    """VGG19 features of two image batches of N -> content (N,) and style (N,) terms, unweighted. No autocast.
+
+    Content sums the mean absolute feature differences, style those of the Gram matrices.
     """
-    with torch.no_grad():
-        real_content, real_style = vgg(reals)
-    fake_content, fake_style = vgg(fakes)
+    (fake_content, fake_style), (real_content, real_style) = of_fakes, of_reals
     content = sum(mean_absolute(a, b) for a, b in zip(fake_content, real_content))
     style = sum(mean_absolute(gram_matrix(a), gram_matrix(b)) for a, b in zip(fake_style, real_style))
     return content, style

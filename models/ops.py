@@ -7,8 +7,6 @@ tests/models/test_ops.py holds both against each other in float64. What each for
 Letters: B batch, C channels, H x W positions.
 """
 
-from contextlib import AbstractContextManager, nullcontext
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,11 +18,6 @@ EPSILON = 1e-5  # added to every variance
 def at_least_float32(x: Tensor) -> Tensor:
     """Cast bfloat16 to float32; float32, and the float64 that the tests use, stay as they are."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def full_precision(x: Tensor) -> AbstractContextManager:
-    """Switch autocast off for operations on `x`. On MPS it is never on."""
-    return nullcontext() if x.device.type == "mps" else torch.autocast(x.device.type, enabled=False)
 
 
 def leaky_relu(x: Tensor, slope: float = 0.1, inplace: bool = True) -> Tensor:
@@ -201,6 +194,17 @@ class _UpConvolution(torch.autograd.Function):
         grad_x = F.conv2d(grad_y, weight, stride=2, padding=1)
         grad_weight = nn.grad.conv2d_weight(grad_y, weight.shape, x, stride=2, padding=1)
         return grad_x, grad_weight, grad_y.sum((0, 2, 3))
+
+
+def reflection_pad1(x: Tensor) -> Tensor:
+    """`F.pad(x, (1, 1, 1, 1), mode="reflect")`: (B,C,H,W) -> (B,C,H+2,W+2).
+
+    On CUDA the backward pass of PyTorch's form adds in any order, which --deterministic refuses.
+    """
+    if x.device.type != "cuda" or not torch.are_deterministic_algorithms_enabled():
+        return F.pad(x, (1, 1, 1, 1), mode="reflect")
+    x = torch.cat((x[..., 1:2], x, x[..., -2:-1]), dim=-1)
+    return torch.cat((x[..., 1:2, :], x, x[..., -2:-1, :]), dim=-2)
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.blocks import Norm
-from models.ops import attention, leaky_relu
+from models.ops import at_least_float32, attention, leaky_relu
 
 
 class MultiHeadAttention(nn.Module):
@@ -105,7 +105,8 @@ class PoseTransformerModule(nn.Module):
 
     def forward(self, f_ss: Tensor, f_st: Tensor, f_s: Tensor) -> Tensor:
         """Source-to-source, source-to-target and source-encoder features, each (B,d,h,w) -> (B,d,h,w)."""
-        memory, tokens, texture = (f.flatten(2).transpose(1, 2) for f in (f_ss, f_st, f_s))  # (B,N,d)
+        # (B,N,d) tokens; also under autocast they are float32 outside of matrix products
+        memory, tokens, texture = (at_least_float32(f).flatten(2).transpose(1, 2) for f in (f_ss, f_st, f_s))
         for cab in self.cabs:
             memory = cab(memory)
         for ttb in self.ttbs:

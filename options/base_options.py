@@ -13,6 +13,8 @@ from models import find_model, model_choices
 from util.arguments import count, number, positive_int
 from util.device import PRECISIONS
 
+COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
+
 
 class BaseOptions:
     """Parser of one command. `is_train` and `add_flags` are what a subclass changes."""
@@ -48,12 +50,17 @@ class BaseOptions:
         add("--batchSize", type=positive_int, default=1, metavar="N", help="pairs in a batch")
 
         add = parser.add_argument_group("precision and speed").add_argument
-        add("--precision", choices=list(PRECISIONS), default="fp32", help="bf16: autocast, losses stay in fp32")
+        add("--precision", choices=list(PRECISIONS),
+            help="tf32: matrix products of float32 with 10-bit fractions, CUDA only; bf16: autocast, losses stay in "
+            "float32; default: tf32 on CUDA, as in the published training, else fp32")  # fmt: skip
         add("--channels_last", action=BooleanOptionalAction, default=None,
             help="memory format N,H,W,C, which is faster; default: everywhere but on MPS")  # fmt: skip
         add("--compile", action=BooleanOptionalAction, default=False,
             help="torch.compile; the first step is slow. A CPU needs a C++ compiler. Cached in ~/.cache/dptn_compiled",
         )  # fmt: skip
+        add("--compile_mode", choices=COMPILE_MODES, default="default",
+            help="--compile on CUDA; reduce-overhead: CUDA graphs, for small batches and images; max-autotune: tries "
+            "more kernels, which takes minutes")  # fmt: skip
         return run, data
 
     def parser(self, argv: Sequence[str] | None = None) -> ArgumentParser:
@@ -90,6 +97,8 @@ class BaseOptions:
         """Raise ValueError for flags that are each valid but do not fit together."""
         if not opt.name or opt.name in (".", "..") or "/" in opt.name or "\\" in opt.name:
             raise ValueError(f"--name '{opt.name}': must be the name of one folder")
+        if opt.compile_mode != "default" and not opt.compile:
+            raise ValueError(f"--compile_mode {opt.compile_mode} needs --compile")
         find_model(opt.model).validate_options(opt, find_dataset(opt.dataset_mode).network_size)
 
 

@@ -17,9 +17,9 @@ from util.errors import UserError
 PER_LAUNCH_OPTIONS = ("name", "checkpoints_dir", "gpu_ids", "max_minutes")
 # What a resumed run may change: paths, logging, speed, and the number of epochs. All else comes from the checkpoint.
 RESUME_MAY_CHANGE = {
-    *PER_LAUNCH_OPTIONS, "accumulate", "cache_images", "compile", "continue_train", "dataroot", "display_env",
-    "display_freq", "display_id", "display_port", "display_server", "nThreads", "niter", "niter_decay", "print_freq",
-    "save_by_iter", "save_epoch_freq", "save_latest_freq", "tf_log",
+    *PER_LAUNCH_OPTIONS, "accumulate", "cache_images", "compile", "compile_mode", "continue_train", "dataroot",
+    "display_env", "display_freq", "display_id", "display_port", "display_server", "nThreads", "niter",
+    "niter_decay", "print_freq", "save_by_iter", "save_epoch_freq", "save_latest_freq", "tf_log",
 }  # fmt: skip
 
 
@@ -45,6 +45,8 @@ class TrainOptions(BaseOptions):
             help="resume run --name exactly from its last checkpoint, with the options stored there")  # fmt: skip
         add("--accumulate", type=positive_int, default=1, metavar="K",
             help="gradient accumulation over K micro-batches, for small GPUs; same gradients")  # fmt: skip
+        add("--deterministic", action=BooleanOptionalAction, default=False,
+            help="only kernels that repeat their results bit for bit, so that resuming is exact on CUDA; slower")  # fmt: skip
         add("--val_pairs", type=count, default=0, metavar="N",
             help="hold out identities with about N pairs for validation, which selects best_net_G.pth")  # fmt: skip
 

@@ -10,7 +10,7 @@ import torch
 
 from util.errors import UserError
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+PRECISIONS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}  # and the dtype of activations
 
 
 def select_device(gpu_ids: str | None, local_rank: int = 0, local_processes: int = 1) -> torch.device:
@@ -64,6 +64,29 @@ def keep_freed_memory() -> None:
     library.mallopt(trim_threshold, -1)  # never return memory
     library.mallopt(mmap_max, 0)  # take large blocks from the kept memory too
     library.mallopt(arena_max, 1)  # share it between threads: backward passes run in a thread of their own
+
+
+def use_precision(precision: str | None, device: torch.device) -> str:
+    """Set how torch multiplies float32 matrices for `--precision`; returns the precision that is used.
+
+    None: tf32 on CUDA, as in the published training, else fp32. UserError if the device does not have the precision.
+    """
+    if precision is None:
+        precision = "tf32" if device.type == "cuda" else "fp32"
+    if device.type == "mps" and precision != "fp32":
+        raise UserError(f"--precision {precision} needs CUDA or the CPU; Apple's MPS computes in fp32 here")
+    if precision == "tf32" and device.type != "cuda":
+        raise UserError("--precision tf32 needs a CUDA GPU; use fp32 or bf16, or leave the flag out")
+    if precision == "bf16" and device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
+        raise UserError(
+            f"--precision bf16 needs an NVIDIA GPU of compute capability 8.0 or newer (A100, RTX 30); "
+            f"{torch.cuda.get_device_name(device)} has {'.'.join(map(str, torch.cuda.get_device_capability(device)))}"
+        )
+    # In bf16 only Gram matrices are float32 products: their features come in bfloat16, so nothing is lost.
+    exact = precision == "fp32"
+    torch.set_float32_matmul_precision("highest" if exact else "medium" if device.type == "cpu" else "high")
+    torch.backends.cudnn.allow_tf32 = not exact
+    return precision
 
 
 def fast_bf16(device: torch.device, size: int = 1024, repeats: int = 5) -> bool:

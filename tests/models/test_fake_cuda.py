@@ -24,6 +24,7 @@ def fake_tensors(monkeypatch) -> Iterator[None]:
     monkeypatch.setattr(BaseModel, "prepare", lambda self, net: net.train(self.is_train))
     monkeypatch.setattr("torch.cuda.amp.common.amp_definitely_not_available", lambda: False)  # else no autocast
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda *_: True)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda *_: (8, 0))
     with FakeTensorMode(allow_non_fake_inputs=True):
         yield
     keypoints._gaussian_table.cache_clear()  # it would give fake tensors to other tests

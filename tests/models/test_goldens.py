@@ -149,7 +149,7 @@ def test_discriminator_outputs():
 def test_vgg_content_and_style():
     vgg = formula_model().vgg
     a, b = (torch.from_numpy(formula_images(name, (2, 3, 64, 64))) for name in ("vgg_a", "vgg_b"))
-    content, style = content_and_style(vgg, a, b)
+    content, style = content_and_style(vgg(a), vgg(b))
     np.testing.assert_allclose([content.mean(), style.mean()], GOLDENS["vgg_content_style"], rtol=1e-5)
 
 
