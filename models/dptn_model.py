@@ -129,6 +129,9 @@ class DPTNModel(BaseModel):
             )  # fmt: skip
             self.schedulers[name] = linear_decay(self.optimizers[name], opt.niter, opt.niter_decay)
         distributed.broadcast_weights(self.nets.values())
+        self.averagers = {
+            name: distributed.GradientAverager(net.parameters(), opt.accumulate) for name, net in self.nets.items()
+        }
 
     def set_input(self, batch: dict[str, Any]) -> None:
         names = Batch._fields if self.is_train else ("source_image", "source_keypoints", "target_keypoints")
@@ -276,12 +279,11 @@ class DPTNModel(BaseModel):
 
     def update_weights(self, name: str, micro_batches: int = 1) -> None:
         """Average the gradients over micro-batches and over all processes, then change the weights."""
-        parameters = list(self.nets[name].parameters())
+        self.averagers[name].finish()
         if micro_batches > 1:
-            for parameter in parameters:
+            for parameter in self.nets[name].parameters():
                 if parameter.grad is not None:
                     parameter.grad /= micro_batches
-        distributed.average_gradients(parameters)
         self.optimizers[name].step()
         if self.opt.norm == "batch":
             distributed.average_statistics(self.nets[name])

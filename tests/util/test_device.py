@@ -93,6 +93,7 @@ class TestSelectDevice:
         for cuda, mps, wanted in ((True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")):
             monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
             monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+            monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
             monkeypatch.setattr(torch.backends.mps, "is_available", lambda mps=mps: mps)
             assert select_device(None).type == wanted
 
@@ -104,10 +105,14 @@ class TestSelectDevice:
 
 class TestSelectDeviceOfTwoGPUs:
     @pytest.fixture(autouse=True)
-    def two_gpus(self, monkeypatch):
+    def two_gpus(self, monkeypatch) -> list[torch.device]:
+        """Returns the devices that became current."""
+        current = []
+        monkeypatch.setattr(torch.cuda, "set_device", current.append)
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
         monkeypatch.setattr(sys, "argv", ["train.py", "--name", "a b", "--gpu_ids", "0,1"])
+        return current
 
     def test_several_gpus_in_one_process_name_torchrun(self):
         with pytest.raises(UserError, match="torchrun --nproc_per_node=2 train.py --name 'a b' --gpu_ids 0,1"):
@@ -117,6 +122,12 @@ class TestSelectDeviceOfTwoGPUs:
         assert [select_device(ids, rank, 2).index for ids in (None, "1,0") for rank in range(2)] == [0, 1, 1, 0]
         assert select_device("-1", 1, 2).type == "cpu"
         assert select_device("1").index == 1
+
+    def test_chosen_gpu_becomes_the_current_device(self, two_gpus):
+        select_device("-1")
+        assert two_gpus == []
+        select_device("1")
+        assert two_gpus == [torch.device("cuda", 1)]
 
     def test_more_processes_than_gpus_is_a_user_error(self):
         with pytest.raises(UserError, match="torchrun started 3 processes here, but there are 2 GPUs"):
