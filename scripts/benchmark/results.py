@@ -22,6 +22,7 @@ from scripts.benchmark.measure import median_seconds, seconds, speed_flags
 from scripts.benchmark.networks import MODES, one_call
 from util.device import select_device
 from util.errors import UserError
+from util.parallel import available_cores
 from util.results import Results, describe_run
 
 PEOPLE, PHOTOS = 4, 24  # rendered identities and photos of each: some 2,000 pairs
@@ -38,7 +39,7 @@ def measure_time(sizes: list[str], flags: list[str], variants: list[tuple[str, b
     """Rows of a table, one for each size and variant (precision, whether to compile). `flags`: of test.py."""
     for size in sizes:
         with tempfile.TemporaryDirectory() as folder:
-            render_people(Path(folder, "photos"), MODES[size], (0, PEOPLE), PHOTOS, seed=0, workers=2)
+            render_people(Path(folder, "photos"), MODES[size], (0, PEOPLE), PHOTOS, seed=0, workers=available_cores())
             common = ["--name=benchmark", f"--dataset_mode={MODES[size]}", f"--dataroot={folder}/photos", *flags]
             for precision, compiling in variants:
                 with tempfile.TemporaryDirectory(dir=folder) as run:
