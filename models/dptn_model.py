@@ -17,7 +17,6 @@ from models.losses import GAN_MODES, GANLoss, content_and_style, gradient_penalt
 from models.networks import INITIALIZERS, NORMS, define_D, define_G, initialize, linear_decay
 from util import distributed
 from util.arguments import count, number, positive_int, weight
-from util.device import PRECISIONS
 from util.draw_pose import draw_skeleton
 from util.image import to_pil, to_uint8, to_unit
 
@@ -161,8 +160,7 @@ class DPTNModel(BaseModel):
         reconstruct_source: bool,
     ) -> tuple[Tensor, ...]:
         """Draw both poses' heat maps and run the generator on them: one graph where --compile is set."""
-        if self.precision == "bf16":
-            image = image.bfloat16()
+        image = self.in_compute_dtype(image)
         heat_maps = (multiply_factors(*pose).to(image.dtype) for pose in (source_pose, target_pose))
         images = self.net_G(image, *heat_maps, reconstruct_source)
         return images if reconstruct_source else images[:1]
@@ -174,8 +172,12 @@ class DPTNModel(BaseModel):
         self.net_G.train(self.is_train)
         return self.fake_target
 
+    def in_compute_dtype(self, image: Tensor) -> Tensor:
+        return image.bfloat16() if self.precision == "bf16" else image
+
     def discriminate(self, image: Tensor) -> Tensor:
-        return self.net_D(image.to(PRECISIONS[self.precision]))
+        """Patch scores (B,1,h,w), float32, of images (B,3,H,W) in [-1, 1]."""
+        return self.net_D(self.in_compute_dtype(image))
 
     def run_vgg(self, fakes: Tensor, reals: Tensor) -> tuple[Tensor, Tensor]:
         """Content and style terms of each sample. Only VGG19 runs under autocast: Gram matrices need float32."""
