@@ -17,7 +17,6 @@ from models.losses import GAN_MODES, GANLoss, content_and_style, gradient_penalt
 from models.networks import INITIALIZERS, NORMS, define_D, define_G, initialize, linear_decay
 from util import distributed
 from util.arguments import count, number, positive_int, weight
-from util.device import PRECISIONS
 from util.draw_pose import draw_skeleton
 from util.image import to_pil, to_uint8, to_unit
 
@@ -174,7 +173,7 @@ class DPTNModel(BaseModel):
         return self.fake_target
 
     def run_discriminator(self, image: Tensor) -> Tensor:
-        return self.net_D(image.to(PRECISIONS[self.precision]))
+        return self.net_D(image.bfloat16() if self.precision == "bf16" else image)
 
     def run_vgg(self, fakes: Tensor, reals: Tensor) -> tuple[Tensor, Tensor]:
         """Content and style terms of each sample. Only VGG19 runs under autocast: Gram matrices need float32."""
