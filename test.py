@@ -39,12 +39,12 @@ def main() -> None:
 
     loader = create_test_loader(opt, dataset.subset(missing), device)
     with tqdm(total=len(missing), unit="image", disable=None) as progress, results:
-        for batch in loader:
-            images = transfer.generate(batch)  # model.set_input(batch), model.test(), then uint8 at the stored size
+        # for each batch: model.set_input(batch), model.test(), then uint8 images at the stored size
+        for batch, images in transfer.generate_all(loader):
             results.add(batch, images)
             progress.update(len(images))
     page = results.write_page(f"{opt.name}, {opt.which_epoch}")
-    print(f"{len(names)} images generated in {opt.results_dir}; browse them at {page}")
+    print(f"{len(names)} images generated in {opt.results_dir}" + (f"; browse them at {page}" if page else ""))
 
 
 if __name__ == "__main__":

@@ -11,9 +11,10 @@ inference/framing.py crops other photos to it.
 
 import io
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import redirect_stderr
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,6 +29,20 @@ from util.device import select_device
 from util.image import resize_uint8, stretch, to_pil, to_uint8
 
 Images = Image.Image | Sequence[Image.Image] | np.ndarray | Tensor  # one or several
+
+
+class _StartedBatch(NamedTuple):
+    """A batch and its images, which on CUDA are complete after the event `copied`."""
+
+    batch: dict[str, Any]
+    images: Tensor  # uint8 (B,3,H,W), on the CPU
+    copied: torch.cuda.Event | None
+
+    def finish(self) -> tuple[dict[str, Any], Tensor]:
+        """Wait until the images are complete."""
+        if self.copied:
+            self.copied.synchronize()
+        return self.batch, self.images
 
 
 class PoseTransfer:
@@ -80,7 +95,7 @@ class PoseTransfer:
         images, one_image = _to_pil_images(source_images)
         sources, one_source = _to_keypoint_tensor(source_keypoints, "source")
         targets, one_target = _to_keypoint_tensor(target_keypoints, "target")
-        generated = torch.cat([self.generate(batch) for batch in self._batches(images, sources, targets)])
+        generated = torch.cat([images for _, images in self.generate_all(self._batches(images, sources, targets))])
         if isinstance(source_images, Tensor):
             results = generated
         elif isinstance(source_images, np.ndarray):
@@ -93,15 +108,51 @@ class PoseTransfer:
         """Generate the images of a loader's batch (data/pose_pair_dataset.py): uint8 (B,3,H,W), on the CPU.
 
         batch: `source_image` uint8 (B,3,h,w) at the network's resolution, `source_keypoints` and `target_keypoints`
-            float32 (B,18,2) in whole pixels of that resolution. Compiled networks see full batches only, because every
-            new batch size would be compiled: a smaller batch is filled up with copies of its last sample.
+            float32 (B,18,2) in whole pixels of that resolution. On CUDA and with --compile, a batch smaller than
+            `opt.batchSize` is filled up with copies of its last sample, because cuDNN would tune its convolutions anew
+            for another size, and torch would compile for it.
+        """
+        ((_, images),) = self.generate_all([batch])
+        return images
+
+    def generate_all(self, batches: Iterable[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], Tensor]]:
+        """Each batch with its images, as `generate` makes them.
+
+        On CUDA a batch comes only when the next one is queued, so that the GPU works while the images are used. On
+        other devices it comes at once.
+        """
+        ahead = 1 if self.device.type == "cuda" else 0
+        started: deque[_StartedBatch] = deque()
+        for batch in batches:
+            started.append(self._start(batch))
+            if len(started) > ahead:
+                yield started.popleft().finish()
+        for last in started:
+            yield last.finish()
+
+    def _start(self, batch: dict[str, Any]) -> _StartedBatch:
+        """Generate a batch's images; on CUDA this returns when the work is queued.
+
+        The images of each batch have memory of their own. On CUDA it is pinned and comes from torch's cache, which does
+        not hand it out again while a tensor uses it: threads may keep images for as long as they need them.
         """
         count = len(batch["source_image"])
-        if self.opt.compile and count < self.opt.batchSize:
-            rows = torch.arange(self.opt.batchSize).clamp(max=count - 1)
-            batch = {key: value[rows] if isinstance(value, Tensor) else value for key, value in batch.items()}
-        self.model.set_input(batch)
-        return resize_uint8(to_uint8(self.model.test()[:count]), self.stored_size).cpu()
+        self.model.set_input(self._fill_up(batch))
+        images = resize_uint8(to_uint8(self.model.test()[:count]), self.stored_size)
+        if self.device.type != "cuda":
+            return _StartedBatch(batch, images.cpu(), None)
+        images = images.to("cpu", non_blocking=True)  # torch pins the memory of such a copy
+        copied = torch.cuda.Event(blocking=True)  # its wait leaves the core to the threads that write images
+        copied.record(torch.cuda.current_stream(self.device))
+        return _StartedBatch(batch, images, copied)
+
+    def _fill_up(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Repeat the last sample up to `opt.batchSize`, on CUDA and with --compile."""
+        count, size = len(batch["source_image"]), self.opt.batchSize
+        if count >= size or not (self.opt.compile or self.device.type == "cuda"):
+            return batch
+        rows = torch.arange(size).clamp(max=count - 1)
+        return {key: value[rows] if isinstance(value, Tensor) else value for key, value in batch.items()}
 
     def _batches(self, images: list[Image.Image], sources: Tensor, targets: Tensor) -> Iterator[dict[str, Tensor]]:
         """Batches for `generate` from stored-size images and poses (B or 1, 18, 2) in pixels of the stored size."""

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from torchvision.models import Inception_V3_Weights
 from torchvision.models.inception import Inception3
 
+from util.packages import require_package
 from util.pretrained import PretrainedWeights, load_pretrained
 
 SIDE = 299  # pixels; images are stretched to it, bilinear without anti-aliasing
-# FID_WEIGHTS_URL of pytorch_fid.inception, which is imported only where its network is needed
+FLAGS = {"torchvision": "--inception_weights", "pytorch-fid": "--fid_inception_weights"}
 PYTORCH_FID_URL = (
     "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
 )
-FLAGS = {"torchvision": "--inception_weights", "pytorch-fid": "--fid_inception_weights"}
 PUBLISHED = {
     "torchvision": PretrainedWeights("Inception-v3", "torchvision", "imagenet", Inception_V3_Weights.IMAGENET1K_V1.url),
     "pytorch-fid": PretrainedWeights("Inception-v3", "pytorch-fid", "pytorch-fid", PYTORCH_FID_URL),
@@ -58,6 +58,7 @@ class Inception(nn.Module):
 
 def pytorch_fid_network() -> Inception3:
     """The network that `pytorch_fid.inception.fid_inception_v3` builds; that function always downloads its weights."""
+    require_package("pytorch-fid", "the Inception-v3 of 2015 (--protocol standard)")
     from pytorch_fid.inception import FIDInceptionA, FIDInceptionC, FIDInceptionE_1, FIDInceptionE_2
 
     net = Inception3(num_classes=1008, aux_logits=False, init_weights=False)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchvision.models import AlexNet_Weights
 
 from util.image import to_unit
+from util.packages import require_package
 from util.pretrained import PretrainedWeights, load_pretrained
 
 PUBLISHED = PretrainedWeights("AlexNet", "torchvision", "imagenet", AlexNet_Weights.IMAGENET1K_V1.url)
@@ -21,13 +22,14 @@ class LPIPS(nn.Module):
 
     def __init__(self, weights: str) -> None:
         """`weights`: 'imagenet', or the file of a torchvision alexnet state dict (`features.*` is enough)."""
-        super().__init__()
-        import lpips  # only this metric needs the package
+        require_package("lpips", "LPIPS")
+        import lpips
 
-        self.normalize = lpips.normalize_tensor
+        super().__init__()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="torchvision")  # the package calls it by names of its old version
             self.package = lpips.LPIPS(net="alex", version="0.1", pnet_rand=True, verbose=False)
+        self.normalize = lpips.normalize_tensor
         layers = [layer for stage in self.package.net.children() for layer in stage]
         named_as_torchvision = nn.ModuleDict({"features": nn.Sequential(*layers)})
         load_pretrained(named_as_torchvision, weights, PUBLISHED, "--alexnet_weights")

@@ -33,6 +33,7 @@ from util.device import describe_device, select_device, use_precision
 from util.errors import UserError, run_main, summarize
 from util.files import sha256
 from util.image import save_image, to_pil
+from util.packages import require_package
 from util.reproducibility import git_revision, versions
 from util.results import RUN_FILE
 
@@ -45,6 +46,8 @@ def main() -> None:
     start = time.perf_counter()
     for path in filter(None, (args.out, args.per_image, args.html and args.html / "index.html")):
         report.check_writable(path)
+    if args.html:
+        require_package("dominate", "--html")
     pairs = read_pairs(args.pairs) if args.pairs else None
     problems = Problems(args.allow_missing)
     with tempfile.TemporaryDirectory() as scratch:
@@ -63,7 +66,7 @@ def main() -> None:
         if args.per_image:
             report.write_per_image(args.per_image, task.pairs.samples, values, pairs)
         if args.html:
-            from metrics.page import write_evaluation_page  # nothing else needs dominate
+            from metrics.page import write_evaluation_page
 
             write_evaluation_page(args.html, args.name, summary, results, values, task.pairs, args.source_path)
     print("\n".join([report.format_table(report.results_table(results)), *report.remarks(results), *summary]))

@@ -102,10 +102,8 @@ class DPTNModel(BaseModel):
         if not is_train:
             return
         self.net_D = self.nets["D"] = self.prepare(define_D(opt))
-        # On a CPU the discriminator is 3 % of the work, on a GPU hundreds of small kernels. Compiled code cannot be
-        # differentiated twice, as WGAN-GP does.
-        compile_D = device.type == "cuda" and opt.gan_mode != "wgangp"
-        self.discriminate = self.compile(self.run_discriminator) if compile_D else self.run_discriminator
+        # The discriminator is not compiled: it is 3 % of the work, its buffers change between a forward pass and the
+        # backward pass, and WGAN-GP differentiates it twice.
         self.gan_loss = GANLoss(opt.gan_mode)
         self.vgg = None  # it costs as much as the generator, so it is left out where no loss needs it
         if opt.lambda_content or opt.lambda_style:
@@ -130,6 +128,9 @@ class DPTNModel(BaseModel):
             )  # fmt: skip
             self.schedulers[name] = linear_decay(self.optimizers[name], opt.niter, opt.niter_decay)
         distributed.broadcast_weights(self.nets.values())
+        self.averagers = {
+            name: distributed.GradientAverager(net.parameters(), opt.accumulate) for name, net in self.nets.items()
+        }
 
     def set_input(self, batch: dict[str, Any]) -> None:
         names = Batch._fields if self.is_train else ("source_image", "source_keypoints", "target_keypoints")
@@ -172,7 +173,7 @@ class DPTNModel(BaseModel):
         self.net_G.train(self.is_train)
         return self.fake_target
 
-    def run_discriminator(self, image: Tensor) -> Tensor:
+    def discriminate(self, image: Tensor) -> Tensor:
         return self.net_D(image.bfloat16() if self.precision == "bf16" else image)
 
     def run_vgg(self, fakes: Tensor, reals: Tensor) -> tuple[Tensor, Tensor]:
@@ -277,12 +278,11 @@ class DPTNModel(BaseModel):
 
     def update_weights(self, name: str, micro_batches: int = 1) -> None:
         """Average the gradients over micro-batches and over all processes, then change the weights."""
-        parameters = list(self.nets[name].parameters())
+        self.averagers[name].finish()
         if micro_batches > 1:
-            for parameter in parameters:
+            for parameter in self.nets[name].parameters():
                 if parameter.grad is not None:
                     parameter.grad /= micro_batches
-        distributed.average_gradients(parameters)
         self.optimizers[name].step()
         if self.opt.norm == "batch":
             distributed.average_statistics(self.nets[name])

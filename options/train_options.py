@@ -46,7 +46,7 @@ class TrainOptions(BaseOptions):
         add("--accumulate", type=positive_int, default=1, metavar="K",
             help="gradient accumulation over K micro-batches, for small GPUs; same gradients")  # fmt: skip
         add("--deterministic", action=BooleanOptionalAction, default=False,
-            help="only kernels that repeat their results bit for bit, so that resuming is exact on CUDA; slower")  # fmt: skip
+            help="only kernels that repeat their results bit for bit: exact resume on CUDA; slower")  # fmt: skip
         add("--val_pairs", type=count, default=0, metavar="N",
             help="hold out identities with about N pairs for validation, which selects best_net_G.pth")  # fmt: skip
 

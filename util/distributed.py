@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import torch
@@ -42,15 +43,18 @@ def process_group(gpu_ids: str | None) -> Iterator[torch.device]:
 
     All processes leave the group together at the end. After an error a process just ends, and torchrun ends the others.
     Raises UserError if --gpu_ids names a GPU that does not exist, or several for one process.
+
+    Messages of a training step keep torch's time limit (10 minutes with NCCL, 30 with gloo), so that processes end
+    soon when one of them hangs. Process 0 alone validates and saves, and may take longer, but meanwhile the others wait
+    in `maximum`, `gather` or `run_on_main`, which use the CPU group and its two hours. Processes also wait there before
+    they first send weights and before they first send gradients, because one may still download or compile.
     """
     global _cpu_group
     device = select_device(gpu_ids, int(os.environ.get("LOCAL_RANK", 0)), local_processes())
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
     if processes() > 1 and not dist.is_initialized():
-        timeout = timedelta(hours=2)  # process 0 may validate or compile for long
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout)
-        _cpu_group = dist.new_group(backend="gloo", timeout=timeout)
+        on_gpu = device.type == "cuda"
+        dist.init_process_group("nccl" if on_gpu else "gloo", device_id=device if on_gpu else None)
+        _cpu_group = dist.new_group(backend="gloo", timeout=timedelta(hours=2))
     yield device
     if dist.is_initialized():
         dist.destroy_process_group()
@@ -59,21 +63,122 @@ def process_group(gpu_ids: str | None) -> Iterator[torch.device]:
 def broadcast_weights(nets: Iterable[nn.Module]) -> None:
     """Give every process the weights and buffers of process 0."""
     if dist.is_initialized():
+        wait_for_processes()  # one may be downloading VGG19
         for net in nets:
             for tensor in net.state_dict().values():
                 dist.broadcast(tensor, 0)
 
 
-def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace each gradient by its mean over all processes, in one message."""
-    if not dist.is_initialized():
-        return
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    flat = torch.cat([gradient.flatten() for gradient in gradients])
-    dist.all_reduce(flat)
-    flat /= processes()
-    for gradient, mean in zip(gradients, flat.split([gradient.numel() for gradient in gradients])):
-        gradient.copy_(mean.view_as(gradient))
+class GradientAverager:
+    """Replaces the gradients of a network by their means over all processes, while the backward pass computes more.
+
+    Parameters are divided into buckets, the last parameters first, because their gradients are ready first. When the
+    backward pass has finished all gradients of a bucket, their all-reduce starts in the background. Buckets start in
+    their fixed order, so that all processes send the same messages in the same order, whatever gradient is ready
+    first. `finish` starts what is left, for example where some parameters have no gradients.
+
+    With gradient accumulation, gradients are ready after the last of `backward_passes`. In a single process nothing
+    is registered.
+
+    This is what DistributedDataParallel does, without its assumption that each forward pass of a network is followed
+    by one backward pass through it. Here the discriminator runs two or three times before one backward pass, runs
+    frozen in the generator's step, and is differentiated by torch.autograd.grad for WGAN-GP, which
+    DistributedDataParallel does not support; the generator also runs without gradients (--accumulate), and as a part
+    of a compiled function.
+    """
+
+    BUCKET_BYTES = 8 * 2**20
+
+    def __init__(self, parameters: Iterable[nn.Parameter], backward_passes: int = 1) -> None:
+        self._backward_passes = backward_passes
+        self._buckets: list[_Bucket] = []
+        self._started = 0  # the number of buckets whose all-reduce has started in this step
+        self._first_step = True
+        if dist.is_initialized():
+            trained = [p for p in parameters if p.requires_grad]
+            self._buckets = [_Bucket(members) for members in _divide(trained[::-1], self.BUCKET_BYTES)]
+        self._await_gradients()
+        for bucket in self._buckets:
+            for parameter in bucket.parameters:
+                parameter.register_post_accumulate_grad_hook(partial(self._gradient_changed, bucket))
+
+    def finish(self) -> None:
+        """Average all gradients of the step. Afterwards a GPU may still be computing the means."""
+        self._start_buckets(len(self._buckets))
+        for bucket in self._buckets:
+            bucket.finish_mean()
+        self._await_gradients()
+
+    def _await_gradients(self) -> None:
+        self._started = 0
+        for bucket in self._buckets:
+            bucket.awaited = len(bucket.parameters) * self._backward_passes
+
+    def _gradient_changed(self, bucket: "_Bucket", _parameter: nn.Parameter) -> None:
+        if bucket.all_reduce is not None:
+            raise RuntimeError(f"a gradient changed while it was averaged, after {self._backward_passes} backward()")
+        bucket.awaited -= 1
+        ready = self._started
+        while ready < len(self._buckets) and self._buckets[ready].awaited == 0:
+            ready += 1
+        self._start_buckets(ready)
+
+    def _start_buckets(self, end: int) -> None:
+        if self._first_step and end:
+            wait_for_processes()  # one may still be compiling
+            self._first_step = False
+        for bucket in self._buckets[self._started : end]:
+            bucket.start_sum()
+        self._started = end
+
+
+class _Bucket:
+    """Some parameters, and a buffer for their gradients, which one all-reduce sums over the processes."""
+
+    def __init__(self, parameters: list[nn.Parameter]) -> None:
+        self.parameters = parameters
+        self.awaited = 0  # changes of gradients until all are ready
+        self.all_reduce: dist.Work | None = None
+        sizes = [p.numel() for p in parameters]
+        self._buffer = torch.zeros(sum(sizes), dtype=parameters[0].dtype, device=parameters[0].device)
+        # views in each parameter's own memory format, so that copies are plain
+        self._views = [
+            part.as_strided(p.size(), p.stride(), part.storage_offset())
+            for p, part in zip(parameters, self._buffer.split(sizes))
+        ]
+
+    def start_sum(self) -> None:
+        views, gradients = self._views_and_gradients()
+        if len(gradients) < len(self.parameters):
+            self._buffer.zero_()  # a missing gradient counts as zero, so that messages always have the same length
+        if gradients:
+            torch._foreach_copy_(views, gradients)
+        self.all_reduce = dist.all_reduce(self._buffer, async_op=True)
+
+    def finish_mean(self) -> None:
+        self.all_reduce.wait()  # with NCCL the GPU waits, not this thread
+        self.all_reduce = None
+        self._buffer /= processes()
+        views, gradients = self._views_and_gradients()
+        if gradients:
+            torch._foreach_copy_(gradients, views)
+
+    def _views_and_gradients(self) -> tuple[list[Tensor], list[Tensor]]:
+        present = [(view, p.grad) for view, p in zip(self._views, self.parameters) if p.grad is not None]
+        return [view for view, _ in present], [gradient for _, gradient in present]
+
+
+def _divide(parameters: list[nn.Parameter], most_bytes: int) -> list[list[nn.Parameter]]:
+    """Consecutive lists of at most `most_bytes` each, or of one larger parameter."""
+    lists: list[list[nn.Parameter]] = []
+    free = 0
+    for parameter in parameters:
+        if parameter.nbytes > free:
+            lists.append([])
+            free = most_bytes
+        lists[-1].append(parameter)
+        free -= parameter.nbytes
+    return lists
 
 
 def average_statistics(net: nn.Module) -> None:
@@ -98,6 +203,11 @@ def maximum(value: int) -> int:
     if dist.is_initialized():
         dist.all_reduce(largest, dist.ReduceOp.MAX, group=_cpu_group)
     return int(largest)
+
+
+def wait_for_processes() -> None:
+    """Return when all processes have called this. Waits as long as process 0 may take to validate."""
+    maximum(0)
 
 
 def gather(value: object) -> list:

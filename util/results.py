@@ -10,7 +10,6 @@ from argparse import Namespace
 from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from util.draw_pose import draw_skeleton
 from util.errors import UserError
 from util.files import atomic_write, sha256
 from util.image import contact_sheet, save_image, to_pil
+from util.packages import can_write_pages
 from util.reproducibility import git_revision, versions
 
 STRIP_COLUMNS = ("source image", "source pose", "target pose", "generated", "target image")
@@ -105,10 +105,10 @@ class Results:
         """The files of a result: the image and its strip."""
         return self.folder / name, self.folder / "strips" / f"{Path(name).stem}.jpg"
 
-    def write_page(self, title: str) -> Path:
-        """Write index.html with all finished results. Without dominate there is no page."""
-        if not find_spec("dominate"):
-            return self.folder
+    def write_page(self, title: str) -> Path | None:
+        """Write index.html with all finished results; None, after a warning, where dominate is not installed."""
+        if not can_write_pages():
+            return None
         from util.html import write_results_page
 
         rows = [(*pair, name) for pair, name in self.names.items() if self.has(name)]

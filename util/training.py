@@ -82,11 +82,15 @@ class NonFiniteCheck:
 
 
 class StopReason(IntEnum):
-    """Why training stops before its last epoch."""
+    """Why training stops before its last epoch. Where processes have different reasons, the largest holds.
 
+    A signal outranks the time limit, because a script that starts the next run after status 0 must not do so after
+    the user has interrupted this one.
+    """
+
+    TIME_LIMIT = 1
     SIGINT = signal.SIGINT
     SIGTERM = signal.SIGTERM
-    TIME_LIMIT = 1000  # larger than every signal number, so that all processes agree on it if one reaches it
 
     @property
     def exit_status(self) -> int:
@@ -101,13 +105,21 @@ class StopSignal:
     """A context in which SIGINT, SIGTERM and the time limit let the current step finish; see `reason`.
 
     A second Ctrl-C, at least REPEATED_SIGNAL seconds after the first signal, raises KeyboardInterrupt.
+
+    Several processes must stop at the same step, but a message at every step would make each wait for the slowest.
+    They agree at the first step, and then about once in AGREEMENT_SECONDS: at each agreement they exchange the mean
+    time of their steps since the last one, and the slowest determines the number of steps to the next, MOST_STEPS at
+    most. All processes count the same steps, so that they always agree at the same one.
     """
 
     REPEATED_SIGNAL = 3.0  # torchrun repeats a signal that its processes received already
+    AGREEMENT_SECONDS = 1.0
+    MOST_STEPS = 100
 
     def __init__(self, max_minutes: float | None = None) -> None:
         self._received: StopReason | None = None
-        self._deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
+        self._agreed_at, self._steps, self._interval = time.monotonic(), 0, 1
+        self._deadline = math.inf if max_minutes is None else self._agreed_at + 60 * max_minutes
 
     def __enter__(self) -> "StopSignal":
         self._previous = {n: signal.signal(n, self._receive) for n in (signal.SIGINT, signal.SIGTERM)}
@@ -118,10 +130,19 @@ class StopSignal:
             signal.signal(number, handler)
 
     def reason(self) -> StopReason | None:
-        """Why to stop now, the same on every process; None to continue."""
-        own = self._received or (StopReason.TIME_LIMIT if time.monotonic() > self._deadline else 0)
-        agreed = distributed.maximum(own)
-        return StopReason(agreed) if agreed else None
+        """Why to stop now, the same on every process; None to continue. Call it once after each step."""
+        own = self._received or (StopReason.TIME_LIMIT if time.monotonic() > self._deadline else None)
+        if distributed.processes() == 1:
+            return own
+        self._steps += 1
+        return self._agree(own) if self._steps >= self._interval else None
+
+    def _agree(self, own: StopReason | None) -> StopReason | None:
+        step_time = (time.monotonic() - self._agreed_at) / self._steps
+        reasons, step_times = zip(*distributed.gather((own, step_time)))
+        self._interval = min(max(round(self.AGREEMENT_SECONDS / max(*step_times, 1e-9)), 1), self.MOST_STEPS)
+        self._agreed_at, self._steps = time.monotonic(), 0
+        return max((reason for reason in reasons if reason), default=None)
 
     def _receive(self, number: int, _frame: FrameType | None) -> None:
         if self._received is None:

@@ -7,7 +7,6 @@ import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from util import distributed
 from util.errors import UserError, first_line
 from util.files import atomic_write
 from util.image import contact_sheet, save_image
+from util.packages import can_write_pages, require_package
 from util.reproducibility import git_revision, versions
 
 SHEETS_ON_PAGE = 100
@@ -61,6 +61,7 @@ class Visualizer:
             self.val_log = _Log(run_dir / "val_log", resume_from_total)
         except OSError as error:
             raise UserError(f"{run_dir}: cannot make the run folder ({error})") from error
+        self.writes_page = can_write_pages()
         self.visdom = _Visdom(opt) if opt.display_id else None
         self.tensorboard = _open_tensorboard(run_dir / "tf_log", resume_from_total) if opt.tf_log else None
 
@@ -115,8 +116,8 @@ class Visualizer:
         self.update_page()
 
     def update_page(self) -> None:
-        """Write web/index.html: the curves of all losses, then the newest sheets. Without dominate there is no page."""
-        if self.active and find_spec("dominate"):
+        """Write web/index.html: the curves of all losses, then the newest sheets."""
+        if self.active and self.writes_page:
             from util.html import write_training_page
 
             rows = self.loss_log.rows
@@ -240,8 +241,7 @@ class _Visdom:
 
 
 def _open_tensorboard(folder: Path, resume_from_total: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise UserError("--tf_log needs the tensorboard package: pip install tensorboard") from error
+    require_package("tensorboard", "--tf_log")
+    from torch.utils.tensorboard import SummaryWriter
+
     return SummaryWriter(folder, purge_step=resume_from_total + 1)

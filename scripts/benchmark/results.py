@@ -83,8 +83,8 @@ def write_results(transfer: PoseTransfer, loader: PairLoader) -> None:
     names = result_names(dataset.pairs, opt.image_format)
     run = describe_run(opt, transfer.weights_file, dataset.photo_dir, dataset.fingerprint()["csv_sha256"])
     with Results(Path(opt.results_dir), names, run, resume=opt.continue_test) as results:
-        for batch in loader:
-            results.add(batch, transfer.generate(batch))
+        for batch, images in transfer.generate_all(loader):
+            results.add(batch, images)
     results.write_page(opt.name)
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from data.pairs import read_keypoints
 from inference.pose_transfer import PoseTransfer
-from tests.conftest import COMMON, TINY_G, make_market
+from tests.conftest import COMMON, TINY_G, make_market, random_batch
 from tests.inference.tiny_transfer import SIZE, TINY_FLAGS, assert_close, keypoints_of, load_tiny, tiny_walk, write_tiny
 from util.errors import UserError
 
@@ -86,6 +86,78 @@ def test_call_wrong_input_raises(transfer, photo, source, target, message):
     shapes = [{1: (18, 2), 17: (17, 2)}.get(shape, shape) for shape in (source, target)]
     with pytest.raises(ValueError, match=message):
         transfer(photo, *map(np.zeros, shapes))
+
+
+class TestGenerateAll:
+    """Order, batch sizes and results of `generate_all`, on the CPU and where the CPU stands in for a CUDA device."""
+
+    @pytest.fixture
+    def log(self, transfer, monkeypatch) -> list[str]:
+        """What happens, in order: "start" with the number of samples that the model sees, "wait" with the batch."""
+        happened: list[str] = []
+
+        class Event:
+            def __init__(self, blocking: bool) -> None:
+                assert blocking
+                self.batch = sum(entry.startswith("start") for entry in happened) - 1
+
+            def record(self, stream: str) -> None:
+                assert stream == "stream of cuda:1"
+
+            def synchronize(self) -> None:
+                happened.append(f"wait {self.batch}")
+
+        set_input = transfer.model.set_input
+
+        def logged_set_input(batch: dict) -> None:
+            happened.append(f"start {len(batch['source_image'])}")
+            set_input(batch)
+
+        monkeypatch.setattr(transfer.model, "set_input", logged_set_input)
+        monkeypatch.setattr("torch.cuda.Event", Event)
+        monkeypatch.setattr("torch.cuda.current_stream", lambda device: f"stream of {device}")
+        return happened
+
+    def generate(self, transfer: PoseTransfer, log: list[str]) -> list[torch.Tensor]:
+        """The images of five samples in batches of two; logs when each batch is used, with its number of images."""
+        batch = random_batch(5, *SIZE)
+        batches = [{key: values[start : start + 2] for key, values in batch.items()} for start in (0, 2, 4)]
+        generated = []
+        for number, (used, images) in enumerate(transfer.generate_all(iter(batches))):
+            assert used is batches[number]
+            log.append(f"use {len(images)}")
+            generated.append(images)
+        return generated
+
+    def test_cpu_generates_each_batch_when_it_is_used(self, transfer, log):
+        images = self.generate(transfer, log)
+        assert log == ["start 2", "use 2", "start 2", "use 2", "start 1", "use 1"]
+        assert [image.shape for image in images] == [(2, 3, *SIZE), (2, 3, *SIZE), (1, 3, *SIZE)]
+
+    def test_cuda_starts_a_batch_before_the_one_before_it_is_used(self, transfer, log, monkeypatch):
+        """The last batch is filled up to two samples. Results are those of the CPU, up to another batch's rounding."""
+        expected = self.generate(transfer, [])
+        log.clear()
+        monkeypatch.setattr(transfer, "device", torch.device("cuda", 1))
+        images = self.generate(transfer, log)
+        assert log == ["start 2", "start 2", "wait 0", "use 2", "start 2", "wait 1", "use 2", "wait 2", "use 1"]
+        assert all(map(torch.equal, images[:2], expected[:2]))
+        assert_close(images[2], expected[2])
+        assert len({image.untyped_storage().data_ptr() for image in images}) == 3  # no buffer is used again
+
+    def test_cuda_fills_up_with_the_last_sample(self, transfer, log, monkeypatch):
+        monkeypatch.setattr(transfer, "device", torch.device("cuda", 1))
+        last = random_batch(1, *SIZE)
+        images = transfer.generate(last)
+        assert log == ["start 2", "wait 0"]
+        assert len(images) == 1
+        seen = transfer.model.batch
+        assert torch.equal(seen.source_image[0], seen.source_image[1])
+        assert torch.equal(seen.target_keypoints.nan_to_num(), last["target_keypoints"].nan_to_num().repeat(2, 1, 1))
+
+    def test_cuda_generates_nothing_without_batches(self, transfer, monkeypatch):
+        monkeypatch.setattr(transfer, "device", torch.device("cuda", 1))
+        assert list(transfer.generate_all([])) == []
 
 
 def test_load_checks_flags_and_weights(checkpoints):

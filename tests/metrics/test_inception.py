@@ -5,6 +5,7 @@ import pytest
 import pytorch_fid.inception
 import torch
 
+from metrics.inception import PYTORCH_FID_URL
 from tests.metrics.conftest import GOLDENS, golden_images
 
 pytestmark = pytest.mark.slow  # full-size networks
@@ -21,6 +22,7 @@ def test_pytorch_fid_inception_equals_the_package(formula_inceptions, inception_
     state = {key: value for key, value in inception_states["pytorch-fid"].items() if "AuxLogits" not in key}
     monkeypatch.setattr(pytorch_fid.inception, "load_state_dict_from_url", lambda *_args, **_kwargs: state)
     package = pytorch_fid.inception.InceptionV3().eval()
+    assert pytorch_fid.inception.FID_WEIGHTS_URL == PYTORCH_FID_URL
     images = golden_images(128, 64)[1][:2]
     ours = formula_inceptions["pytorch-fid"]
     features = ours(images)

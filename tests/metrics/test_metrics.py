@@ -333,6 +333,21 @@ class TestWeights:
         assert "value" not in record["metrics"]["lpips"]
         assert record["metrics"]["l1"]["n"] == 8
 
+    @pytest.mark.parametrize(
+        ("package", "wanted", "needed_by"),
+        [
+            ("dominate", ["--metrics=l1", "--html=page"], "--html"),
+            ("lpips", ["--metrics=lpips"], "LPIPS"),
+            ("pytorch-fid", ["--metrics=fid", "--protocol=standard"], "the Inception-v3 of 2015 (--protocol standard)"),
+        ],
+    )
+    def test_missing_package_is_one_clear_error(self, package, wanted, needed_by, call, flags, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setitem(sys.modules, package.replace("-", "_"), None)
+        done = call(metrics, *flags, *wanted)
+        expected = f"error: {needed_by} needs the package {package}: pip install {package}\n"
+        assert (done.returncode, done.stderr) == (2, expected)
+
     @pytest.mark.parametrize("content", [b"", b"text", b"\x80\x02.", b"\x80\x02}q\x00X", b"PK\x03\x04" + bytes(99)])
     def test_damaged_download_is_one_clear_error(self, content, call, flags, results, tmp_path, monkeypatch):
         file = tmp_path / "hub/checkpoints/alexnet-owt-7be5be79.pth"

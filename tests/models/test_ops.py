@@ -20,6 +20,7 @@ from models.ops import (
     attention,
     leaky_relu,
     max_pool2,
+    reflection_pad1,
     relu,
     up_convolution,
 )
@@ -229,3 +230,11 @@ def test_mean_absolute_of_a_million_values_is_accurate():
     for layout in (torch.contiguous_format, torch.channels_last):
         mean = mean_absolute(a.contiguous(memory_format=layout), b.contiguous(memory_format=layout))
         torch.testing.assert_close(mean.double(), wanted, rtol=1e-6, atol=0)
+
+
+def test_reflection_pad1_equals_torchs_in_its_deterministic_form(monkeypatch):
+    x = noise(2, 3, 5, 4)
+    wanted = with_gradients(lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect"), x)
+    assert_equal(with_gradients(reflection_pad1, x), wanted)
+    monkeypatch.setattr("models.ops.must_repeat_results", lambda _: True)
+    assert_equal(with_gradients(reflection_pad1, x), wanted, rtol=1e-14, atol=1e-15)

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from util.device import fast_bf16, keep_freed_memory, select_device
+from util.device import fast_bf16, keep_freed_memory, select_device, use_precision
 from util.errors import UserError
 
 PROBE = """
@@ -93,6 +93,7 @@ class TestSelectDevice:
         for cuda, mps, wanted in ((True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")):
             monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
             monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+            monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
             monkeypatch.setattr(torch.backends.mps, "is_available", lambda mps=mps: mps)
             assert select_device(None).type == wanted
 
@@ -104,10 +105,14 @@ class TestSelectDevice:
 
 class TestSelectDeviceOfTwoGPUs:
     @pytest.fixture(autouse=True)
-    def two_gpus(self, monkeypatch):
+    def two_gpus(self, monkeypatch) -> list[torch.device]:
+        """Returns the devices that became current."""
+        current = []
+        monkeypatch.setattr(torch.cuda, "set_device", current.append)
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
         monkeypatch.setattr(sys, "argv", ["train.py", "--name", "a b", "--gpu_ids", "0,1"])
+        return current
 
     def test_several_gpus_in_one_process_name_torchrun(self):
         with pytest.raises(UserError, match="torchrun --nproc_per_node=2 train.py --name 'a b' --gpu_ids 0,1"):
@@ -118,6 +123,12 @@ class TestSelectDeviceOfTwoGPUs:
         assert select_device("-1", 1, 2).type == "cpu"
         assert select_device("1").index == 1
 
+    def test_chosen_gpu_becomes_the_current_device(self, two_gpus):
+        select_device("-1")
+        assert two_gpus == []
+        select_device("1")
+        assert two_gpus == [torch.device("cuda", 1)]
+
     def test_more_processes_than_gpus_is_a_user_error(self):
         with pytest.raises(UserError, match="torchrun started 3 processes here, but there are 2 GPUs"):
             select_device(None, 0, 3)
@@ -125,3 +136,44 @@ class TestSelectDeviceOfTwoGPUs:
     def test_gpu_beyond_the_last_is_a_user_error(self):
         with pytest.raises(UserError, match=r"2 CUDA GPUs \(0 to 1\)"):
             select_device("2")
+
+
+@pytest.fixture
+def matmul_settings():
+    """Gives this process's settings of float32 matrix products back."""
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    yield
+    torch.set_float32_matmul_precision(before[0])
+    torch.backends.cudnn.allow_tf32 = before[1]
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "used", "matmul", "cudnn_tf32"),
+    [
+        (None, "cuda", "tf32", "high", True),  # as in the published training
+        ("fp32", "cuda", "fp32", "highest", False),
+        ("bf16", "cuda", "bf16", "high", True),
+        (None, "cpu", "fp32", "highest", False),
+        ("bf16", "cpu", "bf16", "medium", True),
+        (None, "mps", "fp32", "highest", False),
+    ],
+)
+def test_use_precision_sets_tf32(matmul_settings, monkeypatch, precision, device, used, matmul, cudnn_tf32):
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda *_: (8, 0))
+    assert use_precision(precision, torch.device(device)) == used
+    assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == (matmul, cudnn_tf32)
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "message"),
+    [
+        ("tf32", "cpu", "--precision tf32 needs a CUDA GPU"),
+        ("bf16", "mps", "--precision bf16 needs CUDA or the CPU"),
+        ("bf16", "cuda", "compute capability 8.0 or newer .*; Tesla V100 has 7.0"),
+    ],
+)
+def test_use_precision_refuses_what_the_device_lacks(monkeypatch, precision, device, message):
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda *_: (7, 0))
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda *_: "Tesla V100")
+    with pytest.raises(UserError, match=message):
+        use_precision(precision, torch.device(device))

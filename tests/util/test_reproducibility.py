@@ -30,5 +30,7 @@ def test_set_random_state_restores_a_saved_state(tmp_path):
 
 def test_versions_and_git_revision_identify_the_code():
     assert versions()["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    assert "pytorch-fid" not in versions()
+    assert versions("no-such-package") == {**versions(), "no-such-package": "not installed"}
     revision = git_revision()
     assert revision == {} or re.fullmatch("[0-9a-f]{40}", revision["commit"])

@@ -5,6 +5,7 @@ import re
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -136,3 +137,74 @@ class TestStopSignal:
             reason = stop.reason()
         assert (reason, reason.exit_status, str(reason)) == (StopReason.TIME_LIMIT, 0, "after --max_minutes")
         assert (StopReason.SIGINT.exit_status, str(StopReason.SIGTERM)) == (130, "by signal 15")
+
+
+class TestStopSignalOfTwoProcesses:
+    """This process, by a fake clock, and another one, whose reason and step time are given."""
+
+    @pytest.fixture
+    def clock(self, monkeypatch) -> SimpleNamespace:
+        clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
+        monkeypatch.setattr("util.training.time", clock)
+        return clock
+
+    @pytest.fixture
+    def other(self, monkeypatch) -> SimpleNamespace:
+        other = SimpleNamespace(reason=None, step_time=0.0, messages=[])
+
+        def gather(own: object) -> list:
+            other.messages.append(own)
+            return [own, (other.reason, other.step_time)]
+
+        monkeypatch.setattr("util.distributed.processes", lambda: 2)
+        monkeypatch.setattr("util.distributed.gather", gather)
+        return other
+
+    @staticmethod
+    def agreements(stop: StopSignal, clock: SimpleNamespace, other: SimpleNamespace, steps: int, step_time: float):
+        """The steps, from 1 on, after which the processes exchanged messages."""
+        found = []
+        for step in range(1, steps + 1):
+            clock.now += step_time
+            before = len(other.messages)
+            assert stop.reason() is None
+            if len(other.messages) > before:
+                found.append(step)
+        return found
+
+    @pytest.mark.parametrize(
+        ("step_time", "other_step_time", "wanted"),
+        [
+            (2.0, 0.1, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]),
+            (0.25, 0.1, [1, 5, 9]),
+            (0.1, 0.25, [1, 5, 9]),  # the slowest process decides
+            (0.001, 0.0, [1]),
+        ],
+    )
+    def test_agreements_are_a_second_apart(self, clock, other, step_time, other_step_time, wanted):
+        other.step_time = other_step_time
+        assert self.agreements(StopSignal(), clock, other, 12, step_time) == wanted
+
+    def test_most_steps_between_agreements_is_a_hundred(self, clock, other):
+        assert self.agreements(StopSignal(), clock, other, 250, 1e-4) == [1, 101, 201]
+
+    def test_interval_follows_the_step_time(self, clock, other):
+        stop = StopSignal()
+        clock.now += 100  # the first step compiles
+        assert self.agreements(stop, clock, other, 7, 0.5) == [1, 2, 4, 6]
+        assert self.agreements(stop, clock, other, 7, 3.0) == [1, 2, 3, 4, 5, 6, 7]
+
+    def test_signal_waits_for_the_next_agreement(self, clock, other):
+        stop = StopSignal()
+        assert self.agreements(stop, clock, other, 3, 0.25) == [1]
+        stop._receive(signal.SIGTERM, None)
+        assert self.agreements(stop, clock, other, 1, 0.25) == []
+        clock.now += 0.25
+        assert stop.reason() is StopReason.SIGTERM
+
+    def test_signal_on_one_process_outranks_the_time_limit_on_another(self, clock, other):
+        other.reason = StopReason.SIGINT
+        stop = StopSignal(max_minutes=1)
+        clock.now += 61
+        assert stop.reason() is StopReason.SIGINT
+        assert other.messages == [(StopReason.TIME_LIMIT, 61.0)]

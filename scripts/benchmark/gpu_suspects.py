@@ -1,0 +1,225 @@
+"""Measurements behind single choices of models/ on a CUDA GPU: what each alternative form of an operation costs.
+
+Each row of `measure` has the number of the suspect in the table that scripts/benchmark/gpu.py writes, what was tried,
+and milliseconds (median). Forward and backward passes are timed together.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+from unittest.mock import patch
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+from data.keypoints import heat_map_factors, multiply_factors
+from models import ops
+from scripts.benchmark.measure import median_seconds
+from scripts.benchmark.networks import build, one_call, random_batch
+
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+Row = dict[str, Any]
+
+
+def measure(device: torch.device, quick: bool = False) -> Iterator[Row]:
+    """All rows, one at a time. `quick`: tiny shapes, for a trial on a CPU."""
+    for part in (adam, instance_norms, input_channels, heat_maps, scores, step_variants):
+        yield from part(device, quick)
+
+
+def milliseconds(call: Callable[[], object], device: torch.device, repeats: int = 10) -> float:
+    for _ in range(3):
+        call()
+    return 1000 * median_seconds(call, repeats, device)
+
+
+def with_backward(function: Callable[..., Tensor], *inputs: Tensor) -> Callable[[], None]:
+    inputs = tuple(x.requires_grad_() for x in inputs)
+    grad = torch.randn_like(function(*inputs))
+
+    def run() -> None:
+        torch.autograd.grad(function(*inputs), inputs, grad)
+
+    return run
+
+
+def adam(device: torch.device, quick: bool) -> Iterator[Row]:
+    """Suspect 4: one step of Adam on weights of the generator's number, and the difference after ten."""
+    shapes = [(256, 256, 3, 3)] * (2 if quick else 14) + [(256, 256)] * 20 + [(256,)] * 100
+    after = {}
+    for name, flags in {"foreach": {"foreach": True}, "fused": {"fused": True}}.items():
+        torch.manual_seed(0)
+        weights = [torch.randn(shape, device=device).requires_grad_() for shape in shapes]
+        for weight in weights:
+            weight.grad = torch.randn_like(weight)
+        optimizer = torch.optim.Adam(weights, lr=2e-4, betas=(0.5, 0.999), **flags)
+        for _ in range(10):
+            optimizer.step()
+        after[name] = torch.cat([weight.detach().flatten() for weight in weights])
+        difference = (after[name] - after["foreach"]).abs().max().item()
+        yield {
+            "suspect": 4,
+            "what": f"Adam, {name}",
+            "ms": milliseconds(optimizer.step, device),
+            "difference": difference,
+        }
+
+
+class FewKernelInstanceNorm(torch.autograd.Function):
+    """Instance norm of torch operations that keep any memory format, in eager mode."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        dims, shape = (2, 3), (1, -1, 1, 1)
+        if x.dtype == torch.float32:
+            variance, mean = torch.var_mean(x, dims, correction=0, keepdim=True)
+        else:
+            mean = x.mean(dims, keepdim=True, dtype=torch.float32)
+            norm = torch.linalg.vector_norm(x, 2, dims, keepdim=True, dtype=torch.float32)
+            variance = norm.square() / x.shape[2:].numel() - mean.square()
+        inverse_std = (variance + ops.EPSILON).rsqrt()
+        scale = inverse_std * weight.view(shape)
+        ctx.save_for_backward(x, mean, inverse_std, weight)
+        return torch.addcmul((bias.view(shape) - mean * scale).to(x.dtype), x, scale.to(x.dtype))
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, grad_y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, mean, inverse_std, weight = ctx.saved_tensors
+        dims, share = (2, 3), 1 / x.shape[2:].numel()
+        grad_bias = grad_y.sum(dims, keepdim=True, dtype=torch.float32)
+        grad_weight = ((grad_y * x).sum(dims, keepdim=True, dtype=torch.float32) - mean * grad_bias) * inverse_std
+        scale = inverse_std * weight.view(1, -1, 1, 1)
+        slope = -grad_weight * inverse_std * share * scale
+        offset = -grad_bias * share * scale - mean * slope
+        grad_x = torch.addcmul(torch.addcmul(offset.to(x.dtype), x, slope.to(x.dtype)), grad_y, scale.to(x.dtype))
+        return grad_x, grad_weight.sum((0, 2, 3)), grad_bias.sum((0, 2, 3))
+
+
+def few_kernels(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return FewKernelInstanceNorm.apply(x, weight, bias) if x.ndim == 4 else F.instance_norm(x, None, None, weight, bias)
+
+
+def plain(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return F.instance_norm(x, weight=weight, bias=bias, eps=ops.EPSILON)
+
+
+def group_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return F.group_norm(x, x.shape[1], weight.to(x.dtype), bias.to(x.dtype), ops.EPSILON)
+
+
+def written_out(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return ops._InstanceNorm.apply(x, weight.view(-1, 1, 1), bias.view(-1, 1, 1)).to(x.dtype)
+
+
+def instance_norms(device: torch.device, quick: bool) -> Iterator[Row]:
+    """Suspect 6: forms of instance norm at the first and the last width of a DeepFashion step of 32 pairs."""
+    for shape in ((2, 4, 16, 8),) if quick else ((64, 64, 128, 128), (64, 256, 32, 32)):
+        for dtype in (torch.float32, torch.bfloat16):
+            for layout, memory_format in LAYOUTS.items():
+                forms = {"F.instance_norm": plain, "F.group_norm": group_norm, "few kernels": few_kernels}
+                if device.type == "cuda":
+                    forms["written out, compiled"] = torch.compile(written_out, dynamic=False)
+                for name, form in forms.items():
+                    x = torch.randn(shape, device=device).to(dtype, memory_format=memory_format)
+                    weight, bias = torch.ones(shape[1], device=device), torch.zeros(shape[1], device=device)
+                    what = f"{name}, {tuple(shape)}, {str(dtype)[6:]}, {layout}"
+                    yield {"suspect": 6, "what": what, "ms": milliseconds(with_backward(form, x, weight, bias), device)}
+
+
+def input_channels(device: torch.device, quick: bool) -> Iterator[Row]:
+    """Suspect 8: the first convolution on 39 and on 40 channels."""
+    batch, side = (1, 32) if quick else (64, 256)
+    for dtype in (torch.float32, torch.bfloat16):
+        for layout, memory_format in LAYOUTS.items():
+            for channels in (39, 40):
+                x = torch.randn(batch, channels, side, side, device=device).to(dtype, memory_format=memory_format)
+                weight = torch.randn(64, channels, 4, 4, device=device).to(dtype, memory_format=memory_format)
+                grad = torch.randn_like(F.conv2d(x, weight, None, 2, 1))
+                weight.requires_grad_()
+
+                def run(x: Tensor = x, weight: Tensor = weight, grad: Tensor = grad) -> None:
+                    torch.autograd.grad(F.conv2d(x, weight, None, 2, 1), weight, grad)
+
+                what = f"first convolution, {channels} channels, {str(dtype)[6:]}, {layout}"
+                yield {"suspect": 8, "what": what, "ms": milliseconds(run, device)}
+
+
+def heat_maps(device: torch.device, quick: bool) -> Iterator[Row]:
+    """Suspect 8: both poses' heat maps of a batch of 32 from factors in float64 and in float32."""
+    batch, side = (1, 32) if quick else (32, 256)
+    keypoints = torch.randint(0, side, (batch, 18, 2), device=device).float()
+    for dtype in (torch.float64, torch.float32):
+
+        def run(dtype: torch.dtype = dtype) -> None:
+            for _ in range(2):
+                multiply_factors(*heat_map_factors(keypoints, (side, side), dtype))
+
+        yield {"suspect": 8, "what": f"heat maps, {str(dtype)[6:]} factors", "ms": milliseconds(run, device)}
+
+
+def tiny(quick: bool) -> list[str]:
+    return ["--ngf=8", "--ndf=8", "--num_blocks=1", "--num_CABs=1", "--num_TTBs=1"] if quick else []
+
+
+def scores(device: torch.device, quick: bool) -> Iterator[Row]:
+    """Suspect 7: three passes of the discriminator (Market-1501, 32 images) with one backward pass."""
+    batch = 1 if quick else 32
+    for compiling in (False, True) if device.type == "cuda" else (False,):
+        flags = [*tiny(quick), "--precision=bf16", "--lambda_content=0", "--lambda_style=0"]
+        model = build("training", "market", [*flags, "--compile" if compiling else "--no-compile"], device)
+        images = torch.randn(batch, 3, 128, 64, device=device)
+
+        def run(model: Any = model, images: Tensor = images) -> None:
+            sum(model.discriminate(images).mean() for _ in range(3)).backward()
+
+        what = f"discriminator three times, {'compiled' if compiling else 'eager'}"
+        yield {"suspect": 7, "what": what, "ms": milliseconds(run, device)}
+
+
+def graphed_step(model: Any) -> Callable[[], None]:
+    """A whole training step as one CUDA graph, without torch.compile."""
+    for optimizer in model.optimizers.values():
+        for group in optimizer.param_groups:
+            group["capturable"] = True
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            model.optimize_parameters()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        model.optimize_parameters()
+    return graph.replay
+
+
+def step_variants(device: torch.device, quick: bool) -> Iterator[Row]:
+    """Suspects 6, 8 and 10: whole training steps of 32 pairs with other forms of the operations."""
+    nothing = patch.object(ops, "EPSILON", ops.EPSILON)
+    batch = 1 if quick else 32
+    eager: list[tuple[int, str, AbstractContextManager]] = [
+        (6, "eager, as it is", nothing),
+        (6, "eager, instance norm of few kernels", patch.object(ops, "instance_norm", few_kernels)),
+    ]
+    for mode in ("market",) if quick else ("fashion", "market"):
+        for precision in ("fp32",) if device.type == "cpu" else ("tf32", "bf16"):
+            for layout in ("--no-channels_last", "--channels_last"):
+                flags = [*tiny(quick), f"--precision={precision}", layout]
+                for suspect, name, form in eager:
+                    what = f"step, {mode}, {precision}, {layout[2:]}, {name}"
+                    with form:
+                        model = build("training", mode, flags, device)
+                        run = one_call(model, random_batch(batch, mode))
+                        yield {"suspect": suspect, "what": what, "ms": milliseconds(run, device, 5)}
+                        if device.type == "cuda":
+                            try:
+                                ms = milliseconds(graphed_step(model), device, 5)
+                                yield {"suspect": 10, "what": f"{what}, as one CUDA graph", "ms": ms}
+                            except Exception as error:  # e.g. a synchronization in the step
+                                torch.cuda.synchronize()
+                                yield {"suspect": 10, "what": f"{what}, as one CUDA graph: {error}", "ms": None}
+                    del model, run
+                    if device.type == "cuda":
+                        torch.cuda.empty_cache()
