@@ -24,7 +24,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 import torch
 
 from scripts.benchmark import gpu_checks, gpu_grid
-from scripts.benchmark.gpu_report import Context, PartReport, Row, describe_error, print_row, time_limit
+from scripts.benchmark.gpu_report import (
+    Context,
+    PartReport,
+    PartTimeout,
+    Row,
+    describe_error,
+    markdown_table,
+    print_row,
+    time_limit,
+)
 from scripts.benchmark.gpu_summary import suspects
 from scripts.benchmark.networks import MODES
 from util.arguments import number
@@ -54,18 +63,18 @@ def measure_suspects(context: Context) -> Iterator[Row]:
 PARTS = {
     "machine": Part(gpu_checks.describe_machine, 3, 30, timed=False),
     "matmul": Part(gpu_checks.measure_matmul, 3, 30, timed=False),  # before the background starts
-    "goldens": Part(gpu_checks.measure_goldens, 15, 90, timed=False),
+    "goldens": Part(gpu_checks.measure_goldens, 15, 90, timed=False, printed=False),
     "people": Part(gpu_checks.render, 5, 60, timed=False),
     "resume": Part(gpu_checks.check_resume, 20, 90, timed=False),
     "torchrun": Part(gpu_checks.check_torchrun, 15, 60, timed=False),
     "grid": Part(gpu_grid.measure_grid, 10, 0.45),
     "published": Part(gpu_grid.measure_published, 10, 40),
     "profile": Part(gpu_grid.measure_profile, 10, 45, printed=False),
-    "suspects": Part(measure_suspects, 10, 60),
+    "suspects": Part(measure_suspects, 10, 0.6),
     "test.py": Part(gpu_checks.measure_test, 15, 50),
     "training": Part(gpu_checks.measure_training, 45, 0.97),
 }
-FIRST_WITH_BACKGROUND = "goldens"
+IN_BACKGROUND = ("goldens", "people", "resume", "torchrun")  # beside these, settings are compiled
 
 
 def parse() -> Namespace:
@@ -90,9 +99,11 @@ def main() -> None:
     sizes = args.sizes or (["128x64"] if args.quick else list(MODES))
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         os.environ["XDG_CACHE_HOME"] = os.environ["TORCHINDUCTOR_CACHE_DIR"] = f"{scratch}/cache"
-        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "4")
+        os.environ["TORCHINDUCTOR_FX_GRAPH_CACHE"] = "1"  # torch 2.4 does not keep compiled graphs by default
         context = Context(device, args.quick, args.out.resolve(), Path(scratch), sizes, end)
+        (context.out / "profile.txt").unlink(missing_ok=True)
         run_parts(context, args.parts)
+        print(f"\n{markdown_table(suspects(context))}")
     print(f"\n{args.out / 'report.md'}: finished in {60 * args.minutes - (end - time.monotonic()):.0f} s")
 
 
@@ -104,7 +115,7 @@ def run_parts(context: Context, names: list[str]) -> None:
             if PARTS[name].timed and warmer:
                 finish_background(context, warmer)
                 warmer = None
-            elif list(PARTS).index(name) >= list(PARTS).index(FIRST_WITH_BACKGROUND) and not context.background_started:
+            if name in IN_BACKGROUND and not context.background_started:
                 warmer = start_background(context, names)
             run_part(context, name, PARTS[name])
     finally:
@@ -114,10 +125,9 @@ def run_parts(context: Context, names: list[str]) -> None:
 
 def start_background(context: Context, names: list[str]) -> gpu_grid.Warmer | None:
     context.background_started = True
-    untimed = [name for name in names if not PARTS[name].timed]
-    if context.device.type != "cuda" or "grid" not in names or len(untimed) < 2:
+    if context.device.type != "cuda" or "grid" not in names:
         return None
-    cells = [cell for cell in gpu_grid.grid(context) if cell.compiled][:WARMED]
+    cells = [cell for cell in gpu_grid.grid(context) if cell.compiled and cell.work == "training"][:WARMED]
     print(f"compiling {len(cells)} settings in the background", flush=True)
     return gpu_grid.Warmer(cells)
 
@@ -148,11 +158,14 @@ def run_part(context: Context, name: str, part: Part) -> None:
                 if part.printed:
                     print_row(row)
                 context.write(suspects(context))
-    except Exception as error:
+    except (Exception, PartTimeout) as error:
         report.traceback = traceback.format_exc()
         context.note(f"failed: {describe_error(error)}")
     finally:
         report.seconds = time.monotonic() - start
+        if not part.printed:
+            print(f"  {len(report.rows)} rows in the report")
+        gpu_grid.free_memory(context.device)
         context.write(suspects(context))
 
 

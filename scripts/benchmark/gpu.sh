@@ -8,8 +8,10 @@
 # The variable PYTHON names the interpreter (default: .venv, else python3), GIT_REVISION the commit of a bare copy.
 set -euo pipefail
 out=${1:?usage: bash scripts/benchmark/gpu.sh OUT_DIR [flags]}
-mkdir -p -- "$out"
-out=$(CDPATH='' cd -- "$out" && pwd)
+case $out in
+    -*) ;; # a flag such as --help
+    *) mkdir -p -- "$out" && out=$(CDPATH='' cd -- "$out" && pwd) ;;
+esac
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.."
 python=${PYTHON:-.venv/bin/python}
 [ -n "${PYTHON:-}" ] || [ -x "$python" ] || python=python3

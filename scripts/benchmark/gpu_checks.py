@@ -21,12 +21,13 @@ from data.pairs import read_pairs
 from data.synthetic.people import render_people
 from options.test_options import TestOptions
 from scripts.benchmark import results
-from scripts.benchmark.gpu_grid import LAYOUTS, MODES_OF_COMPILATION, best_cell, training_rows
+from scripts.benchmark.gpu_grid import LAYOUTS, MODES_OF_COMPILATION, Cell, best_cell, training_rows
 from scripts.benchmark.gpu_report import (
     TINY_GENERATOR,
     TINY_TRAINING,
     Context,
     Row,
+    describe_error,
     end_process,
     run_python,
     start_python,
@@ -40,6 +41,7 @@ from util.reproducibility import git_revision, versions
 PRECISIONS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
 WEIGHTS_PART = 15 * 2**20  # bytes of one file
 STRIPS = 12
+TRAINING_BATCH = {False: 32, True: 4}  # by --quick
 NO_VGG = ["--lambda_content=0", "--lambda_style=0"]
 RESERVE = 40.0  # seconds for testing and scoring after the training
 
@@ -75,12 +77,13 @@ def measure_matmul(context: Context) -> Iterator[Row]:
             torch.mm(a, b)
         seconds = median_seconds(lambda a=a, b=b: torch.mm(a, b), 10, device)
         yield {"precision": precision, "size": size, "ms": seconds * 1e3, "TFLOP/s": 2 * size**3 / seconds / 1e12}
-    a = torch.zeros(2**20 if context.quick else 2**30, dtype=torch.uint8, device=device)
+    size = 2**20 if context.quick else 2**30
+    a = torch.zeros(size, dtype=torch.uint8, device=device)
     b = torch.empty_like(a)
     b.copy_(a)
     seconds = median_seconds(lambda: b.copy_(a), 10, device)
-    yield {"precision": "copy", "size": a.numel(), "ms": seconds * 1e3, "TFLOP/s": 0.0,
-           "GB/s read and written": 2 * a.numel() / seconds / 1e9}  # fmt: skip
+    yield {"precision": "copy", "size": size, "ms": seconds * 1e3, "TFLOP/s": 0.0,
+           "GB/s read and written": 2 * size / seconds / 1e9}  # fmt: skip
 
 
 def measure_goldens(context: Context) -> Iterator[Row]:
@@ -129,9 +132,13 @@ def check_resume(context: Context) -> Iterator[Row]:
     people(context)
     runs = [(d, i) for d in ("deterministic", "no-deterministic") for i in (False, True)]
     with ThreadPoolExecutor(len(runs)) as pool:
-        folders = dict(zip(runs, pool.map(lambda run: resume_run(context, *run), runs)))
+        folders = {run: pool.submit(resume_run, context, *run) for run in runs}
     for kind in ("deterministic", "no-deterministic"):
-        whole, resumed = (weights_of(folders[kind, interrupted]) for interrupted in (False, True))
+        failures = [error for interrupted in (False, True) if (error := folders[kind, interrupted].exception())]
+        if failures:
+            yield {"flag": f"--{kind}", "failed": describe_error(failures[0])}
+            continue
+        whole, resumed = (weights_of(folders[kind, interrupted].result()) for interrupted in (False, True))
         different = [name for name in whole if not torch.equal(whole[name], resumed[name])]
         judged = kind == "deterministic" or context.device.type == "cpu"
         yield {"flag": f"--{kind}", "tensors": len(whole), "different after resuming": len(different),
@@ -142,11 +149,12 @@ def check_resume(context: Context) -> Iterator[Row]:
 def resume_run(context: Context, kind: str, interrupted: bool) -> Path:
     """Train, in one go or interrupted after the first step; returns the run's folder."""
     name = f"{kind}_{'resumed' if interrupted else 'whole'}"
-    run_python(*tiny_training(context, name, f"--{kind}", *(["--max_minutes=0"] if interrupted else [])))
+    flags = ["--max_minutes=0"] if interrupted else []
+    run_python(*tiny_training(context, name, f"--{kind}", *flags), timeout=context.left())
     folder = context.scratch / "checkpoints" / name
     if interrupted:
         run_python("train.py", f"--name={name}", f"--checkpoints_dir={folder.parent}", "--continue_train",
-                   context.gpu_flag)  # fmt: skip
+                   context.gpu_flag, timeout=context.left())  # fmt: skip
     return folder
 
 
@@ -157,10 +165,10 @@ def weights_of(folder: Path) -> dict[str, torch.Tensor]:
 
 def check_torchrun(context: Context) -> Iterator[Row]:
     """train.py under torchrun, and steps in a group of one process with NCCL."""
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=1")
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=1", "--local-addr=127.0.0.1")
     command = tiny_training(context, "torchrun", "--max_dataset_size=8")
     start = time.monotonic()
-    output = run_python(*launcher, *command)
+    output = run_python(*launcher, *command, timeout=context.left())
     done = [line for line in output.splitlines() if line.startswith("done:")]
     yield {
         "command": "train.py",
@@ -168,8 +176,8 @@ def check_torchrun(context: Context) -> Iterator[Row]:
         "seconds": time.monotonic() - start,
     }
     start = time.monotonic()
-    on_cpu = ["--cpu"] if context.device.type == "cpu" else []
-    output = run_python(*launcher, "scripts/benchmark/nccl_step.py", *on_cpu)
+    flags = ["cpu", *NO_VGG] if context.device.type == "cpu" else ["cuda"]
+    output = run_python(*launcher, "scripts/benchmark/nccl_step.py", *flags, timeout=context.left())
     result = [line for line in output.splitlines() if line.startswith("backend ")]
     yield {"command": "three steps in a group", "result": result[-1], "seconds": time.monotonic() - start}
 
@@ -205,39 +213,59 @@ def loader_rate(context: Context, workers: int) -> Row:
 
 def measure_training(context: Context) -> Iterator[Row]:
     """Train on rendered people for the time that is left, as a user would, then test, score and show samples."""
-    seconds = 5.0 if context.quick else context.left() - RESERVE
-    if seconds < 5:
-        raise RuntimeError(f"{context.left():.0f} s are too few to train and to test")
-    run, results_dir = context.scratch / "checkpoints/people", context.scratch / "results"
-    speed = speed_flags(context)
-    common = ["--name=people", "--dataset_mode=market", f"--dataroot={people(context)}", context.gpu_flag,
-              f"--checkpoints_dir={run.parent}", *(TINY_GENERATOR if context.quick else []), *speed]  # fmt: skip
-    batch = 4 if context.quick else 32
-    epochs = max(1, round(expected_pairs(context, seconds) / number_of_pairs(context)))
-    losses = ["--dis_layers=3", "--lambda_rec=10", "--lambda_g=0.2", *NO_VGG]  # as in scripts/demo.sh
+    results_dir, failed = context.scratch / "results", None
+    for number, cell in enumerate(training_cells(context)):
+        seconds = 5.0 if context.quick else context.left() - RESERVE
+        if seconds < 5:
+            break
+        try:
+            yield train(context, cell, f"people{number}", seconds)
+            break
+        except RuntimeError as error:  # the next setting may work
+            failed = error
+            context.note(f"training with {cell}: {describe_error(error)}")
+    else:
+        raise failed
     start = time.monotonic()
-    run_python("train.py", *common, *losses, f"--batchSize={batch}", f"--niter={epochs // 2}",
-               f"--niter_decay={epochs - epochs // 2}", f"--max_minutes={seconds / 60:.4f}", f"--print_freq={4 if context.quick else 640}",
-               f"--nThreads={min(8, available_cores())}", *(["--ndf=8"] if context.quick else []))  # fmt: skip
-    trained = time.monotonic() - start
-    log = [json.loads(line) for line in (run / "loss_log.jsonl").read_text().splitlines()]
-    speeds = [1 / row["time"] for row in log if row["time"]]
-    yield {"what": "training", "flags": " ".join([*speed, f"--batchSize={batch}"]), "seconds": trained,
-           "samples": log[-1]["total_iters"] if log else None, "epochs planned": epochs,
-           "samples/s (median)": median(speeds) if speeds else None}  # fmt: skip
-    start = time.monotonic()
-    run_python("test.py", *common, f"--batchSize={batch}", f"--results_dir={results_dir}")
+    name = f"people{number}"
+    run_python("test.py", *network_flags(context, name, cell), f"--batchSize={TRAINING_BATCH[context.quick]}",
+               f"--results_dir={results_dir}", timeout=context.left())  # fmt: skip
     yield {"what": "test.py", "seconds": time.monotonic() - start}
     write_samples(context, results_dir)
-    save_halves(run / "latest_net_G.pth", context.out)
+    save_halves(context.scratch / "checkpoints" / name / "latest_net_G.pth", context.out)
     yield from score(context, results_dir)
 
 
-def speed_flags(context: Context) -> list[str]:
-    cell = best_cell(context, "128x64")
-    if context.device.type == "cpu" or cell is None:
-        return [] if context.device.type == "cpu" else ["--precision=bf16"]
-    return [f"--precision={cell.precision}", *LAYOUTS[cell.layout], *MODES_OF_COMPILATION[cell.mode]]
+def training_cells(context: Context) -> list[Cell]:
+    """Settings to train with, the fastest first; compilation is left out where it would take most of the time."""
+    precision = "fp32" if context.device.type == "cpu" else "bf16"
+    fallback = Cell("training", "128x64", TRAINING_BATCH[context.quick], precision, "default", "eager")
+    best = best_cell(context, "128x64")
+    return [best, fallback] if best and (not best.compiled or context.left() > 120 + RESERVE) else [fallback]
+
+
+def network_flags(context: Context, name: str, cell: Cell) -> list[str]:
+    return [f"--name={name}", f"--checkpoints_dir={context.scratch}/checkpoints", "--dataset_mode=market",
+            f"--dataroot={people(context)}", context.gpu_flag, *(TINY_GENERATOR if context.quick else []),
+            f"--precision={cell.precision}", *LAYOUTS[cell.layout], *MODES_OF_COMPILATION[cell.mode]]  # fmt: skip
+
+
+def train(context: Context, cell: Cell, name: str, seconds: float) -> Row:
+    """Train for `seconds` with the flags of scripts/demo.sh; the schedule should end by then."""
+    batch = TRAINING_BATCH[context.quick]
+    epochs = max(2, round(expected_pairs(context, seconds) / number_of_pairs(context)))
+    flags = ["--dis_layers=3", "--lambda_rec=10", "--lambda_g=0.2", *NO_VGG, f"--batchSize={batch}",
+             f"--niter={epochs // 2}", f"--niter_decay={epochs - epochs // 2}", f"--max_minutes={seconds / 60:.4f}",
+             f"--print_freq={4 if context.quick else 640}", f"--nThreads={min(8, available_cores())}",
+             *(["--ndf=8"] if context.quick else [])]  # fmt: skip
+    start = time.monotonic()
+    run_python("train.py", *network_flags(context, name, cell), *flags, timeout=context.left())
+    seconds = time.monotonic() - start
+    log_file = context.scratch / "checkpoints" / name / "loss_log.jsonl"
+    log = [json.loads(line) for line in log_file.read_text().splitlines()]
+    speeds = [1 / row["time"] for row in log if row["time"]]
+    return {"what": "training", "setting": str(cell), "seconds": seconds, "samples": log[-1]["total_iters"],
+            "epochs planned": epochs, "samples/s (median)": median(speeds)}  # fmt: skip
 
 
 def number_of_pairs(context: Context) -> int:
@@ -245,9 +273,9 @@ def number_of_pairs(context: Context) -> int:
 
 
 def expected_pairs(context: Context, seconds: float) -> float:
-    """Training pairs in `seconds`, by the grid; without VGG19 steps are faster, so the schedule ends in time."""
+    """Training pairs in `seconds`, by the grid; without VGG19 steps are about 1.5 times as fast."""
     rows = training_rows(context, "128x64")
-    return (seconds - 15) * rows[0]["pairs/s"] if rows and not context.quick else 8
+    return 1.5 * (seconds - 15) * rows[0]["pairs/s"] if rows and not context.quick else 8
 
 
 def write_samples(context: Context, results_dir: Path) -> None:
@@ -282,7 +310,10 @@ def score(context: Context, results_dir: Path) -> Iterator[Row]:
     }
     with ThreadPoolExecutor(len(evaluations)) as pool:
         outs = {name: record.with_name(f"{name}.jsonl") for name in evaluations}
-        list(pool.map(lambda name: run_python(*common, *evaluations[name], f"--out={outs[name]}"), evaluations))
+        runs = [pool.submit(run_python, *common, *flags, f"--out={outs[name]}", timeout=context.left())
+                for name, flags in evaluations.items()]  # fmt: skip
+        for run in runs:
+            run.result()
     for name, out in outs.items():
         metrics = json.loads(out.read_text().splitlines()[-1])["metrics"]
         yield {"what": name, **{metric: measurement.get("value") for metric, measurement in metrics.items()}}

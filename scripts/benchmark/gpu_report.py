@@ -23,8 +23,8 @@ TINY_GENERATOR = ["--ngf=8", "--layers_g=2", "--num_blocks=1", "--num_CABs=1", "
 TINY_TRAINING = [*TINY_GENERATOR, "--ndf=8"]
 
 
-class PartTimeout(Exception):
-    """A part used up its time."""
+class PartTimeout(BaseException):
+    """A part used up its time. It is no Exception, because compilers and cells survive those."""
 
 
 @dataclass
@@ -132,12 +132,14 @@ def time_limit(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, previous)
 
 
-def start_python(*arguments: object, **options: Any) -> subprocess.Popen:
+def start_python(*arguments: object, **environment: str) -> subprocess.Popen:
     """Start this Python in the repository's root, in a process group of its own, with its output in a pipe."""
     command = [sys.executable, *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **options}
-    return subprocess.Popen(command, cwd=REPOSITORY, env=environment, text=True, start_new_session=True, **pipes)
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1", **environment}
+    return subprocess.Popen(
+        command, cwd=REPOSITORY, env=environment, text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
 
 
 def end_process(process: subprocess.Popen) -> None:
@@ -147,11 +149,11 @@ def end_process(process: subprocess.Popen) -> None:
     process.wait()
 
 
-def run_python(*arguments: object) -> str:
+def run_python(*arguments: object, timeout: float) -> str:
     """The output of this Python with `arguments`; RuntimeError with its last lines if it fails."""
     process = start_python(*arguments)
     try:
-        output, _ = process.communicate()
+        output, _ = process.communicate(timeout=timeout)
     finally:
         end_process(process)
     if process.returncode:

@@ -29,15 +29,14 @@ def suspects(context: Context) -> list[Row]:
                      for row in training_rows(context, size, mode="eager")[:1] if row.get("kernels")]  # fmt: skip
         found[10] += compare(context, size, "mode", ("eager", "compile", "reduce-overhead"))
     found[8] += [f"{row['test.py']}: {row['images/s']:.0f} images/s" for row in context.rows("test.py")]
-    found[9] += [
-        f"{row['flag']}: {row['different after resuming']} of {row['tensors']} tensors differ"
-        for row in context.rows("resume")
-    ]
+    for row in context.rows("resume"):
+        result = row.get("failed") or f"{row['different after resuming']} of {row['tensors']} tensors differ"
+        found[9].append(f"{row['flag']}: {result}")
     for row in context.rows("suspects"):
         number = row.get("suspect")
         if number in found:
-            values = [f"{name} {format_value(value)}" for name, value in row.items() if name != "suspect"]
-            found[number].append(", ".join(values))
+            values = [f"{name} {format_value(value)}" for name, value in row.items() if name not in ("suspect", "what")]
+            found[number].append(f"{row.get('what')}: {', '.join(values)}")
     return [
         {"suspect": number, "what": what, "measured": "; ".join(found[number]) or "not measured"}
         for number, what in SUSPECTS.items()

@@ -1,6 +1,6 @@
 """Training steps in a group of one process with NCCL, which torchrun starts; train.py alone makes no group of one.
 
-torchrun --standalone --nproc_per_node=1 scripts/benchmark/nccl_step.py
+torchrun --standalone --nproc_per_node=1 scripts/benchmark/nccl_step.py cuda|cpu [flags of train.py]
 """
 
 import sys
@@ -16,7 +16,7 @@ from util import distributed
 
 
 def main() -> None:
-    on_gpu = torch.cuda.is_available() and "--cpu" not in sys.argv
+    on_gpu = sys.argv[1] == "cuda"
     device = torch.device("cuda", 0) if on_gpu else torch.device("cpu")
     tiny = ["--ngf=8", "--layers_g=2", "--num_blocks=1", "--num_CABs=1", "--num_TTBs=1", "--ndf=8"]
     batch, losses = random_batch(2, "market"), []
@@ -25,7 +25,7 @@ def main() -> None:
             dist.init_process_group("nccl" if on_gpu else "gloo", device_id=device if on_gpu else None)
             distributed._cpu_group = dist.new_group(backend="gloo")
         torch.manual_seed(0)
-        model = build("training", "market", ["--init_type=normal", *tiny], device)
+        model = build("training", "market", ["--init_type=normal", *tiny, *sys.argv[2:]], device)
         run = one_call(model, batch)
         for _ in range(3):
             run()

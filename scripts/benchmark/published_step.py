@@ -16,7 +16,7 @@ from torch import Tensor
 from data.keypoints import draw_heat_maps
 from models import ops, pose_transformer
 from models.dptn_model import DPTNModel
-from models.losses import content_and_style, mean_absolute
+from models.losses import mean_absolute
 from options.train_options import TrainOptions
 from scripts.benchmark.networks import DIS_LAYERS
 
@@ -70,15 +70,14 @@ class PublishedStep(DPTNModel):
 
     def generator_losses(self) -> dict[str, Tensor]:
         batch = self.batch
-        with self.autocast():
-            losses = {"ad_gen_t": self.gan_loss.generator(self.net_D(self.fake_target))}
-            for task, fake, real in (
-                ("t", self.fake_target, batch.target_image),
-                ("s", self.fake_source, batch.source_image),
-            ):
-                content, style = content_and_style(self.vgg, fake, real)
-                terms = {"app_gen": mean_absolute(fake, real), "content_gen": content, "style_gen": style}
-                losses |= {f"{name}_{task}": values.mean() for name, values in terms.items()}
+        losses = {"ad_gen_t": self.gan_loss.generator(self.discriminate(self.fake_target))}
+        for task, fake, real in (
+            ("t", self.fake_target, batch.target_image),
+            ("s", self.fake_source, batch.source_image),
+        ):
+            content, style = self.run_vgg(fake, real)
+            terms = {"app_gen": mean_absolute(fake, real), "content_gen": content, "style_gen": style}
+            losses |= {f"{name}_{task}": values.mean() for name, values in terms.items()}
         return losses
 
 
