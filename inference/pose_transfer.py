@@ -59,6 +59,7 @@ class PoseTransfer:
         dataset = find_dataset(opt.dataset_mode)
         self.stored_size, self.network_size = dataset.stored_size, dataset.network_size
         self.model = create_model(opt, device, is_train=False)
+        opt.precision = self.model.precision  # the default depends on the device; test_run.json records it
         self.weights_file = self.model.run_dir / f"{opt.which_epoch}_net_G.pth"
         self.model.load_networks(self.model.run_dir, opt.which_epoch)
 

@@ -3,7 +3,7 @@
 import warnings
 from abc import ABC, abstractmethod
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,7 +15,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from models import cpu_compile
+from models.cuda_graph import GraphedStep
 from models.published_weights import load_network, save_network
+from util import distributed
 from util.device import PRECISIONS, use_precision
 from util.errors import UserError
 
@@ -36,7 +38,7 @@ class BaseModel(ABC):
         self.schedulers: dict[str, LambdaLR] = {}
         self.compiled_functions: list[cpu_compile.CachedInference] = []
         self.run_dir = Path(opt.checkpoints_dir) / opt.name
-        self.channels_last = device.type != "mps" if opt.channels_last is None else opt.channels_last
+        self.channels_last = device.type == "cpu" if opt.channels_last is None else opt.channels_last
         self.precision = use_precision(opt.precision, device)
         torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
 
@@ -89,6 +91,12 @@ class BaseModel(ABC):
             self.compiled_functions.append(compiled)
         return compiled
 
+    def record_step(self, inputs: Callable[[], Sequence[Tensor]]) -> GraphedStep:
+        """`optimize_parameters` as one CUDA graph for --cuda_graph; UserError where that cannot work."""
+        if self.device.type != "cuda" or distributed.processes() > 1:
+            raise UserError("--cuda_graph needs a CUDA GPU and a single process; leave the flag out")
+        return GraphedStep(self.optimize_parameters, inputs, self.optimizers.values(), self.device)
+
     def autocast(self) -> AbstractContextManager:
         dtype = PRECISIONS[self.precision]
         return nullcontext() if dtype is torch.float32 else torch.autocast(self.device.type, dtype=dtype)
@@ -130,7 +138,7 @@ class BaseModel(ABC):
         """Everything that a training step reads or changes: tensors and plain Python only."""
         return {
             "nets": {name: net.state_dict() for name, net in self.nets.items()},
-            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "optimizers": {name: _optimizer_state(optimizer) for name, optimizer in self.optimizers.items()},
             "schedulers": {name: scheduler.state_dict() for name, scheduler in self.schedulers.items()},
         }
 
@@ -141,14 +149,19 @@ class BaseModel(ABC):
             self.schedulers[name].load_state_dict(state["schedulers"][name])
             optimizer = self.optimizers[name]
             stored = state["optimizers"][name]
-            groups = [{**group, "fused": optimizer.defaults["fused"]} for group in stored["param_groups"]]
+            # How Adam computes belongs to this process and its device, not to the checkpoint.
+            own = [{name: group[name] for name in ("fused", "capturable", "lr")} for group in optimizer.param_groups]
+            groups = [group | settings for group, settings in zip(stored["param_groups"], own)]
             optimizer.load_state_dict({**stored, "param_groups": groups})
         for scheduler in self.schedulers.values():  # --niter or --niter_decay may have been raised
             rates = [
                 base * factor(scheduler.last_epoch) for base, factor in zip(scheduler.base_lrs, scheduler.lr_lambdas)
             ]
             for group, rate in zip(scheduler.optimizer.param_groups, rates):
-                group["lr"] = rate
+                if isinstance(group["lr"], Tensor):
+                    group["lr"].fill_(rate)
+                else:
+                    group["lr"] = rate
 
     def parameter_table(self) -> str:
         """The number of parameters of each child of each network, one a line."""
@@ -165,3 +178,9 @@ class BaseModel(ABC):
             warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step", category=UserWarning)
             for scheduler in self.schedulers.values():
                 scheduler.step()
+
+
+def _optimizer_state(optimizer: Optimizer) -> dict[str, Any]:
+    """Its state dict, with learning rates as plain numbers (see models/cuda_graph.py)."""
+    state = optimizer.state_dict()
+    return {**state, "param_groups": [{**group, "lr": float(group["lr"])} for group in state["param_groups"]]}

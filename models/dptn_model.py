@@ -131,6 +131,8 @@ class DPTNModel(BaseModel):
         self.averagers = {
             name: distributed.GradientAverager(net.parameters(), opt.accumulate) for name, net in self.nets.items()
         }
+        if opt.cuda_graph:
+            self.optimize_parameters = self.record_step(lambda: self.batch)
 
     def set_input(self, batch: dict[str, Any]) -> None:
         names = Batch._fields if self.is_train else ("source_image", "source_keypoints", "target_keypoints")

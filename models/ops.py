@@ -149,11 +149,18 @@ def materialize(x: Tensor) -> Tensor:
 def conv2d_shared_input(conv: nn.Conv2d, shared: Tensor, own: Tensor) -> Tensor:
     """`conv(torch.cat((shared.repeat(k, 1, 1, 1), own), dim=1))`, for k branches stacked along the batch.
 
-    Compiled code convolves the channels (B,S,H,W) that all branches share only once, and adds the result to that of
-    each branch's own channels (k*B,C,H,W). The two forms round differently.
+    On CUDA, channels of zeros fill up their number to a multiple of 8, which matrix units need: 39 channels take twice
+    as long as 40. Code compiled for a CPU convolves the channels (B,S,H,W) that all branches share only once, and adds
+    the result to that of each branch's own channels (k*B,C,H,W). The forms round differently.
     """
+    repeated = shared.repeat(len(own) // len(shared), 1, 1, 1)
+    if own.device.type == "cuda":
+        missing = -conv.in_channels % 8
+        zeros = own.new_zeros(len(own), missing, *own.shape[2:])
+        weight = F.pad(conv.weight, (0, 0, 0, 0, 0, missing))
+        return F.conv2d(torch.cat((repeated, own, zeros), dim=1), weight, conv.bias, conv.stride, conv.padding)
     if not compiling():
-        return conv(torch.cat((shared.repeat(len(own) // len(shared), 1, 1, 1), own), dim=1))
+        return conv(torch.cat((repeated, own), dim=1))
     shared_weight, own_weight = conv.weight.split((shared.shape[1], own.shape[1]), dim=1)
     shared_out = F.conv2d(shared, shared_weight, conv.bias, conv.stride, conv.padding)
     own_out = F.conv2d(own, own_weight, None, conv.stride, conv.padding)

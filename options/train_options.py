@@ -17,8 +17,8 @@ from util.errors import UserError
 PER_LAUNCH_OPTIONS = ("name", "checkpoints_dir", "gpu_ids", "max_minutes")
 # What a resumed run may change: paths, logging, speed, and the number of epochs. All else comes from the checkpoint.
 RESUME_MAY_CHANGE = {
-    *PER_LAUNCH_OPTIONS, "accumulate", "cache_images", "compile", "compile_mode", "continue_train", "dataroot",
-    "display_env", "display_freq", "display_id", "display_port", "display_server", "nThreads", "niter",
+    *PER_LAUNCH_OPTIONS, "accumulate", "cache_images", "compile", "compile_mode", "continue_train", "cuda_graph",
+    "dataroot", "display_env", "display_freq", "display_id", "display_port", "display_server", "nThreads", "niter",
     "niter_decay", "print_freq", "save_by_iter", "save_epoch_freq", "save_latest_freq", "tf_log",
 }  # fmt: skip
 
@@ -45,6 +45,9 @@ class TrainOptions(BaseOptions):
             help="resume run --name exactly from its last checkpoint, with the options stored there")  # fmt: skip
         add("--accumulate", type=positive_int, default=1, metavar="K",
             help="gradient accumulation over K micro-batches, for small GPUs; same gradients")  # fmt: skip
+        add("--cuda_graph", action=BooleanOptionalAction, default=False,
+            help="record the training step once as a CUDA graph, which the host launches at once: for small images and "
+            "batches, in one process")  # fmt: skip
         add("--deterministic", action=BooleanOptionalAction, default=False,
             help="only kernels that repeat their results bit for bit: exact resume on CUDA; slower")  # fmt: skip
         add("--val_pairs", type=count, default=0, metavar="N",
@@ -125,6 +128,8 @@ class TrainOptions(BaseOptions):
         super().validate(opt)
         if opt.niter + opt.niter_decay == 0:
             raise ValueError("--niter 0 --niter_decay 0: no epoch to train")
+        if opt.cuda_graph and opt.compile_mode == "reduce-overhead":
+            raise ValueError("--cuda_graph records the whole step: leave out --compile_mode reduce-overhead")
 
 
 def moved_file(name: str, value: Any, stored: dict[str, Any]) -> bool:

@@ -5,7 +5,7 @@ and milliseconds (median). Forward and backward passes are timed together.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from itertools import product
 from typing import Any
 from unittest.mock import patch
 
@@ -25,7 +25,7 @@ Row = dict[str, Any]
 
 def measure(device: torch.device, quick: bool = False) -> Iterator[Row]:
     """All rows, one at a time. `quick`: tiny shapes, for a trial on a CPU."""
-    for part in (adam, instance_norms, input_channels, heat_maps, scores, step_variants):
+    for part in (step_variants, adam, input_channels, heat_maps, scores, instance_norms):
         yield from part(device, quick)
 
 
@@ -165,61 +165,37 @@ def tiny(quick: bool) -> list[str]:
 
 def scores(device: torch.device, quick: bool) -> Iterator[Row]:
     """Suspect 7: three passes of the discriminator (Market-1501, 32 images) with one backward pass."""
-    batch = 1 if quick else 32
-    for compiling in (False, True) if device.type == "cuda" else (False,):
-        flags = [*tiny(quick), "--precision=bf16", "--lambda_content=0", "--lambda_style=0"]
-        model = build("training", "market", [*flags, "--compile" if compiling else "--no-compile"], device)
-        images = torch.randn(batch, 3, 128, 64, device=device)
+    flags = [*tiny(quick), "--precision=fp32", "--lambda_content=0", "--lambda_style=0"]
+    model = build("training", "market", flags, device)
+    images = torch.randn(1 if quick else 32, 3, 128, 64, device=device)
 
-        def run(model: Any = model, images: Tensor = images) -> None:
-            sum(model.discriminate(images).mean() for _ in range(3)).backward()
+    def run() -> None:
+        sum(model.discriminate(images).mean() for _ in range(3)).backward()
 
-        what = f"discriminator three times, {'compiled' if compiling else 'eager'}"
-        yield {"suspect": 7, "what": what, "ms": milliseconds(run, device)}
-
-
-def graphed_step(model: Any) -> Callable[[], None]:
-    """A whole training step as one CUDA graph, without torch.compile."""
-    for optimizer in model.optimizers.values():
-        for group in optimizer.param_groups:
-            group["capturable"] = True
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            model.optimize_parameters()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        model.optimize_parameters()
-    return graph.replay
+    yield {"suspect": 7, "what": "discriminator three times", "ms": milliseconds(run, device)}
 
 
 def step_variants(device: torch.device, quick: bool) -> Iterator[Row]:
-    """Suspects 6, 8 and 10: whole training steps of 32 pairs with other forms of the operations."""
-    nothing = patch.object(ops, "EPSILON", ops.EPSILON)
-    batch = 1 if quick else 32
-    eager: list[tuple[int, str, AbstractContextManager]] = [
-        (6, "eager, as it is", nothing),
-        (6, "eager, instance norm of few kernels", patch.object(ops, "instance_norm", few_kernels)),
-    ]
-    for mode in ("market",) if quick else ("fashion", "market"):
-        for precision in ("fp32",) if device.type == "cpu" else ("tf32", "bf16"):
-            for layout in ("--no-channels_last", "--channels_last"):
-                flags = [*tiny(quick), f"--precision={precision}", layout, "--init_type=normal"]
-                for suspect, name, form in eager:
-                    what = f"step, {mode}, {precision}, {layout[2:]}, {name}"
-                    with form:
-                        model = build("training", mode, flags, device)
-                        run = one_call(model, random_batch(batch, mode))
-                        yield {"suspect": suspect, "what": what, "ms": milliseconds(run, device, 5)}
-                        if device.type == "cuda":
-                            try:
-                                ms = milliseconds(graphed_step(model), device, 5)
-                                yield {"suspect": 10, "what": f"{what}, as one CUDA graph", "ms": ms}
-                            except Exception as error:  # e.g. a synchronization in the step
-                                torch.cuda.synchronize()
-                                yield {"suspect": 10, "what": f"{what}, as one CUDA graph: {error}", "ms": None}
-                    del model, run
-                    if device.type == "cuda":
-                        torch.cuda.empty_cache()
+    """Suspect 6: whole training steps of 32 pairs in other memory formats and with another instance norm."""
+    on_gpu = device.type == "cuda"
+    for mode, precision in product(
+        ("market",) if quick else ("fashion", "market"), ("bf16", "tf32") if on_gpu else ("fp32",)
+    ):
+        for name in (
+            "channels_last, instance norm of few kernels",
+            "contiguous, VGG19 and discriminator channels_last",
+        ):
+            everything_last = name.startswith("channels_last")
+            flags = [f"--precision={precision}", "--channels_last" if everything_last else "--no-channels_last"]
+            model = build("training", mode, [*tiny(quick), *flags, "--init_type=normal"], device)
+            if not everything_last:
+                for net in (model.vgg, model.net_D):
+                    net.to(memory_format=torch.channels_last)
+            norm = few_kernels if everything_last else ops.instance_norm
+            with patch.object(ops, "instance_norm", norm):
+                run = one_call(model, random_batch(1 if quick else 32, mode))
+                ms = milliseconds(run, device, 5)
+            yield {"suspect": 6, "what": f"step, {mode}, {precision}, {name}", "ms": ms}
+            del model, run
+            if on_gpu:
+                torch.cuda.empty_cache()
