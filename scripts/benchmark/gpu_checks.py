@@ -170,6 +170,9 @@ def check_torchrun(context: Context) -> Iterator[Row]:
             )
         }
     for title, (start, output) in outputs.items():
+        if error := output.exception():
+            yield {"command": title, "result": describe_error(error)}
+            continue
         lines = output.result().splitlines()
         yield {"command": title, "result": next((line for line in lines if line.startswith(start)), "no result")}
 

@@ -21,7 +21,7 @@ from util.image import contact_sheet, save_image
 WEIGHTS_PART = 15 * 2**20  # bytes of one file
 STRIPS = 12
 BATCH = {False: 32, True: 4}  # by --quick
-TO_SCORE = 30.0  # seconds for testing and scoring after the training
+TO_SCORE = 35.0  # seconds for testing and scoring after the training
 TO_START = 15.0  # seconds until the first step
 
 

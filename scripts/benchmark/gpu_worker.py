@@ -2,8 +2,8 @@
 
     python -m scripts.benchmark.gpu_worker cuda|cpu full|quick CELLS     # CELLS: a JSON list of the fields of cells
 
-It prints one JSON object a line: {"ready": seconds}, then for each cell its times, then {"cell": ..., "profile": ...} of
-training steps, then {"done": true}. What is compiled is timed by the process that compiled it. Each process has few
+It prints one JSON object a line: {"ready": seconds}, then for each cell its times, then {"cell": ..., "profile": ...}
+of training steps, then {"done": true}. What is compiled is timed by the process that compiled it. Each process has few
 models, so that neither the profiler nor memory that a failed recording leaves behind disturbs the others.
 """
 
