@@ -23,6 +23,7 @@ TINY_GENERATOR = ["--ngf=8", "--layers_g=2", "--num_blocks=1", "--num_CABs=1", "
 TINY_TRAINING = [*TINY_GENERATOR, "--ndf=8"]
 NO_VGG = ["--lambda_content=0", "--lambda_style=0"]
 NAMELESS = ("work", "size", "batch", "precision", "layout", "mode", "what", "value")  # columns whose values say enough
+NOT_PRINTED = (*NAMELESS, "first call s", "reserved GB", "kernels ms")
 
 
 class PartTimeout(BaseException):
@@ -117,7 +118,7 @@ def format_value(value: Any) -> str:
 def print_row(row: Mapping[str, Any]) -> None:
     """Print a row in one short line."""
     setting = [format_value(row[name]) for name in NAMELESS if row.get(name) is not None]
-    values = [f"{name} {format_value(x)}" for name, x in row.items() if x is not None and name not in NAMELESS]
+    values = [f"{name} {format_value(x)}" for name, x in row.items() if x is not None and name not in NOT_PRINTED]
     print(f"  {' '.join(setting)}{': ' if setting and values else ''}{', '.join(values)}", flush=True)
 
 
