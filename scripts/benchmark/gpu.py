@@ -67,7 +67,7 @@ PARTS = {
     "people": Part(gpu_checks.render, 5, 60),
     "resume": Part(gpu_checks.check_resume, 20, 70),
     "torchrun": Part(gpu_checks.check_torchrun, 15, 60),
-    "prepare": Part(gpu_grid.wait_for_workers, 0, 0.2, printed=False),
+    "prepare": Part(gpu_grid.wait_for_workers, 0, 0.25, printed=False),
     "grid": Part(gpu_grid.measure_grid, 10, 0.52),
     "published": Part(gpu_grid.measure_published, 5, 30),
     "profile": Part(gpu_grid.report_profiles, 0, 10, printed=False),

@@ -1,6 +1,6 @@
 """The settings that the GPU benchmark measures, and which process measures which of them."""
 
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from itertools import product
 
 from scripts.benchmark.gpu_report import NO_VGG, TINY_GENERATOR, TINY_TRAINING, Context
@@ -45,6 +45,9 @@ class Cell:
     @property
     def graph(self) -> bool:
         return self.mode.endswith("graph")
+
+    def with_graph(self) -> "Cell":
+        return replace(self, mode={"eager": "graph", "compile": "compile+graph"}.get(self.mode, self.mode))
 
     @property
     def profiled(self) -> bool:

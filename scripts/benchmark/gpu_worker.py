@@ -32,7 +32,7 @@ from scripts.benchmark.networks import MODES, build, one_call, random_batch
 from scripts.benchmark.published_step import build_published, with_heat_maps
 from util.device import select_device
 
-PREPARED = 2  # models that a process makes in advance: without and with a CUDA graph
+PREPARED = 1  # models that a process makes in advance
 WARM_UP = 3  # calls before any timing
 WARM_UP_OF_GRAPH = 6  # three plain steps, the recording, and two replays
 KERNELS_LISTED = 25
@@ -106,24 +106,34 @@ def measure(job: list[Cell], device: torch.device, quick: bool) -> Iterator[Row]
             prepared[cell] = prepare(cell, device, quick)
     free_memory(device)
     yield {"ready": time.monotonic() - start}
-    to_profile = []
+    model = previous = None
     for cell in job:
         row: Row = {field.name: getattr(cell, field.name) for field in fields(cell)}
+        gflop = None
         try:
-            model, gflop = prepared.pop(cell, None) or prepare(cell, device, quick)
+            if model and previous and cell == previous.with_graph():  # the same model, which is compiled already
+                record_from_now_on(model)
+            else:
+                model = None
+                free_memory(device)
+                model, gflop = prepared.pop(cell, None) or prepare(cell, device, quick)
             run = call_of(model, cell, cell.batch)
             yield row | time_cell(cell, run, device, quick) | {"GFLOP/pair": gflop}
             if cell.profiled or (quick and cell.is_training):
-                to_profile.append((cell, run))
+                yield {"cell": astuple(cell), "profile": profile_call(run, device)}
+            previous = cell
         except Exception as error:  # the next cell may work
             yield row | {"failed": describe_error(error)}
-        model = run = None
+            model = previous = None
+        run = None
         free_memory(device)
-    for cell, run in to_profile:  # at the end, because a profiler that has run may slow down launches
-        try:
-            yield {"cell": astuple(cell), "profile": profile_call(run, device)}
-        except Exception as error:
-            yield {"cell": astuple(cell), "profile": {"failed": describe_error(error)}}
+
+
+def record_from_now_on(model: BaseModel) -> None:
+    """Turn on --cuda_graph in a model that has made plain steps."""
+    model.fake_target = model.fake_source = model.losses = None  # they keep the gradients' old stream
+    gc.collect()
+    model.optimize_parameters = model.record_step(lambda: model.batch)
 
 
 def time_cell(cell: Cell, run: Callable[[], None], device: torch.device, quick: bool) -> Row:
