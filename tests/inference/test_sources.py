@@ -10,8 +10,9 @@ from util.errors import UserError
 
 
 def test_open_poses_folder_comes_in_natural_order(tmp_path):
-    for name in ("frame10.png", "frame2.jpg", "frame1.PNG", "a.png", "notes.txt", ".b.png"):
+    for name in ("frame10.png", "frame2.jpg", "frame1.PNG", "a.png", ".b.png"):
         Image.new("RGB", (10, 8)).save(tmp_path / name, format="PNG")
+    (tmp_path / "notes.txt").write_text("no photo")
     source = open_poses(str(tmp_path), [])
     assert [name for name, _ in source.entries] == ["a.png", "frame1.PNG", "frame2.jpg", "frame10.png"]
     assert (source.count, source.needs_estimator, source.fps) == (4, True, None)
