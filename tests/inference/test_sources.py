@@ -19,6 +19,23 @@ def test_open_poses_folder_comes_in_natural_order(tmp_path):
     assert [name for name, _ in open_poses(str(tmp_path), [], every=3).entries] == ["a.png", "frame10.png"]
 
 
+def test_open_poses_folder_includes_linked_folders_and_counts_other_files(tmp_path, capsys):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "poses").mkdir()
+    smooth(10, 8).save(tmp_path / "disk/a.webp")
+    (tmp_path / "disk/notes.txt").write_text("no photo")
+    (tmp_path / "poses/linked").symlink_to(tmp_path / "disk")
+    ((name, photo),) = open_poses(str(tmp_path / "poses"), []).entries
+    assert (name, photo().size) == ("linked/a.webp", (10, 8))
+    assert "1 files are no photos and are left out: linked/notes.txt" in capsys.readouterr().err
+
+
+def test_open_poses_of_a_heic_photo_says_what_to_do(tmp_path):
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    with pytest.raises(UserError, match=r"a.heic: neither a photo.*HEIC, as iPhones write it: convert it to JPEG"):
+        open_poses(str(tmp_path / "a.heic"), [])
+
+
 def test_open_poses_decodes_photos_one_at_a_time(tmp_path):
     for number in range(2):
         smooth(10, 8).save(tmp_path / f"{number}.png")
