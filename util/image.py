@@ -308,7 +308,7 @@ def read_list(path: Path) -> list[str]:
     if not names:
         raise UserError(f"{path}: no names in it")
     if bad := [name for name in names if name in (".", "..") or set(name) & set("/\\:")]:
-        raise UserError(f"{path}: {bad[0]!r} is no plain file name")
+        raise UserError(f"{path}: {bad[0]!r} is no plain file name; it may not contain '/', '\\\\' or ':'")
     if len(set(names)) < len(names):
         raise UserError(f"{path}: {len(names) - len(set(names))} names come twice")
     return names
