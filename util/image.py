@@ -43,6 +43,7 @@ TURNS = {
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
+DECODING = "upright, on white"  # names the rule of `to_upright_rgb`: part of the key of caches that depend on it
 NEAR_BLACK = 64  # levels of 255; 14 bits or fewer in a file of 16 reach no more
 # What a user should know about photos that are decoded all the same.
 REMARKS = {
