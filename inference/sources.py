@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from data.pairs import photo_stem, read_keypoints
 from inference.estimators import Estimator
@@ -15,7 +15,7 @@ from inference.formats import Photos, extent, read_people
 from inference.video import ANIMATIONS, VIDEOS, is_moving, read_frames
 from util.errors import UserError
 from util.files import natural_sort_key
-from util.image import PHOTO_SUFFIXES, decode_photo, is_photo
+from util.image import content_hint, decode_photo, is_photo, list_photos, photo_names
 
 ROW_PREFIX = "csv:"
 
@@ -43,10 +43,10 @@ class FoundPeople(NamedTuple):
 
 
 def read_photo(path: Path) -> Image.Image:
-    """A user's photo as RGB, turned upright by its EXIF orientation. Raises UserError."""
+    """A user's photo as RGB, as viewers show it (util/image.py). Raises UserError."""
     if not path.is_file():
         raise UserError(f"{path}: no such photo")
-    return ImageOps.exif_transpose(decode_photo(path))
+    return decode_photo(path)
 
 
 def open_poses(text: str, csv_files: Sequence[Path], every: int = 1, size: tuple[int, int] | None = None) -> PoseSource:
@@ -64,19 +64,25 @@ def open_poses(text: str, csv_files: Sequence[Path], every: int = 1, size: tuple
     if not path.exists():
         raise UserError(f"{path}: no such photo, video, keypoint file or folder; rows of a csv are {ROW_PREFIX}NAME")
     if path.is_dir():
-        files = sorted(path.iterdir(), key=lambda file: (natural_sort_key(file.name), file.name))
-        photos = list(filter(is_photo, files))
-        if not photos and not any(file.suffix.lower() == ".json" for file in files):
-            raise UserError(f"{path}: neither photos (.jpg, .png) nor keypoint files (.json) in this folder")
+        has_keypoints = any(path.glob("*.json"))
+        listed = list_photos(path).photos if has_keypoints else photo_names(path)
+        photos = sorted(listed, key=lambda name: (natural_sort_key(name), name))
+        if not photos and not has_keypoints:
+            raise UserError(f"{path}: neither photos nor keypoint files (.json) in this folder")
     elif is_moving(path):
         frames, fps = read_frames(path, every)
         return PoseSource(text, ((name, frame.copy) for name, frame in frames), None, needs_estimator=True, fps=fps)
     else:
-        photos = [path] if path.suffix.lower() in {*PHOTO_SUFFIXES, *ANIMATIONS} else []
-        if not photos and path.suffix.lower() not in (".csv", ".json"):
-            raise UserError(f"{path}: neither a photo, a video ({', '.join(VIDEOS + ANIMATIONS)}) nor a .csv or .json")
+        is_keypoint_file = path.suffix.lower() in (".csv", ".json")
+        photos = [] if is_keypoint_file or not is_photo(path) else [path.name]
+        if not photos and not is_keypoint_file:
+            what = f"neither a photo, a video ({', '.join(VIDEOS + ANIMATIONS)}) nor a .csv or .json"
+            hint = content_hint(path)
+            raise UserError(f"{path}: {what}{f' ({hint})' if hint else ''}")
     if photos := photos[::every]:
-        return PoseSource(text, [(p.name, partial(read_photo, p)) for p in photos], len(photos), needs_estimator=True)
+        folder = path if path.is_dir() else path.parent
+        entries = [(name, partial(read_photo, folder / name)) for name in photos]
+        return PoseSource(text, entries, len(photos), needs_estimator=True)
     people = read_people(path, photos=Photos(size=size)).people
     names = sorted(people, key=natural_sort_key)[::every]
     entries = [(name, sorted(people[name], key=extent, reverse=True)) for name in names]

@@ -3,10 +3,10 @@
     python scripts/extract_poses.py dataset/mine/train dataset/mine/market-annotation-train.csv --sheet poses.jpg
     python scripts/extract_poses.py photos poses.csv --estimator blazepose
 
-The csv is PATN's: one row per photo, sorted by name, in pixels of the photo as train.py reads it (an EXIF rotation is
-not applied), -1 = missing. A photo without a person gets a row of -1 and is listed. Each row is cached in OUT.csv.rows
-as soon as it is found: after a stop, the same command resumes. Photos that cannot be decoded are listed when all others
-are done; the csv is written once they are repaired or removed.
+The csv is PATN's: one row per photo, sorted by name, in pixels of the photo as train.py reads it (turned upright by its
+EXIF orientation), -1 = missing. A photo without a person gets a row of -1 and is listed. Each row is cached in
+OUT.csv.rows as soon as it is found: after a stop, the same command resumes. Photos that cannot be decoded are listed
+when all others are done; the csv is written once they are repaired or removed.
 """
 
 import json
@@ -104,7 +104,7 @@ def list_photos(folder: Path) -> list[str]:
         raise UserError(f"{folder}: no such folder")
     names = photo_names(folder)
     if not names:
-        raise UserError(f"{folder}: no photos in it (.jpg, .jpeg or .png)")
+        raise UserError(f"{folder}: no photos in it")
     if bad := [name for name in names if set(name) & set(':"') or name != name.strip() or not name.isprintable()]:
         problems = summarize([ascii(name) for name in bad])
         raise UserError(f"{folder}: names that a keypoints csv cannot hold; rename these photos:\n{problems}")
