@@ -14,6 +14,7 @@ from util.files import atomic_write
 from util.reproducibility import git_revision, random_state, seed_everything, set_random_state, versions
 
 STATE_FILE = "latest_state.pt"
+OPTIONS_FILE = "train_opt.json"  # in which test.py finds the sizes of the networks
 FORMAT = 1
 KEYS = {"format", "progress", "model", "random", "options", "data", "git", "versions"}
 

@@ -16,6 +16,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from util import distributed
+from util.checkpoint import OPTIONS_FILE
 from util.errors import UserError, first_line
 from util.files import atomic_write
 from util.image import contact_sheet, save_image
@@ -75,7 +76,7 @@ class Visualizer:
         (self.run_dir / "train_opt.txt").write_text(options.text + "\n")
         (self.run_dir / "parameters.txt").write_text(model.parameter_table() + "\n")
         listed = {"options": vars(opt), "changed_from_default": options.changed}
-        (self.run_dir / "train_opt.json").write_text(json.dumps(listed, indent=2) + "\n")
+        (self.run_dir / OPTIONS_FILE).write_text(json.dumps(listed, indent=2) + "\n")
         start = {
             "time": datetime.now(timezone.utc).isoformat(timespec="seconds"), "command": shlex.join(sys.argv),
             "git": git_revision(), "versions": versions(), "device": device,
