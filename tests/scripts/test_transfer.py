@@ -15,6 +15,7 @@ from inference.estimators import Estimator
 from inference.flicker import flicker
 from inference.formats import write_poses
 from inference.framing import crop, frame_people, frame_person, to_frame
+from inference.people import Person
 from inference.pose_transfer import PoseTransfer
 from inference.tracks import clean, interpolate
 from inference.transfer_options import TransferOptions
@@ -54,10 +55,10 @@ class Stub(Estimator):
         if weights != "own":
             raise UserError(f"--estimator_weights {weights}: not found")
 
-    def find_people(self, photo: Image.Image) -> list[np.ndarray]:
+    def find_people(self, photo: Image.Image) -> list[Person]:
         red, green, _ = np.asarray(photo)[2:14, 2:14].mean(axis=(0, 1))
         pose = self.poses[round(green / 40)] * (2 if photo.height > 128 else 1)
-        return [pose + shift for shift in range(0, 3 * round(red / 40), 3)]
+        return [Person(pose + shift) for shift in range(0, 3 * round(red / 40), 3)]
 
 
 def write_photo(path: Path, people, number: int, enlarged: bool = True, count: int = 1) -> Path:
