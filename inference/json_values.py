@@ -18,7 +18,9 @@ _shortener.maxlevel, _shortener.maxother, _shortener.maxstring = 3, 40, 40
 
 def short(value: Any) -> str:
     """A JSON value as one line of at most 60 characters."""
-    return " ".join(value[:60].split()) if isinstance(value, str) else _shortener.repr(value)[:60]
+    if isinstance(value, str) and (line := " ".join(value[:60].split())).isprintable():
+        return line
+    return _shortener.repr(value)[:60]
 
 
 def field(container: Any, key: str, kind: Any) -> Any:

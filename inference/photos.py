@@ -35,7 +35,7 @@ class Photos:
             return stem if has_suffix else f"{stem}.jpg"
         found = self._names_by_stem.get(photo_stem(stem) if has_suffix else stem, [])
         if len(found) != 1:
-            raise UserError(f"{self.folder}: {', '.join(found) or 'no photo'} for the pose of '{stem}', expected one")
+            raise UserError(f"{self.folder}: {', '.join(found) or 'no photo'} for the pose of {stem!r}, expected one")
         return found[0]
 
     def name_of_path(self, path: str) -> str:
