@@ -4,6 +4,7 @@ A step launches thousands of kernels. For small images or batches the host takes
 run them; a replay launches all of them at once. The kernels are those of the plain step.
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
@@ -38,7 +39,8 @@ class GraphedStep:
         if self.graph is None and self.plain_steps < PLAIN_STEPS:
             self.plain_steps += 1
             self.stream.wait_stream(torch.cuda.current_stream(self.device))
-            with torch.cuda.stream(self.stream):
+            with torch.cuda.stream(self.stream), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="This instance was constructed with capturable=True")
                 self.step()
             torch.cuda.current_stream(self.device).wait_stream(self.stream)
             return

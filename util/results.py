@@ -22,10 +22,12 @@ from util.errors import UserError
 from util.files import atomic_write, sha256
 from util.image import contact_sheet, save_image, to_pil
 from util.packages import can_write_pages
+from util.parallel import available_cores
 from util.reproducibility import git_revision, versions
 
 STRIP_COLUMNS = ("source image", "source pose", "target pose", "generated", "target image")
 STRIP_HEIGHT = 128  # pixels
+WRITING_THREADS = max(2, min(8, available_cores() // 2))  # each writes some 100 images a second
 PENDING_PER_THREAD = 16
 RUN_FILE = "test_run.json"
 
@@ -45,7 +47,12 @@ class Results:
     """Threads write the images while the network generates the next ones. A context manager: its end waits for them."""
 
     def __init__(
-        self, folder: Path, names: Mapping[tuple[str, str], str], run: Mapping[str, Any], resume: bool, threads: int = 2
+        self,
+        folder: Path,
+        names: Mapping[tuple[str, str], str],
+        run: Mapping[str, Any],
+        resume: bool,
+        threads: int = WRITING_THREADS,
     ) -> None:
         """Start a run, or with `resume` keep the results of an earlier run with the same `run["made_with"]`.
 
