@@ -39,13 +39,13 @@ class ExtractedRow(NamedTuple):
     choice: str = ""  # who was taken and why, if there are several people
 
 
-def list_photos(folder: Path) -> list[str]:
+def find_photos(folder: Path) -> list[str]:
     """Names of the photos in a folder and below, sorted. UserError if there are none, or if a csv cannot hold one."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
     names = photo_names(folder)
     if not names:
-        raise UserError(f"{folder}: no photos in it (.jpg, .jpeg or .png)")
+        raise UserError(f"{folder}: no photos in it")
     if bad := [name for name in names if not fits_in_csv(name)]:
         problems = summarize([ascii(name) for name in bad])
         raise UserError(f"{folder}: names that a keypoints csv cannot hold; rename these photos:\n{problems}")

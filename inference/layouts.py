@@ -14,13 +14,13 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from data.keypoints import JOINTS
-from data.pairs import photo_stem, read_keypoints, write_keypoints
+from data.pairs import read_keypoints, result_stem, write_keypoints
 from inference.joints import BLAZEPOSE_MIN_VISIBILITY, BODY_25, COCO_17, MEDIAPIPE_33, from_openpose18, to_openpose18
 from inference.json_values import declared_size, field, short, to_numbers, to_points
 from inference.people import PeopleByPhoto, Person
 from inference.photos import Photos, Size
 from util.errors import UserError
-from util.files import atomic_write
+from util.files import atomic_write, check_name_lengths
 
 MAX_FRACTION = 2.0  # nobody is two pixels large, so coordinates up to this are fractions of the photo and not pixels
 MIN_FRACTION = -0.2  # a joint may lie a little outside the photo; below this, coordinates run from -1 to 1
@@ -61,7 +61,8 @@ class PoseFormat(ABC):
         one_file = path.suffix.lower() == ".json"
         if one_file and len(poses) > 1:
             raise UserError(f"{path}: this format has one file per photo, and there are {len(poses)}; name a folder")
-        files = [path if one_file else path / f"{photo_stem(name)}{self.suffix}" for name in poses]
+        files = [path if one_file else path / f"{result_stem(name)}{self.suffix}" for name in poses]
+        check_name_lengths([file.name for file in files], "the names of the photos, after which they are named")
         if len(set(files)) < len(poses):
             raise UserError(f"{path}: two photos differ only in suffix or folder; rename one")
         contents = [self.encode(pose, name, photos) for name, pose in poses.items()]

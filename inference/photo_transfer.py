@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from data import find_dataset
 from data.keypoints import NUM_JOINTS
-from data.pairs import photo_stem
+from data.pairs import result_stem
 from inference.advice import Advice, advise, has_fatal_warning
 from inference.estimators import Estimator
 from inference.flicker import flicker
@@ -26,6 +26,7 @@ from inference.tracks import clean, interpolate
 from inference.video import WRITERS, check_animation, is_folder, write_animation
 from util.draw_pose import draw_skeleton
 from util.errors import UserError, summarize
+from util.files import check_name_lengths
 from util.image import contact_sheet, save_image, to_pil
 
 DEFAULT_FPS = 25.0
@@ -90,12 +91,13 @@ def _check_image_outputs(opt: Namespace, sources: Sequence[PoseSource]) -> None:
     if is_folder(opt.out) and out.exists() and not out.is_dir():
         raise UserError(f"--out {out}: is not a folder; images end in .png or .jpg")
     paths = _image_paths(opt.out, [name for source in sources for name, _ in source.entries])
+    check_name_lengths([path.name for path in paths], "the names of the poses, of which each result's name is made")
     if repeated := {str(path) for path in paths if paths.count(path) > 1}:
         raise UserError(f"two poses would be written to {', '.join(sorted(repeated))}; rename one, or use two runs")
 
 
 def _image_paths(out: str, names: Sequence[str]) -> list[Path]:
-    return [Path(out) / f"{photo_stem(name)}.png" if is_folder(out) else Path(out) for name in names]
+    return [Path(out) / f"{result_stem(name)}.png" if is_folder(out) else Path(out) for name in names]
 
 
 def transfer_poses(

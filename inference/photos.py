@@ -3,15 +3,11 @@
 import unicodedata
 from pathlib import Path, PureWindowsPath
 
-from PIL import ExifTags, Image
-
-from data.pairs import photo_stem
+from data.pairs import result_stem
 from util.errors import UserError
-from util.image import PHOTO_SUFFIXES, photo_names
+from util.image import PHOTO_SUFFIXES, photo_names, photo_size
 
 Size = tuple[int, int]  # (H, W)
-
-EXIF_SIDEWAYS = 5  # EXIF orientations from 5 on exchange height and width
 
 
 class Photos:
@@ -25,7 +21,7 @@ class Photos:
         self._names = set(photo_names(folder)) if folder else set()
         self._names_by_stem: dict[str, list[str]] = {}
         for name in sorted(self._names):
-            self._names_by_stem.setdefault(photo_stem(name), []).append(name)
+            self._names_by_stem.setdefault(result_stem(name), []).append(name)
 
     def name(self, stem: str) -> str:
         """The photo of the keypoint file `stem`.json; without a folder, `stem` or `stem`.jpg. Raises UserError."""
@@ -33,7 +29,7 @@ class Photos:
         if not self.folder:
             self.has_assumed_names |= not has_suffix
             return stem if has_suffix else f"{stem}.jpg"
-        found = self._names_by_stem.get(photo_stem(stem) if has_suffix else stem, [])
+        found = self._names_by_stem.get(result_stem(stem if has_suffix else f"{stem}.jpg"), [])
         if len(found) != 1:
             raise UserError(f"{self.folder}: {', '.join(found) or 'no photo'} for the pose of {stem!r}, expected one")
         return found[0]
@@ -58,7 +54,7 @@ class Photos:
         return self.name(str(number) if str(number) in self._names_by_stem else f"{number:012d}")
 
     def size(self, name: str, declared: Size | None = None) -> Size:
-        """(H, W) of a photo after its EXIF rotation; without a folder, what its file `declared`. Raises UserError."""
+        """(H, W) of a photo as viewers show it; without a folder, what its file `declared`. Raises UserError."""
         if self._size:
             return self._size
         if not self.folder:
@@ -66,12 +62,7 @@ class Photos:
                 how = "scripts/convert_poses.py takes it by --photos DIR or --size WIDTH HEIGHT"
                 raise UserError(f"{name}: the photo's size is needed to turn fractions into pixels; {how}")
             return declared
-        try:
-            with Image.open(self.folder / name) as image:
-                sideways = image.getexif().get(ExifTags.Base.Orientation, 1) >= EXIF_SIDEWAYS
-                return image.size if sideways else (image.height, image.width)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise UserError(f"{self.folder / name}: the photo's size cannot be read ({error})") from error
+        return photo_size(self.folder / name)
 
 
 UNKNOWN_PHOTOS = Photos()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from data.pairs import photo_stem, read_keypoints
 from inference.estimators import Estimator
@@ -17,7 +17,7 @@ from inference.photos import Photos
 from inference.video import ANIMATIONS, VIDEOS, is_moving, read_frames
 from util.errors import UserError
 from util.files import natural_sort_key
-from util.image import PHOTO_SUFFIXES, decode_photo, is_photo
+from util.image import content_hint, decode_photo, is_photo, photo_names
 
 ROW_PREFIX = "csv:"
 
@@ -45,10 +45,10 @@ class FoundPeople(NamedTuple):
 
 
 def read_photo(path: Path) -> Image.Image:
-    """A user's photo as RGB, turned upright by its EXIF orientation. Raises UserError."""
+    """A user's photo as RGB, as viewers show it (util/image.py). Raises UserError."""
     if not path.is_file():
         raise UserError(f"{path}: no such photo")
-    return ImageOps.exif_transpose(decode_photo(path))
+    return decode_photo(path)
 
 
 def open_poses(text: str, csv_files: Sequence[Path], every: int = 1, size: tuple[int, int] | None = None) -> PoseSource:
@@ -68,20 +68,25 @@ def open_poses(text: str, csv_files: Sequence[Path], every: int = 1, size: tuple
     if not path.exists():
         raise UserError(f"{path}: no such photo, video, keypoint file or folder; rows of a csv are {ROW_PREFIX}NAME")
     if path.is_dir():
-        files = sorted(path.iterdir(), key=lambda file: (natural_sort_key(file.name), file.name))
-        photos = list(filter(is_photo, files))
+        listed = photo_names(path, expected={file.name for file in keypoint_files(path)})
+        photos = sorted(listed, key=lambda name: (natural_sort_key(name), name))
         if not photos and not keypoint_files(path):
-            raise UserError(f"{path}: neither photos (.jpg, .png) nor keypoint files (.json, .txt) in this folder")
+            raise UserError(f"{path}: neither photos nor keypoint files (.json, .txt) in this folder")
     elif is_moving(path):
         frames, fps = read_frames(path, every)
         return PoseSource(text, ((name, frame.copy) for name, frame in frames), None, needs_estimator=True, fps=fps)
     else:
-        photos = [path] if path.suffix.lower() in {*PHOTO_SUFFIXES, *ANIMATIONS} else []
-        if not photos and path.suffix.lower() not in (".csv", ".json", ".txt"):
+        is_keypoint_file = path.suffix.lower() in (".csv", ".json", ".txt")
+        photos = [] if is_keypoint_file or not is_photo(path) else [path.name]
+        if not photos and not is_keypoint_file:
             moving = ", ".join(VIDEOS + ANIMATIONS)
-            raise UserError(f"{path}: neither a photo, a video ({moving}) nor a keypoint file (.csv, .json, .txt)")
+            what = f"neither a photo, a video ({moving}) nor a keypoint file (.csv, .json, .txt)"
+            hint = content_hint(path)
+            raise UserError(f"{path}: {what}{f' ({hint})' if hint else ''}")
     if photos := photos[::every]:
-        return PoseSource(text, [(p.name, partial(read_photo, p)) for p in photos], len(photos), needs_estimator=True)
+        folder = path if path.is_dir() else path.parent
+        entries = [(name, partial(read_photo, folder / name)) for name in photos]
+        return PoseSource(text, entries, len(photos), needs_estimator=True)
     people = read_people(path, photos=Photos(size=size)).people
     names = sorted(people, key=natural_sort_key)[::every]
     entries = [(name, rank(people[name])) for name in names]

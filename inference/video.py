@@ -21,6 +21,7 @@ from PIL import Image, ImageSequence
 
 from util.errors import UserError
 from util.files import atomic_write
+from util.image import to_upright_rgb
 
 VIDEOS = (".mp4", ".mov", ".avi", ".webm", ".mkv")
 ANIMATIONS = (".gif", ".webp")
@@ -59,7 +60,7 @@ def _open_animation(path: Path) -> tuple[Iterator[Image.Image], float]:
     durations = [duration for duration, _ in _animation_frames(path)]
     usual = statistics.median_low(durations)
     repeats = [max(1, round(duration / usual)) for duration in durations]
-    decoded = (frame.convert("RGB") for _, frame in _animation_frames(path))
+    decoded = (to_upright_rgb(frame).image for _, frame in _animation_frames(path))
     frames = itertools.chain.from_iterable(map(itertools.repeat, decoded, repeats))
     return frames, 1000 * sum(repeats) / sum(durations)
 

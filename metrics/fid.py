@@ -18,6 +18,8 @@ from torch import Tensor
 from util.errors import UserError
 from util.files import atomic_write
 
+DECODING = "upright, on white"  # how decode_photo treats EXIF orientations and transparency: part of the cache's key
+
 
 class Gaussian(NamedTuple):
     """Mean (D,) and unbiased covariance (D,D), float64, of the features of `n` images."""
@@ -58,7 +60,7 @@ def cache_file(cache_dir: Path, folder: Path, names: Iterable[str], settings: Ma
     """
     stats = [(name, (folder / name).stat()) for name in sorted(names)]
     files = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
-    key = hashlib.sha256(json.dumps([files, settings], sort_keys=True).encode()).hexdigest()
+    key = hashlib.sha256(json.dumps([files, settings, DECODING], sort_keys=True).encode()).hexdigest()
     return cache_dir / f"features_{key[:32]}.npz"
 
 

@@ -3,9 +3,9 @@
     python scripts/extract_poses.py dataset/mine/train dataset/mine/market-annotation-train.csv --sheet poses.jpg
     python scripts/extract_poses.py photos poses.csv --estimator blazepose
 
-The csv is PATN's: one row per photo, sorted by name, in pixels of the photo as train.py reads it (an EXIF rotation is
-not applied), -1 = missing. A photo without a person gets a row of -1 and is listed. Of several people, extent times
-number of joints times confidence decides, and the photos are listed with who was taken. Each row is cached in
+The csv is PATN's: one row per photo, sorted by name, in pixels of the photo as train.py reads it (turned upright by its
+EXIF orientation), -1 = missing. A photo without a person gets a row of -1 and is listed. Of several people, extent
+times number of joints times confidence decides, and the photos are listed with who was taken. Each row is cached in
 OUT.csv.rows as soon as it is found: after a stop, the same command resumes. Photos that cannot be decoded are listed
 when all others are done; the csv is written once they are repaired or removed.
 """
@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data.pairs import write_keypoints
 from inference.estimators import CPU, ESTIMATORS
-from inference.extraction import RowCache, extract_rows, find_row, list_photos, load_once, round_down, skeleton_sheet
+from inference.extraction import RowCache, extract_rows, find_photos, find_row, load_once, round_down, skeleton_sheet
 from util.arguments import positive_int
 from util.device import describe_device, select_device
 from util.errors import UserError, run_main, summarize
@@ -48,7 +48,7 @@ def parse_arguments() -> Namespace:
 
 def main() -> None:
     args = parse_arguments()
-    names = list_photos(args.folder)
+    names = find_photos(args.folder)
     kind = ESTIMATORS[args.estimator]
     weights = args.estimator_weights or kind.default_weights
     device = select_device(args.gpu_ids) if kind.uses_gpu else CPU

@@ -146,7 +146,7 @@ def test_photos_finds_names_by_stem_and_upright_sizes(tmp_path):
     with pytest.raises(UserError, match="no such folder"):
         Photos(tmp_path / "nowhere")
     (folder / "day/turned.jpeg").write_bytes(b"GIF")
-    with pytest.raises(UserError, match="size cannot be read"):
+    with pytest.raises(UserError, match="turned.jpeg: photo cannot be decoded"):
         photos.size("day/turned.jpeg")
 
 

@@ -314,7 +314,7 @@ def test_transfer_bad_photo_stops_before_a_video_is_searched(refused, work, peop
         (["--pose=dancer.png", "--source=gone.png", "--out=out.png"], "gone.png: no such photo"),
         (["--pose=dancer.png", "--source=walk.csv", "--out=out.png"], "walk.csv: photo cannot be decoded"),
         (["--pose=walk.csv", "--out=out.png"], "there are 6 poses; name a folder"),
-        (["--pose=root", "--out=out.png"], "neither photos (.jpg, .png) nor keypoint files"),
+        (["--pose=empty", "--out=out.png"], "neither photos nor keypoint files"),
         (["--pose", "dancer.png", "root/../dancer.png", "--out=new"], "two poses would be written to new/dancer.png"),
         (["--pose=dancer.png", "--out=dancer.png"], "--out dancer.png: would replace one of the inputs"),
         (["--pose=dancer.png", "--out=out.png", "--sheet=me.png"], "--sheet me.png: would replace one of the inputs"),
@@ -332,6 +332,7 @@ def test_transfer_bad_photo_stops_before_a_video_is_searched(refused, work, peop
     ],
 )  # fmt: skip
 def test_transfer_bad_flags_are_one_clear_error(refused, flags, message):
+    Path("empty").mkdir()
     assert message in refused(*flags)
 
 
