@@ -4,14 +4,7 @@ import numpy as np
 import pytest
 
 from inference.people import Person, describe_choice, extent, known_joints, prominence, rank
-from tests.inference.pose_files import PERSON
-
-
-def phantom() -> Person:
-    """OpenPose's phantom: three weak joints far apart, whose box is larger than that of a whole person."""
-    keypoints = np.full((18, 2), np.nan, np.float32)
-    keypoints[1:4] = (20, 1500), (22, 1400), (1900, 20)
-    return Person(keypoints, 0.12)
+from tests.inference.pose_files import PERSON, PHANTOM
 
 
 def test_prominence_is_extent_times_joints_times_confidence():
@@ -22,7 +15,7 @@ def test_prominence_is_extent_times_joints_times_confidence():
 
 
 def test_rank_prefers_a_whole_person_to_a_phantom():
-    people = [phantom(), Person(PERSON, 0.9)]
+    people = [Person(PHANTOM, 0.12), Person(PERSON, 0.9)]
     assert rank(people)[0].confidence == 0.9
     assert rank(people, "largest")[0].confidence == 0.12
     assert rank(people, "first")[0].confidence == 0.12
@@ -39,7 +32,7 @@ def test_rank_keeps_the_order_of_equal_people():
 
 
 def test_describe_choice_names_both():
-    assert describe_choice([Person(PERSON, 0.9), phantom()]) == (
+    assert describe_choice([Person(PERSON, 0.9), Person(PHANTOM, 0.12)]) == (
         "2 people, taken: 16 joints of confidence 0.90, 493 pixels in extent around x = 198, y = 218; "
         "next: 3 joints of confidence 0.12, 2393 pixels in extent around x = 973, y = 647"
     )
