@@ -47,14 +47,17 @@ def read_people(path: Path, format_name: str | None = None, photos: Photos = UNK
     without_joints = 0
     for file in files:
         content = _load(file)
-        format_name = format_name or next((name for name, each in FORMATS.items() if each.matches(content)), None)
-        if not format_name:
-            raise UserError(f"{file}: unknown format, begins with {short(content)}; {_known_formats()}")
-        for name, found in _parse(file, content, format_name, photos).items():
+        if content in ([], ""):  # so MMPose and YOLO write a photo without people
+            found = {photos.name(file.stem): []}
+        else:
+            format_name = format_name or _detect(file, content)
+            found = _parse(file, content, format_name, photos)
+        for name, persons in found.items():
+            _check_photo_name(name, file)
             if name in people:
                 raise UserError(f"{file}: {name} came before in {path}")
-            people[name] = [person for person in found if not np.isnan(person.keypoints).all()]
-            without_joints += len(found) - len(people[name])
+            people[name] = [person for person in persons if not np.isnan(person.keypoints).all()]
+            without_joints += len(persons) - len(people[name])
     if not any(people.values()):
         boxes = f"; {without_joints} have no known joint (but a box, a face or a hand)" if without_joints else ""
         raise UserError(f"{path}: no person in it{boxes}")
@@ -64,7 +67,8 @@ def read_people(path: Path, format_name: str | None = None, photos: Photos = UNK
 def keypoint_files(folder: Path) -> list[Path]:
     """The .json files in a folder in natural order, or its .txt files if it has no .json."""
     for suffix in (".json", ".txt"):
-        if files := [file for file in folder.glob(f"*{suffix}") if not file.name.startswith(".")]:
+        files = [file for file in folder.iterdir() if file.suffix.lower() == suffix and not file.name.startswith(".")]
+        if files:
             return sorted(files, key=lambda file: (natural_sort_key(file.name), file.name))
     return []
 
@@ -81,17 +85,25 @@ def write_poses(path: Path, poses: Mapping[str, np.ndarray], format_name: str, p
 
 
 def _load(file: Path) -> Any:
-    """The decoded content of a JSON file, or the text of another file."""
+    """The decoded content of a JSON file, or the text of another file without blanks around it."""
     try:
-        text = file.read_text(encoding="utf-8-sig")
-        content = json.loads(text) if text.lstrip()[:1] in ("{", "[") else text
+        text = file.read_text(encoding="utf-8-sig").strip()
+        content = json.loads(text) if text[:1] in ("{", "[") else text
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: not a text file; {_known_formats()}") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{file}: not JSON, or not all of it ({error})") from error
-    if not text.strip() and file.suffix.lower() != ".txt":  # YOLO's text of a photo without people is empty
+    if not text and file.suffix.lower() != ".txt":  # YOLO's text of a photo without people is empty
         raise UserError(f"{file}: the file is empty; {_known_formats()}")
     return content
+
+
+def _detect(file: Path, content: Any) -> str:
+    """The first of FORMATS that the content looks like. Raises UserError."""
+    for name, pose_format in FORMATS.items():
+        if pose_format.matches(content):
+            return name
+    raise UserError(f"{file}: unknown format, begins with {short(content)}; {_known_formats()}")
 
 
 def _known_formats() -> str:
@@ -99,7 +111,7 @@ def _known_formats() -> str:
 
 
 def _parse(file: Path, content: Any, format_name: str, photos: Photos) -> PeopleByPhoto:
-    """The checked content of one file: photo names are safe, and PATN's csv can hold all coordinates."""
+    """The people in the content of one file, with coordinates that PATN's csv can hold."""
     pose_format = FORMATS[format_name]
     if not pose_format.matches(content):
         raise UserError(f"{file}: not {pose_format.description} ({format_name})")
@@ -108,7 +120,6 @@ def _parse(file: Path, content: Any, format_name: str, photos: Photos) -> People
     except ValueError as error:
         raise UserError(f"{file}: {error}") from error
     for name, found in people.items():
-        _check_photo_name(name, file)
         for pose, _ in found:
             pose[(pose == -1).any(axis=1)] = np.nan
             if (np.abs(pose) >= MAX_COORDINATE).any():

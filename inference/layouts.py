@@ -158,13 +158,15 @@ class OpenPose(PoseFormat):
         return bool(frames) and all(isinstance(frame, dict) and frame.keys() & {"people", "bodies"} for frame in frames)
 
     @staticmethod
-    def _frames(content: Any) -> list[Any]:
-        is_by_name = isinstance(content, dict) and not content.keys() & {"people", "bodies"}
-        return list(content.values()) if is_by_name else _as_list(content)
+    def _is_by_name(content: Any) -> bool:
+        return isinstance(content, dict) and not content.keys() & {"people", "bodies"}
+
+    def _frames(self, content: Any) -> list[Any]:
+        return list(content.values()) if self._is_by_name(content) else _as_list(content)
 
     def parse(self, content: Any, file: Path, photos: Photos) -> PeopleByPhoto:
         frames = self._frames(content)
-        if isinstance(content, dict) and frames[0] is not content:
+        if self._is_by_name(content):
             names = list(map(photos.name_of_path, content))
             if len(set(names)) < len(names):
                 raise ValueError("two of its photos have one name")
@@ -246,8 +248,8 @@ class Detections(PoseFormat):
 
     def matches(self, content: Any) -> bool:
         entries = self._entries(content)
-        keys = {"keypoints", "instances"}
-        return bool(entries) and all(isinstance(entry, dict) and entry.keys() & keys for entry in entries)
+        are_objects = all(isinstance(entry, dict) for entry in entries)
+        return are_objects and any(entry.keys() & {"keypoints", "instances"} for entry in entries)
 
     @staticmethod
     def _entries(content: Any) -> list[Any]:
@@ -277,12 +279,17 @@ class Detections(PoseFormat):
 
     @staticmethod
     def _parse_detection(detection: Any) -> "_Found":
-        """Keypoints are x, y, confidence in one list; a list of [x, y] and `keypoint_scores`; or lists by axis."""
+        """Keypoints are x, y, confidence in one list; a list of [x, y] and `keypoint_scores`; or lists by axis.
+
+        They are left out for things that are no person, of which there is a box only.
+        """
+        if isinstance(detection, dict) and not detection.get("keypoints"):
+            return _Found(np.zeros((len(COCO_17), 3)), COCO_17)
         keypoints = field(detection, "keypoints", list | dict)
         if isinstance(keypoints, dict):
             x, y = (field(keypoints, axis, list) for axis in "xy")
             rows = to_points([list(point) for point in zip(x, y)], keypoints.get("visible"))
-        elif keypoints and isinstance(keypoints[0], list):
+        elif isinstance(keypoints[0], list):
             rows = to_points(keypoints, detection.get("keypoint_scores"))
         else:
             rows = _to_rows(keypoints)
@@ -303,7 +310,7 @@ class YoloText(PoseFormat):
         if not isinstance(content, str):
             return False
         try:
-            return all(len(numbers) > YOLO_BOX for numbers in self._lines(content))
+            return bool(content) and all(len(numbers) > YOLO_BOX for numbers in self._lines(content))
         except ValueError:
             return False
 

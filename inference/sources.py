@@ -101,7 +101,7 @@ def read_people_of(photo: Path, text: str, size: tuple[int, int], csv_files: Seq
     """
     source = open_poses(text, csv_files, size=size)
     if source.needs_estimator:
-        raise UserError(f"--source_pose {text}: a keypoint file (.csv, .json) or {ROW_PREFIX}NAME is needed")
+        raise UserError(f"--source_pose {text}: a keypoint file (.csv, .json, .txt) or {ROW_PREFIX}NAME is needed")
     rows = dict(source.entries)
     found = [name for name in rows if len(rows) == 1 or photo_stem(Path(name).name) == photo.stem]
     if len(found) != 1:

@@ -210,7 +210,7 @@ CANVAS = {"canvas_width": 10, "canvas_height": 20}
         ('{"people": [', "not JSON, or not all of it"),
         ("[" * 100000, "not JSON"),
         ({"bodies": []}, "no person in it"),
-        ([], "unknown format"),
+        ([], "no person in it"),
         ([1, 2], "unknown format"),
         ([[1.0, 2.0]] * 18, "unknown format, begins with [[1.0, 2.0], [1.0, 2.0], "),
         ([[0.1, 0.2, 0.0, 0.9]] * 33, "unknown format"),

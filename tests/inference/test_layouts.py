@@ -91,6 +91,22 @@ def test_read_people_counts_annotations_with_a_box_only(tmp_path):
     assert found.without_joints == 2
 
 
+def test_read_people_of_a_results_list_counts_boxes(tmp_path):
+    car = {"name": "car", "box": {"x1": 1}}
+    found = read_people(save(tmp_path / "a.json", [car, LAYOUTS["YOLO"][1][0]]))
+    assert [len(people) for people in found.people.values()] == [1]
+    assert found.without_joints == 1
+
+
+def test_read_people_of_a_folder_accepts_empty_lists(tmp_path):
+    """MMPose and YOLO write one for a photo without people."""
+    save(tmp_path / "a.json", [])
+    save(tmp_path / "b.json", [INSTANCE])
+    found = read_people(tmp_path)
+    assert found.format_name == "detections"
+    assert {name: len(people) for name, people in found.people.items()} == {"a.jpg": 0, "b.jpg": 1}
+
+
 def test_read_people_of_a_folder_of_yolo_texts(tmp_path):
     """An empty text is a photo without people."""
     save(tmp_path / "a10.txt", YOLO_LINE)
@@ -105,7 +121,8 @@ def test_read_people_of_a_folder_of_yolo_texts(tmp_path):
     [
         ([{"keypoints": [1, 2, 3] * 18}], "keypoints of 18 joints, expected COCO's 17"),
         ([{"keypoints": [1] * 50}], "50 numbers in keypoints, expected x, y, confidence"),
-        ([{"keypoints": None}], "no keypoints, or not a proper one"),
+        ([{"keypoints": 5}], "no keypoints, or not a proper one"),
+        ([{"keypoints": None}, {"bbox": []}], "no person in it; 2 have no known joint"),
         ([{"keypoints": [[1, 2]] * 17, "keypoint_scores": [1]}], "expected one confidence for each of 17 joints"),
         ([{"keypoints": [[1, 2, 3, 4]] * 17}], "expected a list of [x, y]"),
         ([{"keypoints": {"x": [1]}}], "no y, or not a proper one"),

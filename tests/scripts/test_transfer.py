@@ -182,7 +182,7 @@ def test_transfer_reads_keypoint_files(generate, transfer, people, work):
         np.testing.assert_array_equal(Image.open("out.png"), expected)
     assert "no rows for me.png" in generate("--source_pose=walk.csv", "--pose=dancer.json", "--out=out.png").stderr
     wrong = generate("--source_pose=dancer.png", "--pose=dancer.json", "--out=out.png").stderr
-    assert "a keypoint file (.csv, .json) or csv:NAME is needed" in wrong
+    assert "a keypoint file (.csv, .json, .txt) or csv:NAME is needed" in wrong
 
 
 def test_transfer_takes_the_person_beside_a_phantom_and_says_so(generate, transfer, people, work):
