@@ -117,8 +117,9 @@ def _parse(file: Path, content: Any, format_name: str, photos: Photos) -> People
         raise UserError(f"{file}: not {pose_format.description} ({format_name})")
     try:
         people = pose_format.parse(content, file, photos)
-    except ValueError as error:
-        raise UserError(f"{file}: {error}") from error
+    except (ValueError, UserError) as error:
+        is_named = str(file) in str(error)  # the csv reader names the file, what looks for the photos does not
+        raise UserError(str(error) if is_named else f"{file}: {error}") from error
     for name, found in people.items():
         for pose, _ in found:
             pose[(pose == -1).any(axis=1)] = np.nan

@@ -79,14 +79,16 @@ def test_any_json_is_converted_or_one_clear_error(make: Callable, call, tmp_path
 
 @pytest.mark.parametrize("make", [random_tree, damaged])
 def test_any_json_as_a_pose_is_framed_or_an_error(make: Callable, tmp_path):
-    chance, file, framed = random.Random(1), tmp_path / "any.json", 0
+    chance, file, framed, messages = random.Random(1), tmp_path / "any.json", 0, []
     for _ in range(TREES):
         file.write_text(json.dumps(make(chance)))
         try:
             source = open_poses(str(file), [], size=(128, 64))
             poses = frame_poses(list(find_people(source, None)), (128, 64), "market", keep=None)
-        except UserError:
+        except UserError as error:
+            messages.append(str(error))
             continue
         framed += len(poses.names)
         assert not np.isnan(poses.keypoints).all(axis=(1, 2)).any()
+    assert all(message.startswith(f"{file}: ") for message in messages)
     assert make is random_tree or framed > 50
