@@ -193,7 +193,8 @@ def _read_table(
     except FileNotFoundError as error:
         raise UserError(f"{path}: file not found; --dataroot must hold it") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read as a csv file ({error})") from error
+        advice = "; save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
+        raise UserError(f"{path}: cannot be read as a csv file ({error}){advice}") from error
     lengths = cells.notna().sum(axis=1)
     width = int(lengths.iloc[0])
     header = [cell.strip() for cell in cells.iloc[0, :width]]

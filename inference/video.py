@@ -21,14 +21,13 @@ from PIL import Image, ImageSequence
 
 from util.errors import UserError
 from util.files import atomic_write
-from util.image import to_upright_rgb
+from util.image import DECODING_ERRORS, to_upright_rgb
 
 VIDEOS = (".mp4", ".mov", ".avi", ".webm", ".mkv")
 ANIMATIONS = (".gif", ".webp")
 DEFAULT_DURATION = 100  # milliseconds that viewers show a frame whose duration is 0 in the file
 PALETTE_FRAMES = 16  # a GIF's colors are chosen from at most this many of its frames
 MAX_GIF_FPS = 50  # viewers play faster files slowly
-DECODING_ERRORS = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)  # what Pillow raises
 
 
 def is_moving(path: Path) -> bool:

@@ -17,8 +17,7 @@ from torch import Tensor
 
 from util.errors import UserError
 from util.files import atomic_write
-
-DECODING = "upright, on white"  # how decode_photo treats EXIF orientations and transparency: part of the cache's key
+from util.image import DECODING
 
 
 class Gaussian(NamedTuple):

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import re
+import secrets
 import sys
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -22,10 +23,12 @@ def atomic_write(path: str | Path, write: Callable[[BinaryIO], object], flush: b
     after a power failure. Raises UserError if the write fails; the old content stays.
     """
     path = Path(path)
-    temporary = path.with_name(temporary_name(path.name))
+    # Two processes that write one file must not share a temporary one. Its name is short, because that of `path` may
+    # be as long as the file system allows.
+    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+        with temporary.open("xb") as file:
             write(file)
             if flush:
                 file.flush()
@@ -38,17 +41,6 @@ def atomic_write(path: str | Path, write: Callable[[BinaryIO], object], flush: b
             raise
         reason = error.__context__ if isinstance(error.__context__, OSError) else error  # older torch hides it there
         raise UserError(f"{path}: could not be written ({reason}); what was there before is untouched") from error
-
-
-def temporary_name(name: str) -> str:
-    """The hidden name of the unfinished file `name`, always the same one, so that killed processes leave at most one.
-
-    A name near the longest one allowed is replaced by its hash.
-    """
-    temporary = f".{name}.part"
-    if _length(temporary) <= MAX_NAME_BYTES:
-        return temporary
-    return f".{hashlib.sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()}.part"
 
 
 def sha256(path: str | Path) -> str:
@@ -102,7 +94,7 @@ def explain_missing(names: Collection[str], present: Iterable[str], folder: Path
     for name in names:
         form = unicodedata.normalize("NFC", name)
         paths = (folder / name, *(folder / name).parents) if folder else ()
-        links = [path for path in paths if path.is_symlink() and not path.exists()]
+        links = [path for path in paths if os.path.islink(path) and not os.path.exists(path)]
         if links:
             reasons[name] = f" ({links[-1]} is a link to {os.readlink(links[-1])}, which does not exist)"
         elif form in by_form:

@@ -21,32 +21,19 @@ import torch.nn.functional as F
 from PIL import ExifTags, Image
 from torch import Tensor
 
-from util.errors import UserError, summarize
+from util.errors import UserError, first_line, summarize
 from util.files import atomic_write, file_names
 
 PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
-DECODING_ERRORS = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-    LookupError,
-    TypeError,
-    OverflowError,
-    struct.error,
-    Image.DecompressionBombError,
-)  # fmt: skip - what Pillow raises for damaged files
+DECODING_ERRORS = (  # what Pillow raises for damaged files
+    OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, AttributeError, OverflowError, RuntimeError,
+    MemoryError, struct.error, Image.DecompressionBombError,
+)  # fmt: skip
 # How files begin that users take for photos, and what to do about them.
 HINTS = (
     (rb"....ftyp.{0,40}avi[fs]", "AVIF needs Pillow 11.3 or newer: pip install -U pillow, or convert it to JPEG"),
-    (
-        rb"....ftyp.{0,40}(hei|hev|mif1|msf1)",
-        "HEIC, as iPhones write it: convert it to JPEG, for example with heif-convert",
-    ),
-    (
-        rb"\s*<(!doctype|html|head|body|\?xml|!--)",
-        "a web page with a photo's name: download the photo itself",
-    ),
+    (rb"....ftyp.{0,40}(hei|hev|mif1)", "HEIC, as iPhones write it: convert it to JPEG, for example with heif-convert"),
+    (rb"\s*<(!doctype|html|head|body|\?xml|!--)", "a web page with a photo's name: download the photo itself"),
     (rb"version https://git-lfs", "a pointer of Git LFS in the photo's place: git lfs pull fetches the photo"),
     (rb"$", "an empty file"),
 )
@@ -56,6 +43,7 @@ TURNS = {
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
+DECODING = "upright, on white"  # names the rule of `to_upright_rgb`: part of the key of caches that depend on it
 NEAR_BLACK = 64  # levels of 255; 14 bits or fewer in a file of 16 reach no more
 # What a user should know about photos that are decoded all the same.
 REMARKS = {
@@ -103,7 +91,7 @@ def _open_photo(path: Path) -> Iterator[Image.Image]:
         with Image.open(path) as file:
             yield file
     except DECODING_ERRORS as error:
-        raise UserError(f"{path}: photo cannot be decoded ({content_hint(path) or error})") from error
+        raise UserError(f"{path}: photo cannot be decoded ({content_hint(path) or first_line(error)})") from error
 
 
 def content_hint(path: Path) -> str | None:
@@ -165,15 +153,11 @@ def _scale_deep_gray(image: Image.Image) -> Image.Image:
     levels, tags = np.asarray(image), getattr(image, "tag_v2", {})
     if image.mode == "F":
         if not (levels.min() >= 0 and levels.max() <= 1):
-            raise ValueError(
-                "floating-point levels that are not in 0..1: what is white is not known; save it in 8 bits"
-            )
+            raise ValueError("floating-point levels outside 0..1, so that white is not known: save it in 8 bits")
         white = 1.0
     else:
-        bits, signed = (
-            tags.get(ExifTags.Base.BitsPerSample, (16,))[0],
-            tags.get(ExifTags.Base.SampleFormat, (1,))[0] == 2,
-        )
+        bits = tags.get(ExifTags.Base.BitsPerSample, (16,))[0]
+        signed = tags.get(ExifTags.Base.SampleFormat, (1,))[0] == 2
         white = 2 ** (bits - signed) - 1
         levels = levels.view(np.uint32) if bits == 32 and not signed else levels
     return Image.fromarray((levels / white * 255).round().clip(0, 255).astype(np.uint8))
@@ -293,9 +277,8 @@ def photo_names(folder: Path, expected: Container[str] = ()) -> list[str]:
     """
     photos, others = list_photos(folder)
     if broken := not_utf8(photos):
-        raise UserError(
-            f"{folder}: names that are not UTF-8; rename these photos, for example with convmv:\n{summarize(broken)}"
-        )
+        advice = "names that are not UTF-8; rename these photos, for example with convmv"
+        raise UserError(f"{folder}: {advice}:\n{summarize(broken)}")
     if skipped := [name for name in others if name not in expected]:
         print(f"note: {folder}: {describe_skipped(folder, skipped)}", file=sys.stderr)
     return photos
@@ -326,7 +309,7 @@ def read_list(path: Path) -> list[str]:
     if not names:
         raise UserError(f"{path}: no names in it")
     if bad := [name for name in names if name in (".", "..") or set(name) & set("/\\:")]:
-        raise UserError(f"{path}: {bad[0]!r} is no plain file name")
+        raise UserError(f"{path}: {bad[0]!r} is no plain file name; it may not contain '/', '\\\\' or ':'")
     if len(set(names)) < len(names):
         raise UserError(f"{path}: {len(names) - len(set(names))} names come twice")
     return names

@@ -225,7 +225,7 @@ def test_read_pairs_reports_a_missing_file(tmp_path):
 
 def test_read_pairs_reports_a_file_that_is_not_text(tmp_path):
     (tmp_path / "p.csv").write_bytes(b"from,to\n\xff\xfe\x00,b\n")
-    with pytest.raises(UserError, match="cannot be read as a csv"):
+    with pytest.raises(UserError, match="cannot be read as a csv file .*; save it as UTF-8"):
         read_pairs(tmp_path / "p.csv")
 
 

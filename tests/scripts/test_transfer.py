@@ -349,6 +349,16 @@ def test_transfer_bad_flags_are_one_clear_error(refused, flags, message):
     assert message in refused(*flags)
 
 
+def test_transfer_refuses_result_names_that_are_too_long(refused):
+    """A result is named after its pose and the folders below --pose."""
+    folder = Path("long", "x" * 100)
+    folder.mkdir(parents=True)
+    Image.new("RGB", (64, 128)).save(folder / f"{'y' * 200}.png")
+    message = refused("--pose=long", "--out=new")
+    assert "1 file names would be longer than 255 bytes" in message
+    assert "shorten the names of the poses" in message
+
+
 def test_transfer_replaces_an_image_and_chooses_the_epoch(generate, work):
     generate("--pose=dancer.png", "--out=out.png")
     first = Path("out.png").read_bytes()
