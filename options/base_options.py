@@ -54,7 +54,7 @@ class BaseOptions:
             help="tf32: matrix products of float32 with 10-bit fractions, CUDA only; bf16: autocast, losses stay in "
             "float32; default: tf32 on CUDA, as in the published training, else fp32")  # fmt: skip
         add("--channels_last", action=BooleanOptionalAction, default=None,
-            help="memory format N,H,W,C, which is faster; default: everywhere but on MPS")  # fmt: skip
+            help="memory format N,H,W,C; default: on the CPU, and on CUDA with --compile")  # fmt: skip
         add("--compile", action=BooleanOptionalAction, default=False,
             help="torch.compile; the first step is slow. A CPU needs a C++ compiler. Cached in ~/.cache/dptn_compiled",
         )  # fmt: skip
