@@ -15,12 +15,14 @@ from inference.estimators import Estimator
 from inference.flicker import flicker
 from inference.formats import write_poses
 from inference.framing import crop, frame_people, frame_person, to_frame
+from inference.people import Person
 from inference.pose_transfer import PoseTransfer
 from inference.tracks import clean, interpolate
 from inference.transfer_options import TransferOptions
 from inference.video import read_frames, write_animation
 from scripts import transfer as script
 from tests.conftest import TINY_G
+from tests.inference.pose_files import PHANTOM, openpose_person, save
 from tests.inference.tiny_transfer import SIZE, assert_close, keypoints_of, load_tiny, tiny_walk, write_tiny
 from util.draw_pose import draw_skeleton
 from util.errors import UserError
@@ -54,10 +56,10 @@ class Stub(Estimator):
         if weights != "own":
             raise UserError(f"--estimator_weights {weights}: not found")
 
-    def find_people(self, photo: Image.Image) -> list[np.ndarray]:
+    def find_people(self, photo: Image.Image) -> list[Person]:
         red, green, _ = np.asarray(photo)[2:14, 2:14].mean(axis=(0, 1))
         pose = self.poses[round(green / 40)] * (2 if photo.height > 128 else 1)
-        return [pose + shift for shift in range(0, 3 * round(red / 40), 3)]
+        return [Person(pose + shift) for shift in range(0, 3 * round(red / 40), 3)]
 
 
 def write_photo(path: Path, people, number: int, enlarged: bool = True, count: int = 1) -> Path:
@@ -180,7 +182,19 @@ def test_transfer_reads_keypoint_files(generate, transfer, people, work):
         np.testing.assert_array_equal(Image.open("out.png"), expected)
     assert "no rows for me.png" in generate("--source_pose=walk.csv", "--pose=dancer.json", "--out=out.png").stderr
     wrong = generate("--source_pose=dancer.png", "--pose=dancer.json", "--out=out.png").stderr
-    assert "a keypoint file (.csv, .json) or csv:NAME is needed" in wrong
+    assert "a keypoint file (.csv, .json, .txt) or csv:NAME is needed" in wrong
+
+
+def test_transfer_takes_the_person_beside_a_phantom_and_says_so(generate, transfer, people, work):
+    """In a frame of a video's keypoint files too; a phantom is no second person that stops the command."""
+    write_keypoints(work / "me.csv", {"me.jpg": 2 * people[0].keypoints})
+    frames = [[openpose_person(PHANTOM / 10, 0.12), openpose_person(each.keypoints, 0.9)] for each in people[3:5]]
+    save(work / "video.json", [{"people": frame} for frame in frames])
+    done = generate("--source_pose=me.csv", "--pose=video.json", "--out=out")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "the most prominent of several people was taken:\n  video_0000.jpg: 2 people, taken: 1" in done.stdout
+    expected = transfer(*framed_me(people), framed(people[3].keypoints))
+    assert_close(Image.open("out/video_0000.png"), expected)
 
 
 def test_transfer_several_poses_go_to_a_folder(generate, transfer, people, work):
