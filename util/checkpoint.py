@@ -127,6 +127,9 @@ def load_state(path: Path) -> dict[str, Any]:
     state = load_file(path, "the training state")
     if not isinstance(state, dict) or set(state) != KEYS or state["format"] != FORMAT:
         raise UserError(f"{path}: not a training state of format {FORMAT} that train.py wrote")
+    options = state["options"]
+    if "compile_mode" not in options and options["precision"] == "fp32":
+        options["precision"] = None  # before that flag, "fp32" meant TF32 on CUDA, as the default does
     return state
 
 
