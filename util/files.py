@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import re
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -18,10 +19,12 @@ def atomic_write(path: str | Path, write: Callable[[BinaryIO], object], flush: b
     after a power failure. Raises UserError if the write fails; the old content stays.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.part")  # always the same name, so killed processes leave at most one
+    # Two processes that write one file must not share a temporary one. Its name is short, because that of `path` may
+    # be as long as the file system allows.
+    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+        with temporary.open("xb") as file:
             write(file)
             if flush:
                 file.flush()
@@ -34,6 +37,22 @@ def atomic_write(path: str | Path, write: Callable[[BinaryIO], object], flush: b
             raise
         reason = error.__context__ if isinstance(error.__context__, OSError) else error  # older torch hides it there
         raise UserError(f"{path}: could not be written ({reason}); what was there before is untouched") from error
+
+
+def remove_temporary_files(folder: Path) -> None:
+    """Remove what killed processes left of atomic writes in `folder` and below. Nobody may be writing there now."""
+    for temporary in folder.rglob(".*.part"):
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def append_text(path: Path, text: str) -> None:
+    """Append to a text file, which is made if it is missing. UserError, which names the file, if that fails."""
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise UserError(f"{path}: could not be written ({error.strerror})") from error
 
 
 def sha256(path: str | Path) -> str:
