@@ -14,6 +14,7 @@ class _Console:
     def __init__(self, stream: TextIO | None, on_loss: Callable[[OSError], None]) -> None:
         self._stream = stream or open(os.devnull, "w")  # noqa: SIM115  (None: the shell closed it, `>&-`)
         self.on_loss = on_loss
+        self._error: OSError | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -26,15 +27,17 @@ class _Console:
         self._guard(self._stream.flush)
 
     def _guard(self, method: Callable[..., Any], *arguments: str) -> None:
+        if self._error and self.on_loss is _raise:  # again, because argparse ignores errors of printing its help
+            raise self._error
         try:
             method(*arguments)
         except OSError as error:
-            name = self._file_name()
+            self._error = OSError(error.errno, error.strerror, self._file_name())
             with contextlib.suppress(OSError):  # a stream without a file has nothing to redirect
                 devnull = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(devnull, self._stream.fileno())  # takes what is still buffered, too
                 os.close(devnull)
-            self.on_loss(OSError(error.errno, error.strerror, name))
+            self.on_loss(self._error)
 
     def _file_name(self) -> str:
         """The file that the shell redirected to, where the system (Linux) tells it."""

@@ -17,6 +17,23 @@ def first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+# What torch's RuntimeErrors about worker processes say -> what the user can do
+FEWER_FILES = "the limit of open files is reached: raise it (ulimit -n 65536), or give fewer --nThreads"
+MORE_SPACE = "/dev/shm is full: give it more space (docker run --shm-size=2g), or use --nThreads 0"
+MORE_MEMORY = "a worker process was killed, perhaps because memory or /dev/shm was full: give fewer --nThreads, or 0"
+REMEDIES = {
+    "ancdata": FEWER_FILES, "Too many open files": FEWER_FILES,
+    "allocate shared memory": MORE_SPACE, "is killed by signal: Bus error": MORE_SPACE,
+    "is killed by signal": MORE_MEMORY, "exited unexpectedly": MORE_MEMORY,
+}  # fmt: skip
+
+
+def worker_remedy(error: RuntimeError) -> str | None:
+    """One line for an error of worker processes, which torch may raise anywhere; None for all other errors."""
+    found = (remedy for text, remedy in REMEDIES.items() if text in str(error))
+    return next((f"{remedy} ({first_line(error)})" for remedy in found), None)
+
+
 def summarize(problems: Sequence[str], shown: int = 10) -> str:
     """The first `shown` problems, one to an indented line, and how many more there are."""
     lines = [f"  {problem}" for problem in problems[:shown]]
@@ -50,6 +67,11 @@ def _status(step: Callable[[], Any]) -> Any:
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except RuntimeError as error:
+        if remedy := worker_remedy(error):
+            print(f"error: {remedy}", file=sys.stderr)
+            return 2
+        raise
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

@@ -9,18 +9,8 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from util import distributed
-from util.errors import UserError, first_line
+from util.errors import UserError, worker_remedy
 from util.parallel import available_shared_memory, ignore_signals_in_worker
-
-# What torch's RuntimeErrors about workers say -> what the user can do. Unknown ones are raised as they are.
-REMEDIES = {
-    "ancdata": "the limit of open files is reached: raise it (ulimit -n 65536), or give fewer --nThreads",
-    "Too many open files": "the limit of open files is reached: raise it (ulimit -n 65536), or give fewer --nThreads",
-    "shared memory": "/dev/shm is full: give it more space (docker run --shm-size=2g), or use --nThreads 0",
-    "Bus error": "/dev/shm is full: give it more space (docker run --shm-size=2g), or use --nThreads 0",
-    "killed by signal": "a worker process was killed, perhaps because memory ran out: give fewer --nThreads",
-    "exited unexpectedly": "a worker process was killed, perhaps because memory ran out: give fewer --nThreads",
-}
 
 
 class BatchLoader:
@@ -42,10 +32,8 @@ class BatchLoader:
         needed = 2 * distributed.local_processes() * batch_bytes * (2 * workers + 2)
         self._through_pipes = workers > 0 and free is not None and needed > free
         if self._through_pipes and distributed.is_main():
-            sizes = (
-                f"{workers} workers should have {needed / 1e6:.0f} MB of shared memory, {free / 1e6:.0f} MB are free"
-            )
-            advice = "docker run --shm-size=2g, or fewer --nThreads, avoids this"
+            sizes = f"{workers} workers need {needed / 1e6:.0f} MB of shared memory, {free / 1e6:.0f} MB are free"
+            advice = "docker run --shm-size=2g or fewer --nThreads avoid this"
             print(f"{sizes}: batches go through pipes, which is slower ({advice})", file=sys.stderr)
         self.loader = DataLoader(
             dataset, num_workers=workers, worker_init_fn=ignore_signals_in_worker,
@@ -60,8 +48,8 @@ class BatchLoader:
             # torch puts a worker's traceback into the message; the user needs only its last line
             raise UserError(str(error).rsplit("UserError: ", 1)[-1].strip()) from error
         except RuntimeError as error:
-            if remedy := next((remedy for text, remedy in REMEDIES.items() if text in str(error)), None):
-                raise UserError(f"{remedy} ({first_line(error)})") from error
+            if remedy := worker_remedy(error):
+                raise UserError(remedy) from error
             raise
         except OSError as error:  # of starting the workers
             if self.loader.num_workers and "DataLoader worker" not in str(error):
