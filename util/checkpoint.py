@@ -155,5 +155,5 @@ def refuse_existing_run(run_dir: Path) -> None:
             f"to start from these weights, add --load_pretrain {run_dir}"
         )
     if state.exists() and (weights.exists() or load_state(state)["progress"]["total"] > 0):
-        advice = "resume that run with --continue_train, or give another --name"
-        raise UserError(f"{state} exists: {advice}{RunLock(run_dir).note()}")
+        owner = RunLock(run_dir).note()
+        raise UserError(f"{state} exists: resume that run with --continue_train, or give another --name{owner}")
