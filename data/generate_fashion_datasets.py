@@ -13,7 +13,6 @@ stopped can be resumed. Exit status: 0 all listed photos exist, 1 some are missi
 start.
 """
 
-import os
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections import Counter
@@ -29,8 +28,8 @@ from data.fashion_dataset import FashionDataset
 from data.pairs import PHASES
 from util.arguments import number, positive_int
 from util.errors import UserError, run_main, summarize
-from util.files import atomic_write
-from util.image import decode_photo, read_list, size_problem
+from util.files import atomic_write, file_names
+from util.image import decode_photo, describe_skipped, is_photo, photo_size, read_list, size_problem
 from util.parallel import available_cores, map_in_processes
 
 GENDERS = ("MEN", "WOMEN")
@@ -42,30 +41,34 @@ STATES = ("already there", "written", "unusable", "missing")  # of a listed phot
 
 
 def stored_name(raw: Path) -> str:
-    """.../GENDER/CATEGORY/ID/FILE -> the file name in the data set: ID without underscores, FILE with its first one."""
-    gender, category, item, file = raw.parts[-4:]
+    """.../GENDER/CATEGORY/ID/FILE -> the .jpg in the data set: ID without underscores, FILE with its first one."""
+    gender, category, item, file = raw.with_suffix(".jpg").parts[-4:]
     outfit, _, view = file.partition("_")
     return f"fashion{gender}{category}{item.replace('_', '')}{outfit}_{view.replace('_', '')}"
 
 
 def find_raw_photos(root: Path) -> dict[str, Path]:
-    """Stored name -> raw photo, of all GENDER/CATEGORY/id_*/*.jpg at any depth below `root`.
+    """Stored name -> raw photo, of all photos in GENDER/CATEGORY/id_*/ below `root`, but not below train or test.
 
-    Raises UserError if two raw photos would get the same name, which means that there are two archives.
+    A note counts other files there. Raises UserError if two raw photos would get the same name, which means that there
+    are two archives.
     """
     found: dict[str, Path] = {}
-    seen = set()  # a symbolic link may lead back to a folder above it
-    for folder, subfolders, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        subfolders[:] = [] if real in seen else sorted(set(subfolders) - set(PHASES))
-        seen.add(real)
-        gender, _, item = ("", "", *Path(folder).parts)[-3:]
-        photos = files if gender in GENDERS and item.startswith("id_") else []
-        for photo in sorted(Path(folder, file) for file in photos if file.endswith(".jpg")):
-            name = stored_name(photo)
-            if name in found and not photo.samefile(found[name]):
-                raise UserError(f"{found[name]} and {photo} are the same photo of two archives; choose one with --raw")
-            found[name] = photo
+    skipped = []
+    for name in sorted(file_names(root)):
+        path = root / name
+        gender, _, item = ("", "", *path.parts)[-4:-1]
+        if gender not in GENDERS or not item.startswith("id_") or set(PHASES) & set(name.split("/")):
+            continue
+        stored = stored_name(path)
+        if not is_photo(path):
+            skipped.append(name)
+        elif stored in found and not path.samefile(found[stored]):
+            raise UserError(f"{found[stored]} and {path} are the same photo of two archives; choose one with --raw")
+        else:
+            found[stored] = path
+    if skipped:
+        print(f"note: {root}: {describe_skipped(root, skipped)}", file=sys.stderr)
     return found
 
 
@@ -73,9 +76,8 @@ def refuse_high_resolution(raw: list[Path]) -> None:
     """Raise UserError if the photos come from the high-resolution archive. About 16 of them are looked at."""
     for path in raw[:: len(raw) // 16 + 1]:
         try:
-            with Image.open(path) as file:
-                width, height = file.size
-        except OSError:  # `prepare` reports a broken photo
+            height, width = photo_size(path)
+        except UserError:  # `prepare` reports a broken photo
             continue
         if _is_high_resolution(width, height):
             raise UserError(

@@ -10,6 +10,7 @@ All problems of a file are collected and reported with their rows before any tra
 import csv
 import json
 import random
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from itertools import permutations
@@ -21,11 +22,13 @@ import pandas as pd
 
 from data.keypoints import NUM_JOINTS, TORSO
 from util.errors import UserError, summarize
-from util.files import atomic_write, file_names
+from util.files import atomic_write, check_name_lengths, explain_missing, file_names
+from util.image import content_hint, is_photo
 
 PHASES = ("train", "test")
 PAIR_COLUMNS = ("from", "to")
 KEYPOINT_COLUMNS = ("name", "keypoints_y", "keypoints_x")
+RESERVED = re.compile(r'[<>:"|?*\\\x00-\x1f]')  # what Windows does not allow in file names
 MAX_COORDINATE = 1e6  # pixels; smaller coordinates are exact to 1/16 of a pixel in float32
 
 
@@ -38,7 +41,12 @@ class Pair(NamedTuple):
 
 def result_name(source: str, target: str, image_format: str = "jpg") -> str:
     """The file name of a generated image, as published: `{source stem}_2_{target stem}_vis.jpg`."""
-    return f"{photo_stem(source)}_2_{photo_stem(target)}_vis.{image_format}"
+    return f"{result_stem(source)}_2_{result_stem(target)}_vis.{image_format}"
+
+
+def result_stem(name: str) -> str:
+    """`photo_stem`, with an underscore for each character that Windows does not allow in a file name."""
+    return RESERVED.sub("_", photo_stem(name))
 
 
 def photo_stem(name: str) -> str:
@@ -47,13 +55,14 @@ def photo_stem(name: str) -> str:
 
 
 def result_names(pairs: Iterable[Pair], image_format: str) -> dict[Pair, str]:
-    """The `result_name` of each distinct pair, in order. Raises UserError if two pairs would share one file."""
+    """The `result_name` of each distinct pair, in order. UserError if two would share a file, or a name is too long."""
     names = {pair: result_name(*pair, image_format) for pair in pairs}
     owners: dict[str, Pair] = {}
     for pair, name in names.items():
         if owners.setdefault(name, pair) != pair:
             both = f"{tuple(owners[name])} and {tuple(pair)}"
             raise UserError(f"{name} would be the result of two pairs, {both}: rename one")
+    check_name_lengths(names.values(), "the names of the photos, of which each result's name is made")
     return names
 
 
@@ -127,18 +136,24 @@ def check_pairs(
 ) -> None:
     """Raise UserError listing the pairs' photos that do not exist or have no keypoints."""
     if not photo_dir.is_dir():
-        raise UserError(f"{photo_dir}: photo folder not found; --dataroot must hold it")
+        reason = explain_missing([photo_dir.name], (), photo_dir.parent).get(photo_dir.name, "")
+        raise UserError(f"{photo_dir}: photo folder not found{reason}; --dataroot must hold it")
     photos = file_names(photo_dir)
     first_row: dict[str, int] = {}
     for row, pair in enumerate(pairs, start=2):
         for name in pair:
             first_row.setdefault(name, row)
+    not_on_disk = explain_missing(first_row.keys() - photos, photos, photo_dir)
+    not_in_csv = explain_missing(first_row.keys() - keypoints.keys(), keypoints)
     problems = []
     for name, row in first_row.items():
         if name not in photos:
-            problems.append(f"{pairs_csv}, row {row}: no photo {photo_dir / name}")
+            problems.append(f"{pairs_csv}, row {row}: no photo {photo_dir / name}{not_on_disk.get(name, '')}")
+        elif not is_photo(photo_dir / name):
+            hint = content_hint(photo_dir / name)
+            problems.append(f"{pairs_csv}, row {row}: {photo_dir / name} is no photo{f' ({hint})' if hint else ''}")
         if name not in keypoints:
-            problems.append(f"{pairs_csv}, row {row}: {name} has no row in {keypoints_csv}")
+            problems.append(f"{pairs_csv}, row {row}: {name} has no row in {keypoints_csv}{not_in_csv.get(name, '')}")
     if problems:
         raise UserError(f"the data set under {photo_dir.parent} is incomplete:\n{summarize(problems)}")
 
@@ -178,7 +193,8 @@ def _read_table(
     except FileNotFoundError as error:
         raise UserError(f"{path}: file not found; --dataroot must hold it") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read as a csv file ({error})") from error
+        advice = "; save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
+        raise UserError(f"{path}: cannot be read as a csv file ({error}){advice}") from error
     lengths = cells.notna().sum(axis=1)
     width = int(lengths.iloc[0])
     header = [cell.strip() for cell in cells.iloc[0, :width]]
@@ -245,8 +261,10 @@ def _bad_name(name: str) -> str | None:
     if not name:
         return "empty photo name"
     path = PurePosixPath(name.replace("\\", "/"))
-    if not path.parts or path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+    if not path.parts or path.is_absolute() or ".." in path.parts or re.match("[A-Za-z]:/", str(path)):
         return f"'{name}' points outside the photo folder"
+    if ":" in path.parts[0]:
+        return f"'{name}' has a ':', as drives of Windows have; rename the photo"
     return None
 
 

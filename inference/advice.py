@@ -11,9 +11,10 @@ import numpy as np
 
 from data.keypoints import JOINTS, NUM_JOINTS, TORSO
 from inference.framing import Frame, can_be_framed, joint_numbers
+from inference.people import Person, prominence
 
 MIN_JOINTS = 6  # known joints of a usable pose
-BYSTANDER_HEIGHT = 0.5  # fraction of the chosen person's height: smaller people count as background
+RIVAL = 0.5  # fraction of the chosen person's prominence: others below it are background, or phantoms
 OUTSIDE = 0.1  # fraction of the photo's height or width: joints further outside are wrong or of another photo
 MAX_OUTSIDE = {"top": 0.2, "bottom": 0.2, "left": 0.25, "right": 0.25}  # fraction of the frame beyond that side
 MAX_SCALE = 1.6  # frame pixels per photo pixel: a photo enlarged more than this is blurred
@@ -29,23 +30,23 @@ class Advice(NamedTuple):
 
 
 def advise(
-    people: Sequence[np.ndarray], photo_size: tuple[int, int] | None, frame: Frame | None, what: str
+    people: Sequence[Person], photo_size: tuple[int, int] | None, frame: Frame | None, what: str
 ) -> list[Advice]:
     """Everything that is wrong with a photo or pose, worst first; empty if nothing is.
 
-    people: (18,2) in photo pixels of everyone found, the chosen person first.
+    people: everyone found, the chosen person first.
     photo_size: (H, W), and `frame` the chosen person's; None where only the pose counts (a target, a keypoint file).
     what: the name of the photo, with which each line begins.
     """
-    known = [np.asarray(person, float) for person in people if not np.isnan(person).all()]
-    if not known:
+    if not people:
         return [Advice(f"{what}: no person found; use a photo that shows one from head to hips at least", True)]
-    if not can_be_framed(known[0]):
-        joints = ", ".join(name for name, joint in zip(JOINTS, known[0]) if not np.isnan(joint).any())
+    pose = np.asarray(people[0].keypoints, float)
+    if not can_be_framed(pose):
+        joints = ", ".join(name for name, joint in zip(JOINTS, pose) if not np.isnan(joint).any())
         return [Advice(f"{what}: only {joints} found of the person; shoulders and hips must be visible", True)]
-    problems = [*_pose_problems(known[0]), *_several_people(known)]
+    problems = [*_pose_problems(pose), *_several_people(people)]
     if photo_size is not None:
-        problems += _joints_outside(known[0], photo_size)
+        problems += _joints_outside(pose, photo_size)
         problems += _frame_problems(photo_size, frame) if frame is not None else []
     return [Advice(f"{what}: {problem}") for problem in problems]
 
@@ -67,9 +68,9 @@ def _pose_problems(person: np.ndarray) -> Iterator[str]:
         yield f"the person is {how}; turn the photo upright (its rotation mark may be lost), or use another pose"
 
 
-def _several_people(people: Sequence[np.ndarray]) -> Iterator[str]:
-    heights = [np.ptp(person[:, 0][~np.isnan(person[:, 0])]) for person in people]
-    x = [np.nanmean(person[:, 1]) for person, height in zip(people, heights) if height >= BYSTANDER_HEIGHT * heights[0]]
+def _several_people(people: Sequence[Person]) -> Iterator[str]:
+    rivals = [person for person in people if prominence(person) >= RIVAL * prominence(people[0])]
+    x = [np.nanmean(person.keypoints[:, 1]) for person in rivals]
     if len(x) > 1:
         number = 1 + sum(other < x[0] for other in x)
         taken = f"the one taken is number {number} from the left; crop the photo to the one you mean"

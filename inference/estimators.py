@@ -14,6 +14,7 @@ from PIL import Image
 
 from data.keypoints import JOINTS, NUM_JOINTS, TORSO
 from inference.joints import BLAZEPOSE_MIN_VISIBILITY, COCO_17, MEDIAPIPE_33, to_openpose18
+from inference.people import Person, known_joints, rank
 from util.errors import UserError
 from util.pretrained import PretrainedWeights, load_pretrained
 
@@ -40,11 +41,8 @@ class Estimator(ABC):
         """Raises UserError if weights or a package are missing or damaged."""
 
     @abstractmethod
-    def find_people(self, photo: Image.Image) -> list[np.ndarray]:
-        """The people that the network is sure of in an RGB photo, the largest first.
-
-        Each is float32 (18,2) of (y, x) in pixels of the photo, NaN = missing, with at least one known joint.
-        """
+    def find_people(self, photo: Image.Image) -> list[Person]:
+        """The people that the network is sure of in an RGB photo, the most prominent first (inference/people.py)."""
 
 
 class KeypointRCNN(Estimator):
@@ -69,14 +67,15 @@ class KeypointRCNN(Estimator):
         self.device = device
 
     @torch.inference_mode()
-    def find_people(self, photo: Image.Image) -> list[np.ndarray]:
+    def find_people(self, photo: Image.Image) -> list[Person]:
+        """A person's confidence is the network's probability that it is one."""
         image = torch.from_numpy(np.array(photo)).permute(2, 0, 1).to(self.device).float() / 255
         (output,) = self.net([image])
-        boxes, keypoints, peaks = (output[key].cpu().numpy() for key in ("boxes", "keypoints", "keypoints_scores"))
+        scores, keypoints, peaks = (output[key].cpu().numpy() for key in ("scores", "keypoints", "keypoints_scores"))
         keypoints = np.where(peaks[..., None] >= MIN_PEAK, keypoints[..., 1::-1], np.nan)  # (x, y, 1) -> (y, x)
-        largest_first = np.argsort(-np.prod(boxes[:, 2:] - boxes[:, :2], axis=1), kind="stable")
-        poses = [_without_outside_joints(to_openpose18(keypoints[row], COCO_17), photo) for row in largest_first]
-        return [pose for pose in poses if not np.isnan(pose).all()]
+        poses = [_without_outside_joints(to_openpose18(joints, COCO_17), photo) for joints in keypoints]
+        people = [Person(pose, float(score)) for pose, score in zip(poses, scores)]
+        return rank([person for person in people if not np.isnan(person.keypoints).all()])
 
 
 class BlazePose(Estimator):
@@ -97,10 +96,10 @@ class BlazePose(Estimator):
             raise UserError(f"--estimator blazepose cannot load mediapipe ({error}): {advice}") from error
         self._net = lru_cache(partial(Pose, static_image_mode=True))
 
-    def find_people(self, photo: Image.Image) -> list[np.ndarray]:
+    def find_people(self, photo: Image.Image) -> list[Person]:
         poses = [self._find_pose(photo, round(border * max(photo.size))) for border in BORDERS]
-        found = [pose for pose in poses if not np.isnan(pose).all()]
-        return sorted(found, key=lambda pose: np.isnan(pose).sum())[:1]  # the fewest missing joints
+        found = [Person(pose) for pose in poses if not np.isnan(pose).all()]
+        return sorted(found, key=known_joints, reverse=True)[:1]  # two attempts at one person: the more joints
 
     def _find_pose(self, photo: Image.Image, border: int) -> np.ndarray:
         """(18,2) in photo pixels, searched with `border` more pixels on each side; all NaN if nobody is found."""

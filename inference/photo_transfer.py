@@ -14,17 +14,19 @@ from tqdm import tqdm
 
 from data import find_dataset
 from data.keypoints import NUM_JOINTS
-from data.pairs import photo_stem
+from data.pairs import result_stem
 from inference.advice import Advice, advise, has_fatal_warning
 from inference.estimators import Estimator
 from inference.flicker import flicker
 from inference.framing import Frame, can_be_framed, crop, frame_people, frame_person, identity_frame, to_frame
+from inference.people import Person, describe_choice, first_pose
 from inference.pose_transfer import PoseTransfer
 from inference.sources import FoundPeople, PoseSource, find_people
 from inference.tracks import clean, interpolate
 from inference.video import WRITERS, check_animation, is_folder, write_animation
 from util.draw_pose import draw_skeleton
-from util.errors import UserError
+from util.errors import UserError, summarize
+from util.files import check_name_lengths
 from util.image import contact_sheet, save_image, to_pil
 
 DEFAULT_FPS = 25.0
@@ -89,27 +91,30 @@ def _check_image_outputs(opt: Namespace, sources: Sequence[PoseSource]) -> None:
     if is_folder(opt.out) and out.exists() and not out.is_dir():
         raise UserError(f"--out {out}: is not a folder; images end in .png or .jpg")
     paths = _image_paths(opt.out, [name for source in sources for name, _ in source.entries])
+    check_name_lengths([path.name for path in paths], "the names of the poses, of which each result's name is made")
     if repeated := {str(path) for path in paths if paths.count(path) > 1}:
         raise UserError(f"two poses would be written to {', '.join(sorted(repeated))}; rename one, or use two runs")
 
 
 def _image_paths(out: str, names: Sequence[str]) -> list[Path]:
-    return [Path(out) / f"{photo_stem(name)}.png" if is_folder(out) else Path(out) for name in names]
+    return [Path(out) / f"{result_stem(name)}.png" if is_folder(out) else Path(out) for name in names]
 
 
 def transfer_poses(
     opt: Namespace, transfer: PoseTransfer, estimator: Estimator | None, photo: Image.Image,
-    people: list[np.ndarray] | None, sources: Sequence[PoseSource], fps: float | None,
+    people: list[Person] | None, sources: Sequence[PoseSource], fps: float | None,
 ) -> TransferResult:  # fmt: skip
     """Find and frame the people, and generate the person of the photo in all poses; with `fps` as a sequence.
 
-    people: (18,2) each, in pixels of `photo`; None: the estimator finds them.
+    people: those of `photo`, the most prominent first; None: the estimator finds them. Where there are several, a line
+    says who was taken.
 
     Raises UserError with all advice on the photo and the poses, unless --force is given and there is a person.
     """
     if people is None:
         people = estimator.find_people(photo)
     found = FoundPeople(str(opt.source), people, (photo.height, photo.width))
+    _report_choices([found])
     frame, advice = frame_source(found, transfer.stored_size, opt.dataset_mode)
     fatal = has_fatal_warning(advice)
     if fps:  # a bad photo stops the command before the long search of a video
@@ -121,7 +126,7 @@ def transfer_poses(
     _report_warnings(advice, opt.force, fatal or not names)
 
     targets = interpolate(np.concatenate([poses.keypoints for poses in framed]), opt.interpolate).astype(np.float32)
-    image, keypoints = crop(photo, frame), to_frame(people[0], frame)
+    image, keypoints = crop(photo, frame), to_frame(people[0].keypoints, frame)
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
     batches = tqdm(torch.from_numpy(targets).split(opt.batchSize), "generating", unit="batch", disable=None)
     images = torch.cat([transfer(pixels, keypoints, batch) for batch in batches])
@@ -137,6 +142,13 @@ def _report_warnings(advice: Sequence[Advice], force: bool, fatal: bool) -> None
         print(f"warning: {line}", file=sys.stderr)
 
 
+def _report_choices(photos: Sequence[FoundPeople]) -> None:
+    """Print who was taken where a photo or pose shows several people, and what the next one is like."""
+    several = [f"{found.name}: {describe_choice(found.people)}" for found in photos if len(found.people) > 1]
+    if several:
+        print(f"the most prominent of several people was taken:\n{summarize(several, 3)}")
+
+
 def _framed_poses(
     opt: Namespace, size: tuple[int, int], source: PoseSource, estimator: Estimator | None, fps: float | None
 ) -> FramedPoses:
@@ -144,6 +156,7 @@ def _framed_poses(
     keep = {"keep": True, "fit": False, None: source.in_stored_pixels or None}[opt.pose_frame]
     no_bar = None if source.needs_estimator else True  # None: no bar unless stderr is a terminal
     found = list(tqdm(find_people(source, estimator), source.what, source.count, unit="pose", disable=no_bar))
+    _report_choices(found)
     pose_fps = fps and (source.fps or fps / (opt.interpolate + 1))
     return frame_poses(found, size, opt.dataset_mode, keep, pose_fps, opt.smooth, source.what)
 
@@ -153,8 +166,8 @@ def frame_source(found: FoundPeople, size: tuple[int, int], style: str) -> tuple
     frame = None
     if found.photo_size == size:
         frame = identity_frame(size)
-    elif found.people and can_be_framed(found.people[0]):
-        frame = frame_person(found.people[0], size, style)
+    elif can_be_framed(pose := first_pose(found.people)):
+        frame = frame_person(pose, size, style)
     return frame, advise(found.people, found.photo_size, frame, found.name)
 
 
@@ -171,14 +184,10 @@ def frame_poses(
     Photos without a person are left out, unless `smooth` fills them in. The advice on them is fatal if poses are framed
     by themselves, or if the whole sequence has nobody.
     """
-    nobody = np.full((NUM_JOINTS, 2), np.nan)
-    track = np.array([found.people[0] if found.people else nobody for found in poses])
+    track = np.array([first_pose(found.people) for found in poses])
     if fps and smooth:
         track = clean(track, fps)
-    warnings = [
-        advise([] if np.isnan(pose).all() else [pose, *found.people[1:]], None, None, found.name)
-        for pose, found in zip(track, poses)
-    ]
+    warnings = [advise(_replace_first(found.people, pose), None, None, found.name) for pose, found in zip(track, poses)]
     usable = [number for number, advice in enumerate(warnings) if not has_fatal_warning(advice)]
     for group in [usable] if fps else [[number] for number in usable]:  # poses that are framed as one
         kept = all(poses[number].photo_size == size for number in group) if keep is None else keep
@@ -188,6 +197,12 @@ def frame_poses(
     advice = _summarize_advice(warnings, bool(usable), what) if fps else sum(warnings, [])
     keypoints = track[usable].reshape(-1, NUM_JOINTS, 2).astype(np.float32)
     return FramedPoses([poses[number].name for number in usable], keypoints, advice)
+
+
+def _replace_first(people: Sequence[Person], pose: np.ndarray) -> list[Person]:
+    """The people with the cleaned pose (18,2) of the first one, who may have been nobody before; nobody if it is."""
+    confidence = people[0].confidence if people else 1.0
+    return [] if np.isnan(pose).all() else [Person(pose, confidence), *people[1:]]
 
 
 def _summarize_advice(warnings: list[list[Advice]], any_usable: bool, what: str) -> list[Advice]:

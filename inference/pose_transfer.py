@@ -26,7 +26,7 @@ from data.keypoints import NUM_JOINTS, scale_keypoints
 from models import create_model
 from options.test_options import TestOptions
 from util.device import select_device
-from util.image import resize_uint8, stretch, to_pil, to_uint8
+from util.image import resize_uint8, stretch, to_pil, to_uint8, to_upright_rgb
 
 Images = Image.Image | Sequence[Image.Image] | np.ndarray | Tensor  # one or several
 
@@ -176,11 +176,11 @@ class PoseTransfer:
 def _to_pil_images(images: Images) -> tuple[list[Image.Image], bool]:
     """RGB images, and whether a single one was given. Raises ValueError for wrong types and shapes."""
     if isinstance(images, Image.Image):
-        return [images.convert("RGB")], True
+        return [to_upright_rgb(images).image], True
     if not isinstance(images, np.ndarray | Tensor):
         if not images or not all(isinstance(image, Image.Image) for image in images):
             raise ValueError("source images: expected PIL images, a uint8 array or a uint8 tensor")
-        return [image.convert("RGB") for image in images], False
+        return [to_upright_rgb(image).image for image in images], False
     channel_axis, shape = (-3, "(B,3,H,W)") if isinstance(images, Tensor) else (-1, "(B,H,W,3)")
     array = np.asarray(images)
     if array.dtype != np.uint8 or array.ndim not in (3, 4) or array.shape[channel_axis] != 3:

@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from data.pairs import photo_stem, read_keypoints
 from inference.estimators import Estimator
-from inference.formats import Photos, extent, read_people
+from inference.formats import keypoint_files, read_people
+from inference.people import Person, rank
+from inference.photos import Photos
 from inference.video import ANIMATIONS, VIDEOS, is_moving, read_frames
 from util.errors import UserError
 from util.files import natural_sort_key
-from util.image import PHOTO_SUFFIXES, decode_photo, is_photo
+from util.image import content_hint, decode_photo, is_photo, photo_names
 
 ROW_PREFIX = "csv:"
 
@@ -26,8 +28,8 @@ class PoseSource(NamedTuple):
     """The poses of one value of --pose. Photos are decoded one at a time, when `find_people` asks for them."""
 
     what: str
-    # name, and a function that returns the photo to search, or the (18,2) of each person, the largest first
-    entries: Iterable[tuple[str, Callable[[], Image.Image] | list[np.ndarray]]]
+    # name, and a function that returns the photo to search, or the people, the most prominent first
+    entries: Iterable[tuple[str, Callable[[], Image.Image] | list[Person]]]
     count: int | None  # None for a video or an animation, whose frames are not counted in advance
     needs_estimator: bool = False  # the entries are photos
     fps: float | None = None  # of a video that states it
@@ -38,15 +40,15 @@ class FoundPeople(NamedTuple):
     """The people of one photo, video frame or row."""
 
     name: str
-    people: list[np.ndarray]  # (18,2) of (y, x) in its pixels, the largest person first
+    people: list[Person]  # the most prominent first, who is taken
     photo_size: tuple[int, int] | None  # (H, W), None if not known
 
 
 def read_photo(path: Path) -> Image.Image:
-    """A user's photo as RGB, turned upright by its EXIF orientation. Raises UserError."""
+    """A user's photo as RGB, as viewers show it (util/image.py). Raises UserError."""
     if not path.is_file():
         raise UserError(f"{path}: no such photo")
-    return ImageOps.exif_transpose(decode_photo(path))
+    return decode_photo(path)
 
 
 def open_poses(text: str, csv_files: Sequence[Path], every: int = 1, size: tuple[int, int] | None = None) -> PoseSource:
@@ -59,39 +61,47 @@ def open_poses(text: str, csv_files: Sequence[Path], every: int = 1, size: tuple
     """
     if text.startswith(ROW_PREFIX):
         name = text.removeprefix(ROW_PREFIX)
-        return PoseSource(text, [(name, [_find_row(name, csv_files)])], 1, in_stored_pixels=True)
+        pose = _find_row(name, csv_files)
+        people = [] if np.isnan(pose).all() else [Person(pose)]
+        return PoseSource(text, [(name, people)], 1, in_stored_pixels=True)
     path = Path(text)
     if not path.exists():
         raise UserError(f"{path}: no such photo, video, keypoint file or folder; rows of a csv are {ROW_PREFIX}NAME")
     if path.is_dir():
-        files = sorted(path.iterdir(), key=lambda file: (natural_sort_key(file.name), file.name))
-        photos = list(filter(is_photo, files))
-        if not photos and not any(file.suffix.lower() == ".json" for file in files):
-            raise UserError(f"{path}: neither photos (.jpg, .png) nor keypoint files (.json) in this folder")
+        listed = photo_names(path, expected={file.name for file in keypoint_files(path)})
+        photos = sorted(listed, key=lambda name: (natural_sort_key(name), name))
+        if not photos and not keypoint_files(path):
+            raise UserError(f"{path}: neither photos nor keypoint files (.json, .txt) in this folder")
     elif is_moving(path):
         frames, fps = read_frames(path, every)
         return PoseSource(text, ((name, frame.copy) for name, frame in frames), None, needs_estimator=True, fps=fps)
     else:
-        photos = [path] if path.suffix.lower() in {*PHOTO_SUFFIXES, *ANIMATIONS} else []
-        if not photos and path.suffix.lower() not in (".csv", ".json"):
-            raise UserError(f"{path}: neither a photo, a video ({', '.join(VIDEOS + ANIMATIONS)}) nor a .csv or .json")
+        is_keypoint_file = path.suffix.lower() in (".csv", ".json", ".txt")
+        photos = [] if is_keypoint_file or not is_photo(path) else [path.name]
+        if not photos and not is_keypoint_file:
+            moving = ", ".join(VIDEOS + ANIMATIONS)
+            what = f"neither a photo, a video ({moving}) nor a keypoint file (.csv, .json, .txt)"
+            hint = content_hint(path)
+            raise UserError(f"{path}: {what}{f' ({hint})' if hint else ''}")
     if photos := photos[::every]:
-        return PoseSource(text, [(p.name, partial(read_photo, p)) for p in photos], len(photos), needs_estimator=True)
+        folder = path if path.is_dir() else path.parent
+        entries = [(name, partial(read_photo, folder / name)) for name in photos]
+        return PoseSource(text, entries, len(photos), needs_estimator=True)
     people = read_people(path, photos=Photos(size=size)).people
     names = sorted(people, key=natural_sort_key)[::every]
-    entries = [(name, sorted(people[name], key=extent, reverse=True)) for name in names]
+    entries = [(name, rank(people[name])) for name in names]
     is_data_set_csv = path.resolve() in [file.resolve() for file in csv_files]
     return PoseSource(text, entries, len(entries), in_stored_pixels=is_data_set_csv)
 
 
-def read_people_of(photo: Path, text: str, size: tuple[int, int], csv_files: Sequence[Path]) -> list[np.ndarray]:
-    """The people, (18,2) each, of a photo of `size` (H, W) from `text`, a keypoint file or 'csv:NAME'.
+def read_people_of(photo: Path, text: str, size: tuple[int, int], csv_files: Sequence[Path]) -> list[Person]:
+    """The people of a photo of `size` (H, W) from `text`, a keypoint file or 'csv:NAME', the most prominent first.
 
     If a file has several rows, the one with the photo's name is taken. Raises UserError.
     """
     source = open_poses(text, csv_files, size=size)
     if source.needs_estimator:
-        raise UserError(f"--source_pose {text}: a keypoint file (.csv, .json) or {ROW_PREFIX}NAME is needed")
+        raise UserError(f"--source_pose {text}: a keypoint file (.csv, .json, .txt) or {ROW_PREFIX}NAME is needed")
     rows = dict(source.entries)
     found = [name for name in rows if len(rows) == 1 or photo_stem(Path(name).name) == photo.stem]
     if len(found) != 1:

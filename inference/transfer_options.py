@@ -16,10 +16,10 @@ DESCRIPTION = """Your own photo, your own pose: finds the person in a photo and 
     transfer.py --source me.jpg --source_pose me.json --pose csv:NAME csv:OTHER --out images --sheet all.png
 
 Each value of --pose is
-  a photo (.jpg, .png)         the pose of its largest person
+  a photo (.jpg, .png, ...)    the pose of its most prominent person
   a folder of photos           the pose of each, sorted so that frame2 comes before frame10
   a video or animation         .mp4 .mov .avi .webm .mkv .gif .webp
-  a keypoint file              .json or .csv of any kind that scripts/convert_poses.py reads, or a folder of .json
+  a keypoint file              .json, .csv or .txt of any kind that scripts/convert_poses.py reads, or a folder of them
   csv:NAME                     the row NAME of the data set's keypoints csv (--dataroot; test, then train), or of
                                --keypoints_csv
 

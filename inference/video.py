@@ -21,13 +21,13 @@ from PIL import Image, ImageSequence
 
 from util.errors import UserError
 from util.files import atomic_write
+from util.image import DECODING_ERRORS, to_upright_rgb
 
 VIDEOS = (".mp4", ".mov", ".avi", ".webm", ".mkv")
 ANIMATIONS = (".gif", ".webp")
 DEFAULT_DURATION = 100  # milliseconds that viewers show a frame whose duration is 0 in the file
 PALETTE_FRAMES = 16  # a GIF's colors are chosen from at most this many of its frames
 MAX_GIF_FPS = 50  # viewers play faster files slowly
-DECODING_ERRORS = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)  # what Pillow raises
 
 
 def is_moving(path: Path) -> bool:
@@ -59,7 +59,7 @@ def _open_animation(path: Path) -> tuple[Iterator[Image.Image], float]:
     durations = [duration for duration, _ in _animation_frames(path)]
     usual = statistics.median_low(durations)
     repeats = [max(1, round(duration / usual)) for duration in durations]
-    decoded = (frame.convert("RGB") for _, frame in _animation_frames(path))
+    decoded = (to_upright_rgb(frame).image for _, frame in _animation_frames(path))
     frames = itertools.chain.from_iterable(map(itertools.repeat, decoded, repeats))
     return frames, 1000 * sum(repeats) / sum(durations)
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from util.errors import UserError
 from util.files import atomic_write
+from util.image import DECODING
 
 
 class Gaussian(NamedTuple):
@@ -58,7 +59,7 @@ def cache_file(cache_dir: Path, folder: Path, names: Iterable[str], settings: Ma
     """
     stats = [(name, (folder / name).stat()) for name in sorted(names)]
     files = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
-    key = hashlib.sha256(json.dumps([files, settings], sort_keys=True).encode()).hexdigest()
+    key = hashlib.sha256(json.dumps([files, settings, DECODING], sort_keys=True).encode()).hexdigest()
     return cache_dir / f"features_{key[:32]}.npz"
 
 

@@ -35,7 +35,7 @@ from util.files import sha256
 from util.image import save_image, to_pil
 from util.packages import require_package
 from util.reproducibility import git_revision, versions
-from util.results import RUN_FILE
+from util.results import PAGE_FILE, RUN_FILE
 
 
 def main() -> None:
@@ -104,7 +104,8 @@ def find_samples(args: Namespace, pairs: Sequence[Pair] | None) -> Matches:
     if args.baseline:
         return copy_sources(pairs, args.source_path, sources, targets)
     # no subfolders: test.py writes the thumbnails of its page into one
-    results = [name for name in photos_below(args.distorated_path, "--distorated_path") if "/" not in name]
+    expected = (RUN_FILE, PAGE_FILE)
+    results = [name for name in photos_below(args.distorated_path, "--distorated_path", expected) if "/" not in name]
     if pairs:
         return match_pairs(pairs, args.distorated_path, results, targets)
     return match_names(args.distorated_path, results, targets, sources)

@@ -1,12 +1,13 @@
 """Which generated image is compared with which photo. Nothing is guessed or skipped silently."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from data.pairs import Pair, photo_stem, result_name
+from data.pairs import Pair, photo_stem, result_name, result_stem
 from util.errors import UserError, summarize
+from util.files import explain_missing
 from util.image import IMAGE_FORMATS, photo_names
 
 
@@ -54,12 +55,15 @@ class Problems(dict[Problem, None]):
         return dict(Counter(problem.kind for problem in self))
 
 
-def photos_below(folder: Path, flag: str) -> list[str]:
-    """Sorted names of the photos below `folder`; UserError where there is no such folder or no photo in it."""
+def photos_below(folder: Path, flag: str, expected: Container[str] = ()) -> list[str]:
+    """Sorted names of the photos below `folder`; UserError where there is no such folder or no photo in it.
+
+    A note counts the files that are no photos, except those `expected` there.
+    """
     if not folder.is_dir():
         raise UserError(f"{flag} {folder}: no such folder")
-    if not (names := photo_names(folder)):
-        raise UserError(f"{flag} {folder}: no photos (jpg, png) in it")
+    if not (names := photo_names(folder, expected)):
+        raise UserError(f"{flag} {folder}: no photos in it")
     return names
 
 
@@ -69,6 +73,9 @@ def match_pairs(pairs: Sequence[Pair], results_dir: Path, results: Iterable[str]
     `results` and `targets` are file names. A result that belongs to no pair is an "extra" problem.
     """
     results, targets = set(results), set(targets)
+    reasons = explain_missing({pair.target for pair in pairs} - targets, targets)
+    wanted = {result_name(*pair, image_format) for pair in pairs for image_format in IMAGE_FORMATS}
+    reasons |= explain_missing(wanted - results, results)
     samples, problems, owners = [], [], {}
     for pair in pairs:
         names = [result_name(*pair, image_format) for image_format in IMAGE_FORMATS]
@@ -77,11 +84,12 @@ def match_pairs(pairs: Sequence[Pair], results_dir: Path, results: Iterable[str]
         if len(found) > 1:
             problems.append(Problem("ambiguous", f"both {' and '.join(found)} in {results_dir}"))
         elif not found:
-            problems.append(Problem("missing", f"{results_dir / names[0]}"))
+            reason = next((reasons[name] for name in names if name in reasons), "")
+            problems.append(Problem("missing", f"{results_dir / names[0]}{reason}"))
         elif first != [pair]:
             problems.append(Problem("ambiguous", f"{found[0]} would be the result of two pairs, {pair} is one"))
         elif pair.target not in targets:
-            problems.append(Problem("missing", f"target photo {pair.target}"))
+            problems.append(Problem("missing", f"target photo {pair.target}{reasons.get(pair.target, '')}"))
         else:
             samples.append(Sample(*pair, results_dir / found[0]))
     extra = sorted(results - set(owners))
@@ -129,7 +137,7 @@ def copy_sources(pairs: Sequence[Pair], source_dir: Path, sources: Iterable[str]
 def _by_stem(names: Iterable[str]) -> dict[str, list[str]]:
     stems = defaultdict(list)
     for name in names:
-        stems[photo_stem(name)].append(name)
+        stems[result_stem(name)].append(name)
     return stems
 
 

@@ -54,7 +54,7 @@ class BaseOptions:
             help="tf32: matrix products of float32 with 10-bit fractions, CUDA only; bf16: autocast, losses stay in "
             "float32; default: tf32 on CUDA, as in the published training, else fp32")  # fmt: skip
         add("--channels_last", action=BooleanOptionalAction, default=None,
-            help="memory format N,H,W,C, which is faster; default: everywhere but on MPS")  # fmt: skip
+            help="memory format N,H,W,C; default: on the CPU, and on CUDA with --compile")  # fmt: skip
         add("--compile", action=BooleanOptionalAction, default=False,
             help="torch.compile; the first step is slow. A CPU needs a C++ compiler. Cached in ~/.cache/dptn_compiled",
         )  # fmt: skip
@@ -64,16 +64,22 @@ class BaseOptions:
         return run, data
 
     def parser(self, argv: Sequence[str] | None = None) -> ArgumentParser:
-        """The full parser for the model and data set that `argv` names."""
+        """The full parser for the model and data set that `argv`, or else the run it names, chooses."""
         parser = ArgumentParser(
             description=self.description, allow_abbrev=False, formatter_class=_Formatter, add_help=False
         )
         self.add_flags(parser)
+        self.set_run_defaults(parser, argv, ["model", "dataset_mode"])
         chosen, _ = parser.parse_known_args(argv)
         parser.add_argument("-h", "--help", action="help", help="show this list and exit")
-        find_model(chosen.model).modify_commandline_options(parser, self.is_train)
         find_dataset(chosen.dataset_mode).modify_commandline_options(parser)
+        common = {action.dest for action in parser._actions}
+        find_model(chosen.model).modify_commandline_options(parser, self.is_train)
+        self.set_run_defaults(parser, argv, [a.dest for a in parser._actions if a.dest not in common])
         return parser
+
+    def set_run_defaults(self, parser: ArgumentParser, argv: Sequence[str] | None, names: Sequence[str]) -> None:
+        """Give the options `names` the values of an existing run as defaults, where a command uses one."""
 
     def parse(self, argv: Sequence[str] | None = None) -> Namespace:
         """Options of a command line (default: this process's); exits with status 2 on a bad one."""

@@ -1,9 +1,14 @@
 """Flags of test.py."""
 
+import json
 from argparse import ArgumentParser, Namespace, _ArgumentGroup
+from collections.abc import Sequence
+from pathlib import Path
 
 from options.base_options import BaseOptions
 from util import distributed
+from util.checkpoint import OPTIONS_FILE
+from util.errors import UserError
 from util.image import IMAGE_FORMATS
 
 
@@ -28,6 +33,19 @@ class TestOptions(BaseOptions):
             help="jpg (quality 75) is the paper's protocol; png is lossless")  # fmt: skip
         add("--continue_test", action="store_true",
             help="resume a stopped run: keep the results that it finished with the same weights")  # fmt: skip
+
+    def set_run_defaults(self, parser: ArgumentParser, argv: Sequence[str] | None, names: Sequence[str]) -> None:
+        """A run folder says which network its weights fit. The released weights of the paper come without it."""
+        chosen, _ = parser.parse_known_args(argv)
+        run_file = Path(chosen.checkpoints_dir) / str(chosen.name) / OPTIONS_FILE
+        if run_file.is_file():
+            try:
+                options = json.loads(run_file.read_text())["options"]
+                parser.set_defaults(**{name: options[name] for name in names if name in options})
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise UserError(
+                    f"{run_file}: cannot be read ({error}); train.py wrote it. Restore or remove it"
+                ) from error
 
     def validate(self, opt: Namespace) -> None:
         super().validate(opt)

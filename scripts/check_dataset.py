@@ -5,12 +5,13 @@
 
 All problems are collected, then listed by severity, which also determines the exit status:
   error (2: broken)    a csv file is missing or has bad rows; a pair names a photo that is missing, unreadable,
-                       truncated or of a wrong size, or that has no keypoints
+                       truncated or of a wrong size, or that has no keypoints; results of test pairs cannot be named
   warning (1: usable)  counts differ from the published set (not with --own_data); photos that no pair uses are missing
                        or cannot be decoded; poses in pairs have no joints; rows occur twice; identities (DeepFashion:
-                       outfits) are in both train and test; more than 1 % of the joints are outside their photo
+                       outfits) are in both train and test; more than 1 % of the joints are outside their photo;
+                       photos have an EXIF orientation, which older versions ignored; names are not UTF-8
   note (0: fit)        also found in the published sets: fewer joints are outside their photo; poses that no pair uses
-                       have no joints; photos are in no list
+                       have no joints; photos are in no list; or files that are no photos; transparent photos
 """
 
 import sys
@@ -28,12 +29,12 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data import dataset_names, find_dataset
-from data.pairs import PHASES, read_columns, read_keypoints, read_pairs
+from data.pairs import PHASES, read_columns, read_keypoints, read_pairs, result_names
 from data.pose_pair_dataset import PosePairDataset
 from util.arguments import positive_int
 from util.errors import UserError, run_main, summarize
-from util.files import file_names
-from util.image import is_photo, photo_problem, read_list
+from util.files import explain_missing
+from util.image import REMARKS, content_hint, describe_skipped, inspect_photo, list_photos, not_utf8, read_list
 from util.parallel import available_cores, map_in_processes
 
 SEVERITIES = ("note", "warning", "error")  # the index is the exit status
@@ -53,10 +54,10 @@ class Report:
         listed = f"{text}:\n{summarize(names, self.shown)}" if names else text
         self.problems.append((SEVERITIES.index(severity), listed))
 
-    def read(self, reader: Callable[[Path], Any], path: Path) -> Any:
-        """Return `reader(path)`, or {} if it raises UserError, which is added."""
+    def read(self, reader: Callable[[Any], Any], source: Any) -> Any:
+        """Return `reader(source)`, or {} if it raises UserError, which is added."""
         try:
-            return reader(path)
+            return reader(source)
         except UserError as error:
             self.add("error", str(error))
             return {}
@@ -82,8 +83,8 @@ class Split:
         listed = report.read(read_list, list_file) if list_file.exists() else ()
         self.used = {name for pair in self.pairs for name in pair}  # names in pairs
         self.named = self.used.union(self.keypoints, listed)  # names in any list
-        on_disk = file_names(self.folder)
-        self.photos = {name for name in on_disk if name in self.named or is_photo(Path(name))}
+        photos, self.others = list_photos(self.folder)
+        self.photos = set(photos)
         self.empty = {name for name, pose in self.keypoints.items() if np.isnan(pose).any(1).all()}  # without joints
 
 
@@ -93,13 +94,27 @@ def check_names(split: Split, published: tuple[int, ...], report: Report) -> Non
         needed = missing & split.used
         text = f"{split.folder}: {len(missing)} of {len(split.named)} listed photos are missing"
         severity = "error" if needed or not split.photos else "warning"
-        report.add(severity, f"{text}; pairs need {len(needed)} of them" if needed else text, sorted(missing))
+        text += f"; pairs need {len(needed)} of them" if needed else ""
+        reasons = explain_missing(missing, split.photos, split.folder)
+        for name in missing.intersection(split.others):
+            reasons[name] = f" (is no photo: {content_hint(split.folder / name) or 'unknown content'})"
+        report.add(severity, text, [f"{name}{reasons.get(name, '')}" for name in sorted(missing)])
     elif not split.photos:
         report.add("error", f"{split.folder}: no photos")
     if split.pairs and split.keypoints and (unlisted := split.photos - split.named):
         report.add("note", f"{split.folder}: {len(unlisted)} photos are in no list", sorted(unlisted))
+    if names := not_utf8(split.photos):
+        report.add(
+            "warning", f"{split.folder}: {len(names)} names are not UTF-8; no csv file can hold them", sorted(names)
+        )
+    if others := [name for name in split.others if name not in split.named]:
+        report.add("note", f"{split.folder}: {describe_skipped(split.folder, others)}")
     if split.keypoints and (unknown := split.used - set(split.keypoints)):
-        report.add("error", f"{split.phase}: {len(unknown)} photos in pairs have no keypoints", sorted(unknown))
+        reasons = explain_missing(unknown, split.keypoints)
+        names = [f"{name}{reasons.get(name, '')}" for name in sorted(unknown)]
+        report.add("error", f"{split.phase}: {len(unknown)} photos in pairs have no keypoints", names)
+    if split.phase == "test":
+        report.read(partial(result_names, image_format="jpg"), split.pairs)
     for what, expected in zip(("photos", "pairs"), published):
         count = len(getattr(split, what))
         if count not in (0, expected):  # 0 has already been reported as an error
@@ -125,14 +140,19 @@ def check_poses(split: Split, size: tuple[int, int], report: Report) -> None:
 
 
 def check_photos(split: Split, size: tuple[int, int], workers: int, report: Report) -> None:
-    """Decode every photo and compare its size (H, W)."""
+    """Decode every photo, compare its size (H, W), and find what is unusual about it."""
     names = sorted(split.photos)
     paths = [split.folder / name for name in names]
-    problems = zip(map_in_processes(partial(photo_problem, size=size), paths, workers, split.phase), names)
-    found = [(problem, name in split.used) for problem, name in problems if problem]
+    results = list(map_in_processes(partial(inspect_photo, size=size), paths, workers, split.phase))
+    found = [(problem, name in split.used) for (problem, _), name in zip(results, names) if problem]
     for needed, severity, which in ((True, "error", "that pairs need"), (False, "warning", "that no pair needs")):
         if texts := [problem for problem, used in found if used == needed]:
             report.add(severity, f"{split.phase}: {len(texts)} photos {which} cannot be used", texts)
+    severities = {"orientation": "warning", "transparency": "note"}
+    for remark, text in REMARKS.items():
+        if marked := [name for (_, remarks), name in zip(results, names) if remark in remarks]:
+            text = f"{split.phase}: {len(marked)} photos {text}; the published photos have none"
+            report.add(severities[remark], text, marked)
 
 
 def main() -> int:

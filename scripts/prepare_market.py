@@ -26,8 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from data.market_dataset import MarketDataset
 from util.arguments import positive_int
 from util.errors import UserError, run_main, summarize
-from util.files import atomic_write
-from util.image import is_photo, photo_problem
+from util.files import atomic_write, walk
+from util.image import inspect_photo, list_photos, photo_names
 from util.parallel import available_cores, map_in_processes
 
 FOLDERS = {"train": "bounding_box_train", "test": "bounding_box_test"}
@@ -40,19 +40,18 @@ SOURCES = {
 
 def find_raw_folder(root: Path, name: str) -> Path:
     """The folder `name` at any depth below `root`. Raises UserError if there is none, or more than one."""
-    found = [Path(folder, name) for folder, subfolders, _ in os.walk(root) if name in subfolders]
+    folders = {os.path.realpath(entry.path): Path(entry.path) for entry in walk(root) if entry.name == name}
+    found = sorted(path for path in folders.values() if path.is_dir())
     if len(found) != 1:
         what = f"{len(found)} folders {name} ({found[0]}, {found[1]})" if found else f"no folder {name}"
         raise UserError(f"{root}: {what} below it; give the unpacked archive (Market-1501-v15.09.15) with --raw")
     return found[0]
 
 
-def photos_in(folder: Path) -> list[Path]:
-    return sorted(filter(is_photo, folder.iterdir()))
-
-
 def store_folder(raw: Path, stored: Path, mode: str) -> None:
     """Link `raw` to `stored`, or copy the photos that `stored` lacks, or move the folder."""
+    if mode == "rename" and raw.is_symlink():
+        raise UserError(f"{raw}: a link, which --mode rename would break; use --mode link or --mode copy")
     try:
         if mode == "link":  # relative, so that the link stays valid if a folder that holds both is moved
             stored.symlink_to(os.path.relpath(raw.resolve(), stored.parent.resolve()), target_is_directory=True)
@@ -62,9 +61,9 @@ def store_folder(raw: Path, stored: Path, mode: str) -> None:
         others = " or ".join(f"--mode {other}" for other in MODES if other != mode)
         raise UserError(f"{raw}: --mode {mode} failed ({error}); use {others}") from error
     if mode == "copy":
-        for photo in tqdm(photos_in(raw), desc=raw.name, unit="photo", disable=None):
-            if not (stored / photo.name).exists():
-                atomic_write(stored / photo.name, lambda file, photo=photo: file.write(photo.read_bytes()))
+        for name in tqdm(photo_names(raw), desc=raw.name, unit="photo", disable=None):
+            if not (stored / name).exists():
+                atomic_write(stored / name, lambda file, name=name: file.write((raw / name).read_bytes()))
 
 
 def main() -> int:
@@ -87,19 +86,21 @@ def main() -> int:
         if args.mode != "copy" and stored.is_dir() and not any(stored.iterdir()):
             raise UserError(f"{stored}: an empty folder; remove it, or use --mode copy")
         # a link or a moved folder is complete, a copy may lack photos
-        if stored.exists() and (args.mode != "copy" or stored.is_symlink() or len(photos_in(stored)) >= counts[phase]):
+        if stored.exists() and (
+            args.mode != "copy" or stored.is_symlink() or len(list_photos(stored).photos) >= counts[phase]
+        ):
             print(f"{stored} exists already")
         else:
             raw = find_raw_folder(raw_root, name)
             store_folder(raw, stored, args.mode)
             print(f"{raw} -> {stored} ({args.mode})")
     problems = []
-    check = partial(photo_problem, size=MarketDataset.stored_size)
     for phase, count in counts.items():
-        photos = photos_in(args.dataroot / phase)
+        photos = [args.dataroot / phase / name for name in photo_names(args.dataroot / phase)]
         if len(photos) != count:
             problems.append(f"{args.dataroot / phase}: {len(photos)} photos, Market-1501 has {count}")
-        problems += filter(None, map_in_processes(check, photos, args.workers, phase))
+        check = partial(inspect_photo, size=MarketDataset.stored_size)
+        problems += [problem for problem, _ in map_in_processes(check, photos, args.workers, phase) if problem]
     if problems:
         print(f"problems:\n{summarize(problems)}")
         return 1

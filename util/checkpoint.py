@@ -15,6 +15,7 @@ from util.reproducibility import git_revision, random_state, seed_everything, se
 from util.run_lock import RunLock
 
 STATE_FILE = "latest_state.pt"
+OPTIONS_FILE = "train_opt.json"  # in which test.py finds the sizes of the networks
 FORMAT = 1
 KEYS = {"format", "progress", "model", "random", "options", "data", "git", "versions"}
 

@@ -1,15 +1,19 @@
-"""Files: atomic writes, hashes, listing, natural order."""
+"""Files: atomic writes, hashes, listing, names, natural order."""
 
 import contextlib
 import hashlib
 import os
 import re
 import secrets
-from collections.abc import Callable
+import sys
+import unicodedata
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from util.errors import UserError
+
+MAX_NAME_BYTES = 255  # of one file or folder name, on the file systems of Linux, macOS and Windows
 
 
 def atomic_write(path: str | Path, write: Callable[[BinaryIO], object], flush: bool = False) -> None:
@@ -60,11 +64,77 @@ def sha256(path: str | Path) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
+def walk(folder: Path) -> Iterator[os.DirEntry]:
+    """All files and folders below `folder`, those in linked folders too. Raises OSError for an unreadable folder.
+
+    Links that lead nowhere are left out. A link back to a folder that it lies in is not followed, and a note on stderr
+    names it.
+    """
+    return _walk(os.path.join(folder, ""), (os.path.realpath(folder),))
+
+
+def _walk(folder: str, above: tuple[str, ...]) -> Iterator[os.DirEntry]:
+    """`above`: real paths of `folder` and of the folders on the way to it."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_symlink() and not os.path.exists(entry.path):
+                continue
+            yield entry
+            if entry.is_dir():
+                real = os.path.realpath(entry.path)
+                if any(f"{path}{os.sep}".startswith(f"{real}{os.sep}") for path in above):
+                    print(f"note: {entry.path} is not followed: it is a link back to {real}", file=sys.stderr)
+                else:
+                    yield from _walk(entry.path, (*above, real))
+
+
 def file_names(folder: Path) -> set[str]:
-    """All files in `folder` and the folders below it, relative to it, with '/' between folders."""
-    prefix = len(os.path.join(folder, ""))  # os.walk and slicing, because pathlib takes seconds for a whole data set
-    paths = (os.path.join(parent, name) for parent, _, names in os.walk(folder) for name in names)
-    return {path[prefix:].replace(os.sep, "/") for path in paths}
+    """All files that `walk` finds, relative to `folder`, with '/' between folders; none if there is no such folder."""
+    if not os.path.isdir(folder):
+        return set()
+    prefix = len(os.path.join(folder, ""))  # slicing, because pathlib takes seconds for a whole data set
+    return {entry.path[prefix:].replace(os.sep, "/") for entry in walk(folder) if entry.is_file()}
+
+
+def explain_missing(names: Collection[str], present: Iterable[str], folder: Path | None = None) -> dict[str, str]:
+    """For each of `names` that is not `present` for a known reason, " (the reason)". Not all have one.
+
+    Reasons are a name among `present` that differs only in its Unicode form or in capital letters and, of files in
+    `folder`, a link that leads nowhere.
+    """
+    if not names:
+        return {}
+    by_form = {unicodedata.normalize("NFC", name): name for name in present}
+    by_case = {form.casefold(): name for form, name in by_form.items()}
+    reasons = {}
+    for name in names:
+        form = unicodedata.normalize("NFC", name)
+        paths = (folder / name, *(folder / name).parents) if folder else ()
+        links = [path for path in paths if os.path.islink(path) and not os.path.exists(path)]
+        if links:
+            reasons[name] = f" ({links[-1]} is a link to {os.readlink(links[-1])}, which does not exist)"
+        elif form in by_form:
+            kind = "NFD, as macOS writes it" if by_form[form] != form else "NFC"
+            reasons[name] = f" (it is there in another Unicode form, {kind}; rename one to match the other)"
+        elif form.casefold() in by_case:
+            reasons[name] = f" ({by_case[form.casefold()]} is there, which differs in capital letters)"
+    return reasons
+
+
+def check_name_lengths(names: Iterable[str], what: str) -> None:
+    """Raise UserError if a file name is longer than file systems allow. `what`: says what the names come from."""
+    too_long = [name for name in names if _length(name) > MAX_NAME_BYTES]
+    if too_long:
+        longest = max(too_long, key=_length)
+        raise UserError(
+            f"{len(too_long)} file names would be longer than {MAX_NAME_BYTES} bytes, which file systems do not allow; "
+            f"the longest has {_length(longest)}: {longest}; shorten {what}"
+        )
+
+
+def _length(name: str) -> int:
+    """Bytes of a file name in UTF-8."""
+    return len(name.encode("utf-8", "surrogateescape"))
 
 
 def natural_sort_key(name: str) -> list[tuple[str, int]]:

@@ -1,35 +1,166 @@
-"""Images and photos: decode, convert between uint8, [-1, 1] and PIL, resize, write, list.
+"""Images and photos: list, decode, convert between uint8, [-1, 1] and PIL, resize, write.
 
 A photo is a file that a user brings; an image is what the networks see or generate. Sizes are (H, W) except PIL's own.
+Every program lists photos by `photo_names` and decodes them by `decode_photo`, so that what one accepts, all accept.
 """
 
+import contextlib
+import mmap
+import os
+import re
+import struct
+import sys
 from argparse import ArgumentTypeError
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import ExifTags, Image
 from torch import Tensor
 
-from util.errors import UserError
+from util.errors import UserError, first_line, summarize
 from util.files import atomic_write, file_names
 
-PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png"}
+PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+DECODING_ERRORS = (  # what Pillow raises for damaged files
+    OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, AttributeError, OverflowError, RuntimeError,
+    MemoryError, struct.error, Image.DecompressionBombError,
+)  # fmt: skip
+# How files begin that users take for photos, and what to do about them.
+HINTS = (
+    (rb"....ftyp.{0,40}avi[fs]", "AVIF needs Pillow 11.3 or newer: pip install -U pillow, or convert it to JPEG"),
+    (rb"....ftyp.{0,40}(hei|hev|mif1)", "HEIC, as iPhones write it: convert it to JPEG, for example with heif-convert"),
+    (rb"\s*<(!doctype|html|head|body|\?xml|!--)", "a web page with a photo's name: download the photo itself"),
+    (rb"version https://git-lfs", "a pointer of Git LFS in the photo's place: git lfs pull fetches the photo"),
+    (rb"$", "an empty file"),
+)
+# What EXIF's orientations do: the stored pixels become upright by this. 5 to 8 exchange height and width.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+DECODING = "upright, on white"  # names the rule of `to_upright_rgb`: part of the key of caches that depend on it
+NEAR_BLACK = 64  # levels of 255; 14 bits or fewer in a file of 16 reach no more
+# What a user should know about photos that are decoded all the same.
+REMARKS = {
+    "orientation": "with an EXIF orientation, turned as viewers show them; keypoints must be those of the turned photo",
+    "transparency": "with transparent pixels, composed on white",
+}
+_printed = mmap.mmap(-1, len(REMARKS))  # a byte each; the loader's workers share them, so that each remark comes once
 # Pillow's arguments by file ending. JPEG quality is Pillow's default of 75, as in the published results.
 IMAGE_FORMATS = {"jpg": {"format": "JPEG"}, "png": {"format": "PNG"}}
 
 
+class Decoded(NamedTuple):
+    """An RGB image as viewers show it, and the keys of REMARKS that apply to its photo."""
+
+    image: Image.Image
+    remarks: tuple[str, ...]
+
+
 def decode_photo(path: Path) -> Image.Image:
-    """Decode a whole photo of any mode to RGB. Raises UserError for a file that is not a photo, or is truncated."""
+    """Decode a whole photo of any mode to RGB as viewers show it (`to_upright_rgb`). A remark is printed once a run.
+
+    Raises UserError for a file that is not a photo, is truncated, or comes out near black because of its depth.
+    """
+    with _open_photo(path) as file:
+        image, remarks = to_upright_rgb(file)
+    for number, (remark, text) in enumerate(REMARKS.items()):
+        if remark in remarks and not _printed[number]:
+            _printed[number] = 1
+            print(f"note: {path} is one of the photos {text}", file=sys.stderr)
+    return image
+
+
+def photo_size(path: Path) -> tuple[int, int]:
+    """(H, W) of the photo that `decode_photo` decodes, from the head of the file. Raises UserError."""
+    with _open_photo(path) as file:
+        if file.format == "TIFF":  # Pillow turns these when it loads them
+            _load(file)
+        return file.size if _orientation(file) >= 5 else (file.height, file.width)
+
+
+@contextlib.contextmanager
+def _open_photo(path: Path) -> Iterator[Image.Image]:
+    """The file as Pillow opens it. What goes wrong while it is open becomes a UserError with a hint."""
     try:
         with Image.open(path) as file:
-            if file.mode.startswith("I"):  # 16 bits a pixel, which convert() would clip instead of scale
-                levels = (np.asarray(file, float) / 257).round().clip(0, 255)
-                return Image.fromarray(levels.astype(np.uint8)).convert("RGB")
-            return file.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: photo cannot be decoded ({error})") from error
+            yield file
+    except DECODING_ERRORS as error:
+        raise UserError(f"{path}: photo cannot be decoded ({content_hint(path) or first_line(error)})") from error
+
+
+def content_hint(path: Path) -> str | None:
+    """What to do about a file that is no photo, by its first bytes; None if nothing is known."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(64)
+    except OSError:
+        return None
+    return next((hint for begin, hint in HINTS if re.match(begin, head, re.DOTALL | re.IGNORECASE)), None)
+
+
+def to_upright_rgb(image: Image.Image) -> Decoded:
+    """An image of any mode, just opened or made by a program, as viewers show it, in RGB.
+
+    Its EXIF orientation is applied, transparent pixels are composed on white, and levels of more than 8 bits are scaled
+    by the depth of the file, floating-point ones from 0..1. Raises ValueError for deep levels near black, which come
+    from 12-bit values in 16-bit files and the like, and the errors of Pillow.
+    """
+    deep = image.mode[0] in "IF" or ";16" in str(getattr(image, "tile", ""))
+    _load(image)
+    turn = TURNS.get(_orientation(image))
+    if image.mode[0] in "IF":
+        image = _scale_deep_gray(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+    rgb = image.convert("RGB")
+    is_transparent = image.mode == "RGBA" and image.getchannel("A").getextrema()[0] < 255
+    if is_transparent:
+        rgb = Image.composite(rgb, Image.new("RGB", rgb.size, "white"), image.getchannel("A"))
+    if deep and max(high for _, high in rgb.getextrema()) < NEAR_BLACK:
+        raise ValueError("its 16 or 32 bits a pixel come out near black: scale its levels to the full range, in 8 bits")
+    if turn is not None:
+        rgb = rgb.transpose(turn)
+        for key in ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"):  # or it could be turned again
+            rgb.info.pop(key, None)
+    applies = {"orientation": turn is not None, "transparency": is_transparent}
+    return Decoded(rgb, tuple(remark for remark in REMARKS if applies[remark]))
+
+
+def _load(image: Image.Image) -> None:
+    """Load the pixels. Without a name Pillow does not map TIFF files into memory, where it scrambles sideways ones."""
+    if image.format == "TIFF":
+        image.filename = ""
+    image.load()
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's orientation; 1 is upright. Pillow itself turns TIFF; a damaged EXIF block is ignored, as viewers do."""
+    try:
+        orientation = 1 if image.format == "TIFF" else image.getexif().get(ExifTags.Base.Orientation)
+    except DECODING_ERRORS:
+        return 1
+    return orientation if orientation in TURNS else 1
+
+
+def _scale_deep_gray(image: Image.Image) -> Image.Image:
+    """An image of mode I, I;16 or F, whose levels convert() would clip, scaled to 8 bits by the depth of its file."""
+    levels, tags = np.asarray(image), getattr(image, "tag_v2", {})
+    if image.mode == "F":
+        if not (levels.min() >= 0 and levels.max() <= 1):
+            raise ValueError("floating-point levels outside 0..1, so that white is not known: save it in 8 bits")
+        white = 1.0
+    else:
+        bits = tags.get(ExifTags.Base.BitsPerSample, (16,))[0]
+        signed = tags.get(ExifTags.Base.SampleFormat, (1,))[0] == 2
+        white = 2 ** (bits - signed) - 1
+        levels = levels.view(np.uint32) if bits == 32 and not signed else levels
+    return Image.fromarray((levels / white * 255).round().clip(0, 255).astype(np.uint8))
 
 
 def size_problem(image: Image.Image, size: tuple[int, int]) -> str | None:
@@ -39,13 +170,15 @@ def size_problem(image: Image.Image, size: tuple[int, int]) -> str | None:
     return f"{image.width} x {image.height} pixels, expected {size[1]} x {size[0]} (width x height)"
 
 
-def photo_problem(path: Path, size: tuple[int, int]) -> str | None:
-    """Decode a photo and say why a data set of photos of `size` (H, W) cannot use it; None if it can."""
+def inspect_photo(path: Path, size: tuple[int, int]) -> tuple[str | None, tuple[str, ...]]:
+    """Decode a photo: why a data set of photos of `size` (H, W) cannot use it (None if it can), and its REMARKS."""
     try:
-        problem = size_problem(decode_photo(path), size)
+        with _open_photo(path) as file:
+            image, remarks = to_upright_rgb(file)
     except UserError as error:
-        return str(error)
-    return problem and f"{path}: {problem}"
+        return str(error), ()
+    problem = size_problem(image, size)
+    return problem and f"{path}: {problem}", remarks
 
 
 def to_unit(images: Tensor) -> Tensor:
@@ -103,14 +236,65 @@ def image_path(text: str) -> Path:
     return Path(text)
 
 
-def is_photo(path: Path) -> bool:
-    """Whether a file name ends like a photo's. Hidden files are excluded: they are unfinished or system files."""
-    return path.suffix.lower() in PHOTO_SUFFIXES and not path.name.startswith(".")
+def is_photo(path: str | Path) -> bool:
+    """Whether a file is a photo: its name ends like a photo's, or Pillow recognizes its content.
+
+    Hidden files are excluded: they are unfinished or system files.
+    """
+    name = os.path.basename(path)
+    if name.startswith("."):
+        return False
+    return os.path.splitext(name)[1].lower() in PHOTO_SUFFIXES or _is_recognized(path)
 
 
-def photo_names(folder: Path) -> list[str]:
-    """Sorted photos in `folder` and the folders below it, relative to it, with '/' between folders."""
-    return sorted(name for name in file_names(folder) if is_photo(Path(name)))
+def _is_recognized(path: str | Path) -> bool:
+    try:
+        with Image.open(path):
+            return True
+    except DECODING_ERRORS:
+        return False
+
+
+class PhotoList(NamedTuple):
+    """The files of a folder and the folders below it, linked ones too, sorted, with '/' between folders."""
+
+    photos: list[str]
+    others: list[str]
+
+
+def list_photos(folder: Path) -> PhotoList:
+    """The photos in `folder` and the other files there."""
+    lists = PhotoList([], [])
+    for name in sorted(file_names(folder)):
+        (lists.photos if is_photo(os.path.join(folder, name)) else lists.others).append(name)
+    return lists
+
+
+def photo_names(folder: Path, expected: Container[str] = ()) -> list[str]:
+    """The sorted photos of `list_photos`. A note on stderr counts the other files, except those `expected` there.
+
+    Raises UserError for names that are not UTF-8, which no csv file can hold.
+    """
+    photos, others = list_photos(folder)
+    if broken := not_utf8(photos):
+        advice = "names that are not UTF-8; rename these photos, for example with convmv"
+        raise UserError(f"{folder}: {advice}:\n{summarize(broken)}")
+    if skipped := [name for name in others if name not in expected]:
+        print(f"note: {folder}: {describe_skipped(folder, skipped)}", file=sys.stderr)
+    return photos
+
+
+def not_utf8(names: Iterable[str]) -> list[str]:
+    """Those of `names` that are not UTF-8, as bytes. Python stands for such bytes with lone surrogates."""
+    return [str(os.fsencode(name)) for name in names if re.search("[\udc80-\udcff]", name)]
+
+
+def describe_skipped(folder: Path, names: list[str], shown: int = 3) -> str:
+    """How many files are no photos, and which, with a hint where something can be done about them."""
+    hints = ((name, content_hint(folder / name)) for name in names[:shown])
+    listed = [f"{name} ({hint})" if hint else name for name, hint in hints]
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return f"{len(names)} files are no photos and are left out: {', '.join(listed)}{more}"
 
 
 def read_list(path: Path) -> list[str]:
@@ -125,7 +309,7 @@ def read_list(path: Path) -> list[str]:
     if not names:
         raise UserError(f"{path}: no names in it")
     if bad := [name for name in names if name in (".", "..") or set(name) & set("/\\:")]:
-        raise UserError(f"{path}: {bad[0]!r} is no plain file name")
+        raise UserError(f"{path}: {bad[0]!r} is no plain file name; it may not contain '/', '\\\\' or ':'")
     if len(set(names)) < len(names):
         raise UserError(f"{path}: {len(names) - len(set(names))} names come twice")
     return names

@@ -30,6 +30,7 @@ STRIP_HEIGHT = 128  # pixels
 WRITING_THREADS = max(2, min(8, available_cores() // 2))  # each writes some 100 images a second
 PENDING_PER_THREAD = 16
 RUN_FILE = "test_run.json"
+PAGE_FILE = "index.html"
 
 
 def describe_run(opt: Namespace, weights: Path, photo_dir: Path, csv_sha256: Mapping[str, str]) -> dict[str, Any]:
@@ -119,8 +120,8 @@ class Results:
         from util.html import write_results_page
 
         rows = [(*pair, name) for pair, name in self.names.items() if self.has(name)]
-        write_results_page(self.folder / "index.html", title, STRIP_COLUMNS, rows)
-        return self.folder / "index.html"
+        write_results_page(self.folder / PAGE_FILE, title, STRIP_COLUMNS, rows)
+        return self.folder / PAGE_FILE
 
 
 def _check_same_run(record: Path, run: Mapping[str, Any]) -> None:

@@ -17,6 +17,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from util import distributed
+from util.checkpoint import OPTIONS_FILE
 from util.errors import UserError, first_line
 from util.files import append_text, atomic_write
 from util.image import contact_sheet, save_image
@@ -95,7 +96,7 @@ class Visualizer:
         listed = {"options": vars(opt), "changed_from_default": options.changed}
         _write_text(self.run_dir / "train_opt.txt", options.text + "\n")
         _write_text(self.run_dir / "parameters.txt", model.parameter_table() + "\n")
-        _write_text(self.run_dir / "train_opt.json", json.dumps(listed, indent=2) + "\n")
+        _write_text(self.run_dir / OPTIONS_FILE, json.dumps(listed, indent=2) + "\n")
         start = {
             "time": datetime.now(timezone.utc).isoformat(timespec="seconds"), "command": shlex.join(sys.argv),
             "git": git_revision(), "versions": versions(), "device": device,

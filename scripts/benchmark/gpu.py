@@ -4,10 +4,11 @@ Needs torch 2.4 or newer, and neither a data set, weights nor the network. Print
 report.json, rewritten after each row, profile.txt, samples.png, and the generator of the training at the end. A part
 that fails gives one line, and the next one runs; a part for which too little time is left is skipped with a line.
 
-Parts (--parts), in this order. The untimed ones run first; meanwhile the compiled settings of the grid are compiled in
-the background, and no timed part starts before that has ended.
+The parts (--parts) run in the order of --help. While the untimed ones run, processes prepare and compile the settings
+of the grid in the background; nothing else runs beside a timed part. A share of the time is kept for the training.
 """
 
+import gc
 import os
 import sys
 import tempfile
@@ -15,6 +16,7 @@ import time
 import traceback
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 import torch
 
-from scripts.benchmark import gpu_checks, gpu_grid
+from scripts.benchmark import gpu_checks, gpu_grid, gpu_training
 from scripts.benchmark.gpu_report import (
     Context,
     PartReport,
@@ -40,15 +42,13 @@ from util.arguments import number
 from util.device import describe_device, select_device
 from util.errors import run_main
 
-WARMED = 12  # cells of the grid that are compiled in the background
-BACKGROUND_SHARE = 0.15  # share of the whole time that timed parts wait for the background, at most
+TRAINING_SHARE = 0.24  # of the whole time, kept for the last part
 
 
 class Part(NamedTuple):
     function: Callable[[Context], Iterator[Row]]
     needs: float  # seconds; with less left it is skipped
     limit: float  # seconds; below 1 a share of the time that is left
-    timed: bool = True
     printed: bool = True  # each row; else they are in the report alone
 
 
@@ -61,20 +61,21 @@ def measure_suspects(context: Context) -> Iterator[Row]:
 
 
 PARTS = {
-    "machine": Part(gpu_checks.describe_machine, 3, 30, timed=False),
-    "matmul": Part(gpu_checks.measure_matmul, 3, 30, timed=False),  # before the background starts
-    "goldens": Part(gpu_checks.measure_goldens, 15, 90, timed=False, printed=False),
-    "people": Part(gpu_checks.render, 5, 60, timed=False),
-    "resume": Part(gpu_checks.check_resume, 20, 90, timed=False),
-    "torchrun": Part(gpu_checks.check_torchrun, 15, 60, timed=False),
-    "grid": Part(gpu_grid.measure_grid, 10, 0.45),
-    "published": Part(gpu_grid.measure_published, 10, 40),
-    "profile": Part(gpu_grid.measure_profile, 10, 45, printed=False),
-    "suspects": Part(measure_suspects, 10, 0.6),
-    "test.py": Part(gpu_checks.measure_test, 15, 50),
-    "training": Part(gpu_checks.measure_training, 45, 0.97),
+    "machine": Part(gpu_checks.describe_machine, 3, 30),
+    "matmul": Part(gpu_checks.measure_matmul, 3, 30),
+    "goldens": Part(gpu_checks.measure_goldens, 15, 90, printed=False),
+    "people": Part(gpu_checks.render, 5, 60),
+    "resume": Part(gpu_checks.check_resume, 20, 70),
+    "torchrun": Part(gpu_checks.check_torchrun, 15, 60),
+    "prepare": Part(gpu_grid.wait_for_workers, 0, 0.25, printed=False),
+    "grid": Part(gpu_grid.measure_grid, 10, 0.52),
+    "published": Part(gpu_grid.measure_published, 5, 30),
+    "profile": Part(gpu_grid.report_profiles, 0, 10, printed=False),
+    "suspects": Part(measure_suspects, 10, 50, printed=False),  # the table at the end prints its rows
+    "test.py": Part(gpu_checks.measure_test, 15, 40),
+    "training": Part(gpu_training.measure_training, 45, 0.99),
 }
-IN_BACKGROUND = ("goldens", "people", "resume", "torchrun")  # beside these, settings are compiled
+BESIDE_WORKERS = ("goldens", "people", "resume", "torchrun", "prepare")
 
 
 def parse() -> Namespace:
@@ -102,46 +103,31 @@ def main() -> None:
         os.environ["TORCHINDUCTOR_FX_GRAPH_CACHE"] = "1"  # torch 2.4 does not keep compiled graphs by default
         context = Context(device, args.quick, args.out.resolve(), Path(scratch), sizes, end)
         (context.out / "profile.txt").unlink(missing_ok=True)
-        run_parts(context, args.parts)
+        run_parts(context, args.parts, TRAINING_SHARE * 60 * args.minutes)
         print(f"\n{markdown_table(suspects(context))}")
     print(f"\n{args.out / 'report.md'}: finished in {60 * args.minutes - (end - time.monotonic()):.0f} s")
 
 
-def run_parts(context: Context, names: list[str]) -> None:
-    """Run the parts, with the background compilation beside those that are not timed."""
-    warmer = None
+def run_parts(context: Context, names: list[str], for_training: float) -> None:
+    """Run the parts. All but the last one leave `for_training` seconds to the training."""
+    started = False
     try:
         for name in [name for name in PARTS if name in names]:
-            if PARTS[name].timed and warmer:
-                finish_background(context, warmer)
-                warmer = None
-            if name in IN_BACKGROUND and not context.background_started:
-                warmer = start_background(context, names)
-            run_part(context, name, PARTS[name])
+            if name in BESIDE_WORKERS and "prepare" in names and not started:
+                started = True
+                gpu_grid.start_workers(context, names)
+            run_part(context, name, PARTS[name], for_training if "training" in names and name != "training" else 0.0)
     finally:
-        if warmer:
-            warmer.finish(0)
+        gpu_grid.end_workers(context, list(context.workers))
 
 
-def start_background(context: Context, names: list[str]) -> gpu_grid.Warmer | None:
-    context.background_started = True
-    if context.device.type != "cuda" or "grid" not in names:
-        return None
-    cells = [cell for cell in gpu_grid.grid(context) if cell.compiled and cell.work == "training"][:WARMED]
-    print(f"compiling {len(cells)} settings in the background", flush=True)
-    return gpu_grid.Warmer(cells)
+def run_part(context: Context, name: str, part: Part, kept: float) -> None:
+    """Run one part within its time; whatever happens, the report has its rows and the next part can run.
 
-
-def finish_background(context: Context, warmer: gpu_grid.Warmer) -> None:
+    `kept`: seconds at the end of the whole time that it does not get.
+    """
     start = time.monotonic()
-    context.warm = warmer.finish(max(0.0, BACKGROUND_SHARE * (context.end - start)))
-    print(f"waited {time.monotonic() - start:.0f} s for the background; {len(context.warm)} settings are compiled")
-
-
-def run_part(context: Context, name: str, part: Part) -> None:
-    """Run one part within its time; whatever happens, the report has its rows and the next part can run."""
-    start = time.monotonic()
-    left = context.end - start
+    left = context.end - start - kept
     report = context.parts[name] = PartReport()
     context.current = name
     print(f"\n== {name} ({left:.0f} s left)", flush=True)
@@ -165,8 +151,15 @@ def run_part(context: Context, name: str, part: Part) -> None:
         report.seconds = time.monotonic() - start
         if not part.printed:
             print(f"  {len(report.rows)} rows in the report")
-        gpu_grid.free_memory(context.device)
+        free_memory(context.device)
         context.write(suspects(context))
+
+
+def free_memory(device: torch.device) -> None:
+    gc.collect()
+    if device.type == "cuda":
+        with suppress(RuntimeError):  # an error of the last part
+            torch.cuda.empty_cache()
 
 
 if __name__ == "__main__":

@@ -21,6 +21,9 @@ REPOSITORY = Path(__file__).resolve().parent.parent.parent
 Row = dict[str, Any]
 TINY_GENERATOR = ["--ngf=8", "--layers_g=2", "--num_blocks=1", "--num_CABs=1", "--num_TTBs=1"]
 TINY_TRAINING = [*TINY_GENERATOR, "--ndf=8"]
+NO_VGG = ["--lambda_content=0", "--lambda_style=0"]
+NAMELESS = ("work", "size", "batch", "precision", "layout", "mode", "what", "value")  # columns whose values say enough
+NOT_PRINTED = (*NAMELESS, "first call s", "reserved GB", "kernels ms")
 
 
 class PartTimeout(BaseException):
@@ -49,11 +52,12 @@ class Context:
     end: float  # time.monotonic() at which the whole benchmark ends
     parts: dict[str, PartReport] = field(default_factory=dict)
     current: str = ""
-    background_started: bool = False
     part_end: float = 0.0
     people: Path | None = None  # data root of the rendered people
-    gflop: dict[tuple[str, str], float] = field(default_factory=dict)  # of a pair, by work and size
-    warm: set[Any] = field(default_factory=set)  # cells of the grid that were compiled in the background
+    gflop: dict[tuple[str, str], float | None] = field(default_factory=dict)  # of a pair, by work and size
+    workers: dict[tuple, Any] = field(default_factory=dict)  # by job: processes that prepare it or are ready
+    profiles: list[Row] = field(default_factory=list)  # of training steps, by class of kernel
+    left_out: list[Any] = field(default_factory=list)  # cells for which too little time was left
 
     def left(self) -> float:
         """Seconds until the current part must end."""
@@ -112,8 +116,10 @@ def format_value(value: Any) -> str:
 
 
 def print_row(row: Mapping[str, Any]) -> None:
-    print("  " + ", ".join(f"{name} {format_value(value)}" for name, value in row.items() if value is not None))
-    sys.stdout.flush()
+    """Print a row in one short line."""
+    setting = [format_value(row[name]) for name in NAMELESS if row.get(name) is not None]
+    values = [f"{name} {format_value(x)}" for name, x in row.items() if x is not None and name not in NOT_PRINTED]
+    print(f"  {' '.join(setting)}{': ' if setting and values else ''}{', '.join(values)}", flush=True)
 
 
 @contextmanager
@@ -132,13 +138,16 @@ def time_limit(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, previous)
 
 
-def start_python(*arguments: object, **environment: str) -> subprocess.Popen:
-    """Start this Python in the repository's root, in a process group of its own, with its output in a pipe."""
+def start_python(*arguments: object, with_stdin: bool = False, **environment: str) -> subprocess.Popen:
+    """Start this Python in the repository's root, in a process group of its own, with its output in a pipe.
+
+    `with_stdin`: its standard input is a pipe too.
+    """
     command = [sys.executable, *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1", **environment}
     return subprocess.Popen(
         command, cwd=REPOSITORY, env=environment, text=True, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        stdin=subprocess.PIPE if with_stdin else None, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """The table at the end of the GPU report: what was measured for each suspect of a careful reading of the CUDA code."""
 
+from scripts.benchmark.gpu_cells import MODES_OF_SPEED
 from scripts.benchmark.gpu_grid import training_rows
 from scripts.benchmark.gpu_report import Context, Row, format_value
 
@@ -27,11 +28,11 @@ def suspects(context: Context) -> list[Row]:
         found[6] += compare(context, size, "layout", ("contiguous", "channels_last"), mode="eager")
         found[7] += [f"{size}: {row['kernels']} kernels a step, {row.get('launches')} launches"
                      for row in training_rows(context, size, mode="eager")[:1] if row.get("kernels")]  # fmt: skip
-        found[10] += compare(context, size, "mode", ("eager", "compile", "reduce-overhead"))
+        found[10] += compare(context, size, "mode", tuple(MODES_OF_SPEED))
     found[8] += [f"{row['test.py']}: {row['images/s']:.0f} images/s" for row in context.rows("test.py")]
     for row in context.rows("resume"):
         result = row.get("failed") or f"{row['different after resuming']} of {row['tensors']} tensors differ"
-        found[9].append(f"{row['flag']}: {result}")
+        found[9].append(f"{row['flags']}: {result}")
     for row in context.rows("suspects"):
         number = row.get("suspect")
         if number in found:

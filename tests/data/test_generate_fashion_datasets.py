@@ -78,6 +78,37 @@ def test_photos_are_found_in_every_layout(call, tmp_path, layout):
         assert abs(change.mean((0, 1))).max() < 0.3
 
 
+def test_raw_photos_of_other_types_and_linked_folders_are_found(call, tmp_path):
+    """A linked folder of persons, a loop, and photos whose suffix is not .jpg; what is no photo is counted."""
+    root = make_raw(tmp_path / "fashion", "../disk")
+    raw = root / "img"
+    raw.symlink_to("../disk")
+    (tmp_path / "disk/loop").symlink_to(root)
+    first, second, *_ = (raw / name for name in NAMES)
+    first.rename(first.with_suffix(".JPG"))
+    Image.open(second).save(second.with_suffix(".png"))
+    second.unlink()
+    (first.parent / "notes.txt").write_text("no photo")
+    done = call(generate_fashion_datasets, "--dataroot", root)
+    assert done.returncode == 0, done.stderr
+    assert stored(root) == ALL_STORED
+    notes = [line.removeprefix(f"note: {root}") for line in done.stderr.splitlines()]
+    assert f"/img/loop is not followed: it is a link back to {root}" in notes
+    listed = first.parent.relative_to(root) / "notes.txt"
+    assert f": 1 files are no photos and are left out: {listed}" in notes
+
+
+def test_phone_photo_is_cropped_upright(call, tmp_path):
+    root, exif = make_raw(tmp_path / "fashion"), Image.Exif()
+    exif[0x112] = 6
+    raw, name = next(iter(NAMES.items()))
+    smooth(256, 256).transpose(Image.Transpose.ROTATE_90).save(root / "img" / raw, exif=exif, quality=95)
+    assert call(generate_fashion_datasets, "--dataroot", root).returncode == 0
+    with Image.open(root / "train" / name) as photo:
+        assert not photo.getexif()
+        assert abs(np.array(photo).astype(int) - np.array(smooth(256, 256))[:, 40:216]).max() <= 8
+
+
 def test_published_command_runs_as_a_script(command, tmp_path):
     """As a script from the root of a repository, without flags."""
     root = make_raw(tmp_path / "work/dataset/fashion", "")

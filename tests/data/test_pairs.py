@@ -6,7 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.pairs import Pair, read_columns, read_keypoints, read_pairs, result_name, write_keypoints, write_pairs
+from data.pairs import (
+    Pair,
+    read_columns,
+    read_keypoints,
+    read_pairs,
+    result_name,
+    result_names,
+    write_keypoints,
+    write_pairs,
+)
 from scripts import check_dataset
 from tests import conftest
 from tests.conftest import train_flags
@@ -126,6 +135,7 @@ def test_read_columns_gives_text(tmp_path):
         ("from,to\na.jpg,b.jpg\n../a.jpg,b.jpg\n", "row 3: '../a.jpg' points outside"),
         ("from,to\n/etc/passwd,b.jpg\n", "row 2: '/etc/passwd' points outside"),
         ("from,to\nC:\\a.jpg,b.jpg\n", "points outside"),
+        ("from,to\n12:30.jpg,b.jpg\n", "row 2: '12:30.jpg' has a ':', as drives of Windows have; rename the photo"),
         ("from,to\n,b.jpg\n", "row 2: empty photo name"),
     ],
 )
@@ -215,8 +225,20 @@ def test_read_pairs_reports_a_missing_file(tmp_path):
 
 def test_read_pairs_reports_a_file_that_is_not_text(tmp_path):
     (tmp_path / "p.csv").write_bytes(b"from,to\n\xff\xfe\x00,b\n")
-    with pytest.raises(UserError, match="cannot be read as a csv"):
+    with pytest.raises(UserError, match="cannot be read as a csv file .*; save it as UTF-8"):
         read_pairs(tmp_path / "p.csv")
+
+
+def test_result_name_has_no_character_that_windows_reserves():
+    assert result_name('a/b: "c"?.jpg', "d|*<>\\e.png") == "a_b_ _c___2_d_____e_vis.jpg"
+
+
+def test_result_names_longer_than_file_systems_allow_are_refused():
+    """Before the first image is made. Names are counted in bytes."""
+    longest = Pair("a" * 124 + ".jpg", "\u00e9" * 60 + ".jpg")
+    assert len(result_names([longest], "jpg")[longest].encode()) == 255
+    with pytest.raises(UserError, match="1 file names would be longer than 255 bytes"):
+        result_names([longest, Pair("a" * 125 + ".jpg", "\u00e9" * 60 + ".jpg")], "jpg")
 
 
 def test_result_name_joins_stems_as_published():

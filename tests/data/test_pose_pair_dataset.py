@@ -1,5 +1,7 @@
 """Samples, checks at start-up, and the cache of decoded images."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from data.fashion_dataset import FashionDataset
 from data.loaders import create_train_loaders
 from data.market_dataset import MarketDataset
 from data.pairs import read_keypoints
-from tests.conftest import CPU, make_market, write_keypoints
+from tests.conftest import CPU, make_market, smooth, write_keypoints
 from tests.data.loader_options import loader_options as options
 from util.errors import UserError
 
@@ -70,6 +72,49 @@ def test_sample_of_a_gray_or_cmyk_photo_has_three_channels(market):
     for mode in ("L", "CMYK"):
         Image.new(mode, (64, 128)).save(path)
         assert dataset[0]["source_image"].shape == (3, 128, 64)
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_sample_of_a_phone_photo_is_upright(market, orientation):
+    """A photo on its side has the stored size once it is turned; its keypoints are those of the turned photo."""
+    dataset = MarketDataset(options(market), "train")
+    path = market / "train" / dataset.pairs[0].source
+    upright, exif = smooth(64, 128), Image.Exif()
+    exif[0x112] = orientation
+    inverse = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90}[orientation]
+    upright.transpose(inverse).save(path, format="PNG", exif=exif)
+    np.testing.assert_array_equal(dataset[0]["source_image"], np.asarray(upright).transpose(2, 0, 1))
+
+
+def test_sample_of_a_linked_folder_is_found(market):
+    (market / "train").rename(market / "disk")
+    (market / "train").mkdir()
+    (market / "train/0001").symlink_to(market / "disk")
+    for name in ("market-pairs-train.csv", "market-annotation-train.csv"):
+        text = (market / name).read_text()
+        (market / name).write_text(re.sub(r"(\d{4}_c\ds1_train.jpg)", r"0001/\1", text))
+    dataset = MarketDataset(options(market), "train")
+    assert dataset[0]["source_image"].shape == (3, 128, 64)
+    (market / "disk").rename(market / "gone")
+    with pytest.raises(UserError, match=rf"{market}/train/0001 is a link to {market}/disk, which does not exist"):
+        MarketDataset(options(market), "train")
+
+
+def test_dataset_says_what_is_no_photo_and_what_has_another_unicode_form(market):
+    names = sorted(path.name for path in (market / "train").iterdir())
+    (market / "train" / names[0]).rename(market / "train/0001")  # a photo without suffix is one
+    (market / "train" / names[1]).rename(market / "train/e\u0301.jpg")
+    (market / "train/a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    for name in ("market-pairs-train.csv", "market-annotation-train.csv"):
+        text = (market / name).read_text()
+        for old, new in zip(names, ("0001", "\u00e9.jpg", "a.heic")):
+            text = text.replace(old, new)
+        (market / name).write_text(text)
+    with pytest.raises(UserError) as caught:
+        MarketDataset(options(market), "train")
+    assert "0001" not in str(caught.value).split("\n", 1)[1]
+    assert "train/\u00e9.jpg (it is there in another Unicode form, NFD" in str(caught.value)
+    assert "train/a.heic is no photo (HEIC, as iPhones write it" in str(caught.value)
 
 
 def test_sample_of_a_wrong_size_is_an_error(market):

@@ -22,6 +22,17 @@ PLACES = {  # (x, y)
 }  # fmt: skip
 PERSON = np.array([PLACES.get(name, (np.nan, np.nan))[::-1] for name in JOINTS], np.float32)
 
+# OpenPose's phantom: three joints far apart, found with low confidence, whose box is larger than that of a whole person
+PHANTOM = np.full((18, 2), np.nan, np.float32)
+PHANTOM[1:4] = (20, 1500), (22, 1400), (1900, 20)
+
+
+def openpose_person(pose: np.ndarray, confidence: float) -> dict[str, list[float]]:
+    """OpenPose's JSON object of a person (18,2)."""
+    known = ~np.isnan(pose[:, :1])
+    rows = np.where(known, np.column_stack([pose[:, ::-1], np.full(18, confidence)]), 0)
+    return {"pose_keypoints_2d": rows.ravel().tolist()}
+
 
 def random_poses() -> dict[str, np.ndarray]:
     """Joints inside 64 x 128 to a thousandth of a pixel, some missing, nobody in the last."""

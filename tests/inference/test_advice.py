@@ -5,6 +5,7 @@ import pytest
 
 from inference.advice import Advice, advise, has_fatal_warning
 from inference.framing import Frame, can_be_framed, frame_person
+from inference.people import Person
 from tests.inference.test_framing import PARTS, SIZES, standing
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
@@ -13,7 +14,7 @@ PHOTO = (256, 176)
 
 def advice(pose: np.ndarray, photo_size: tuple[int, int] = PHOTO, style: str = "fashion") -> list[Advice]:
     frame = frame_person(pose, SIZES[style], style) if can_be_framed(pose) else None
-    return advise([pose], photo_size, frame, "me.jpg")
+    return advise([Person(pose)], photo_size, frame, "me.jpg")
 
 
 def without(*joints: int) -> np.ndarray:
@@ -41,10 +42,9 @@ def test_advise_ordinary_photos_returns_nothing(style, part):
 
 
 def test_advise_nobody_is_fatal():
-    for people in ([], [np.full((18, 2), np.nan)]):
-        [found] = advise(people, PHOTO, None, "me.jpg")
-        assert found.fatal
-        assert "no person" in found.text
+    [found] = advise([], PHOTO, None, "me.jpg")
+    assert found.fatal
+    assert "no person" in found.text
 
 
 def test_advise_face_only_is_fatal_and_names_the_joints():
@@ -66,13 +66,12 @@ def test_advise_missing_torso_or_few_joints_says_which():
 
 
 def test_advise_several_people_says_which_is_taken():
-    """It is identified by the order from the left; small people in the background do not count."""
-    chosen, other = standing() + (0, 100), standing() * 0.9
-    child = standing() * 0.3
-    assert advise([chosen, child], None, None, "me.jpg") == []
+    """It is identified by the order from the left; small people in the background and phantoms do not count."""
+    chosen, other = Person(standing() + (0, 100)), Person(standing() * 0.9)
+    child, phantom = Person(standing() * 0.3), Person(standing() * 2, 0.1)
+    assert advise([chosen, child, phantom], None, None, "me.jpg") == []
     assert "2 people found, and the one taken is number 2" in only(advise([chosen, other, child], None, None, "me.jpg"))
-    assert "3 people" in only(advise([chosen, other, chosen + 50], None, None, "me.jpg"))
-    assert advise([chosen, np.full((18, 2), np.nan)], None, None, "me.jpg") == []
+    assert "3 people" in only(advise([chosen, other, Person(standing() + 50)], None, None, "me.jpg"))
 
 
 @pytest.mark.parametrize(("turn", "expected"), [(1, "sideways"), (2, "upside down"), (3, "sideways")])
@@ -80,15 +79,15 @@ def test_advise_turned_photo_says_how(turn, expected):
     pose = standing()
     for _ in range(turn):
         pose = np.stack([176 - pose[:, 1], pose[:, 0]], axis=1)
-    assert expected in only(advise([pose], None, None, "me.jpg"))
+    assert expected in only(advise([Person(pose)], None, None, "me.jpg"))
 
 
 def test_advise_joint_outside_the_photo_names_it():
     pose = standing()
     pose[4] = 120, 400
-    assert "right wrist outside the photo of 176 x 256" in only(advise([pose], PHOTO, None, "me.jpg"))
+    assert "right wrist outside the photo of 176 x 256" in only(advise([Person(pose)], PHOTO, None, "me.jpg"))
     pose[4] = 120, -5  # estimators guess a little beyond the border
-    assert advise([pose], PHOTO, None, "me.jpg") == []
+    assert advise([Person(pose)], PHOTO, None, "me.jpg") == []
 
 
 def test_advise_cut_off_person_names_the_side():
@@ -99,7 +98,7 @@ def test_advise_cut_off_person_names_the_side():
     assert "right" in only(advice(standing() + (0, 60)))
     headless = without(0, 14, 15, 16, 17)
     assert advice(headless) == []
-    assert "head is cut off" in only(advise([headless - (45, 0)], PHOTO, None, "me.jpg"))
+    assert "head is cut off" in only(advise([Person(headless - (45, 0))], PHOTO, None, "me.jpg"))
 
 
 def test_advise_small_photo_says_its_size():
@@ -111,11 +110,11 @@ def test_advise_small_photo_says_its_size():
 
 def test_advise_without_photo_judges_the_pose_only():
     """A keypoint file has no photo that could be cut off or too small."""
-    assert advise([standing() * 0.1], None, Frame(10, -500, 0, PHOTO), "dancer.json") == []
+    assert advise([Person(standing() * 0.1)], None, Frame(10, -500, 0, PHOTO), "dancer.json") == []
 
 
 def test_advise_lists_every_fault():
-    faults = advise([without(11), standing()], (50, 35), Frame(5, -20, 0, PHOTO), "me.jpg")
+    faults = advise([Person(without(11)), Person(standing())], (50, 35), Frame(5, -20, 0, PHOTO), "me.jpg")
     assert [fault.fatal for fault in faults] == [False] * len(faults)
     text = " ".join(fault.text for fault in faults)
     for part in ("left hip not found", "2 people", "outside the photo", "cut off", "larger photo"):

@@ -61,6 +61,7 @@ def stand_in(monkeypatch, tmp_path) -> Callable[..., estimators.Estimator]:
 def test_keypoint_rcnn_output_becomes_sorted_people(stand_in):
     random = np.random.RandomState(0)
     small, large, faint = (random.rand(17, 2) * (159, 79) for _ in range(3))
+    small /= 5  # a person of low height, of whom the network is surer
     peaks = np.full(17, MIN_PEAK + 1)
     peaks[COCO_17.index("right knee")] = MIN_PEAK - 0.01
     large[COCO_17.index("left wrist")] = 20, 80.0  # the first column that the photo does not have
@@ -71,7 +72,8 @@ def test_keypoint_rcnn_output_becomes_sorted_people(stand_in):
             ((0, 0, 80, 160), 0.9, faint, np.full(17, MIN_PEAK - 1)),
         )
     )
-    pose, second = estimator.find_people(smooth(80, 160))
+    (pose, confidence), (second, _) = estimator.find_people(smooth(80, 160))
+    assert confidence == pytest.approx(0.8)
     np.testing.assert_allclose(second, to_openpose18(small, COCO_17), rtol=1e-6)
     assert [JOINTS[i] for i in np.flatnonzero(np.isnan(pose).all(1))] == ["left wrist", "right knee"]
     np.testing.assert_allclose(pose[1], (large[5] + large[6]) / 2, rtol=1e-6)
@@ -188,7 +190,7 @@ def test_blazepose_output_becomes_a_person(blazepose):
     seen[MEDIAPIPE_33.index("left wrist"), 2] = 0.49
     seen[MEDIAPIPE_33.index("right wrist"), 1] = -0.5
     seen[MEDIAPIPE_33.index("left ankle"), 0] = 160
-    (person,) = blazepose(lambda image, border: seen).find_people(PHOTO)
+    ((person, _),) = blazepose(lambda image, border: seen).find_people(PHOTO)
     missing = np.isnan(person).all(1)
     assert [JOINTS[i] for i in np.flatnonzero(missing)] == ["right wrist", "left wrist", "left ankle"]
     np.testing.assert_allclose(person[~missing], to_openpose18(seen[:, :2], MEDIAPIPE_33)[~missing], atol=1e-4)
@@ -203,7 +205,7 @@ def test_blazepose_finding_nobody_is_repeated_with_a_border(blazepose):
         return seen if border else None
 
     photo = smooth(*PHOTO.size)
-    (person,) = blazepose(see).find_people(photo)
+    ((person, _),) = blazepose(see).find_people(photo)
     np.testing.assert_allclose(person, to_openpose18(seen[:, :2], MEDIAPIPE_33), atol=1e-4)
     assert [image.shape for image in images] == [(160, 80, 3), (320, 240, 3)]
     np.testing.assert_array_equal(images[1][80:240, 80:160], photo)
@@ -214,7 +216,7 @@ def test_blazepose_finding_nobody_is_repeated_with_a_border(blazepose):
 def test_blazepose_returns_the_attempt_with_more_joints(blazepose, better):
     partly = front_view()
     partly[:20, 2] = 0
-    (person,) = blazepose(lambda image, border: front_view() if border == better else partly).find_people(PHOTO)
+    ((person, _),) = blazepose(lambda image, border: front_view() if border == better else partly).find_people(PHOTO)
     assert not np.isnan(person).any()
 
 
@@ -227,7 +229,7 @@ def test_blazepose_without_visible_joints_returns_nobody(blazepose):
 def test_blazepose_back_view_has_no_face(blazepose):
     back = front_view()
     back[:, 1] = 80 - back[:, 1]  # mirrored: the right shoulder is on the right
-    (person,) = blazepose(lambda image, border: back).find_people(PHOTO)
+    ((person, _),) = blazepose(lambda image, border: back).find_people(PHOTO)
     missing = np.isnan(person).all(1)
     assert [JOINTS[i] for i in np.flatnonzero(missing)] == ["nose", "right eye", "left eye"]
 
@@ -253,7 +255,7 @@ def test_blazepose_on_rendered_people_is_close():
     estimator = load_estimator("blazepose")
     distances = []
     for photo in render_identity(0, "fashion", 3, seed=0):
-        (person,) = estimator.find_people(Image.fromarray(photo.pixels))
+        ((person, _),) = estimator.find_people(Image.fromarray(photo.pixels))
         distances.append(np.linalg.norm(person - photo.keypoints, axis=1))
     assert np.nanmedian(distances) < 6
     assert estimator.find_people(PHOTO) == []

@@ -8,7 +8,10 @@ import pytest
 from PIL import Image
 
 from data.keypoints import JOINTS
-from inference.formats import FORMATS, Photos, choose_person, read_people, write_poses
+from inference.formats import read_people, write_poses
+from inference.layouts import WRITTEN_FORMATS
+from inference.people import first_pose, rank_all
+from inference.photos import Photos
 from tests.inference.pose_files import FIXTURES, PERSON, PLACES, random_poses, save, write_photos
 from util.errors import UserError
 
@@ -37,7 +40,8 @@ def photos(tmp_path, some_poses) -> Path:
 
 
 def read_poses(path: Path, format_name: str | None = None, photos: Photos | None = None) -> dict[str, np.ndarray]:
-    return choose_person(read_people(path, format_name, photos or Photos()).people)
+    people = read_people(path, format_name, photos or Photos()).people
+    return {name: first_pose(found) for name, found in rank_all(people).items()}
 
 
 def body(*numbers: float) -> dict:
@@ -56,7 +60,7 @@ def marks(**changes: object) -> list[dict]:
 
 @pytest.mark.parametrize(("file", "expected"), FILES.items())
 def test_read_people_detects_the_format_and_finds_each_joint(file, expected):
-    """Of two people in a file, the larger one is compared."""
+    """Of two people in a file, the more prominent one is compared."""
     found = read_people(FIXTURES / file, photos=Photos(size=SIZE))
     assert found.format_name == expected[0]
     poses = read_poses(FIXTURES / file, photos=Photos(size=SIZE))
@@ -84,18 +88,18 @@ def test_read_people_without_photos_uses_declared_sizes(file):
     np.testing.assert_allclose(pose, PERSON * scale, atol=0.01)
 
 
-def test_choose_person_takes_the_largest_or_first_or_raises():
+def test_rank_all_puts_the_chosen_first_or_raises():
     file = FIXTURES / "openpose/body25_000000000000_keypoints.json"
-    (people,) = read_people(file).people.values()
-    assert len(people) == 2
-    (first,) = choose_person(read_people(file).people, "first").values()
-    np.testing.assert_allclose(first[0], (50, 70))
+    people = read_people(file).people
+    assert [len(found) for found in people.values()] == [2]
+    ((first, _),) = rank_all(people, "first").values()
+    np.testing.assert_allclose(first.keypoints[0], (50, 70))
     with pytest.raises(UserError, match="body25_000000000000.jpg: 2 people"):
-        choose_person(read_people(file).people, "error")
+        rank_all(people, "error")
     assert [len(p) for p in read_people(FIXTURES / "coco_person_keypoints.json").people.values()] == [2, 0]
 
 
-def test_choose_person_of_a_photo_without_people_is_all_missing():
+def test_first_pose_of_a_photo_without_people_is_all_missing():
     empty = read_poses(FIXTURES / "coco_person_keypoints.json")["000000000139.jpg"]
     assert empty.shape == (18, 2)
     assert np.isnan(empty).all()
@@ -116,8 +120,8 @@ def test_read_people_of_landmark_lists_drops_invisible_joints(tmp_path):
     people = [marks(visibility=None), [*marks(x=1.01)[:1], *marks()[1:5], *marks(visibility=0.4)[5:]]]
     file = save(tmp_path / "x.json", "\ufeff" + json.dumps(people))  # with the byte order mark that Windows writes
     (found,) = read_people(file, photos=Photos(size=(100, 50))).people.values()
-    np.testing.assert_allclose(found[0], np.broadcast_to([50, 25], (18, 2)))
-    assert np.flatnonzero(~np.isnan(found[1][:, 0])).tolist() == [JOINTS.index("left eye")]
+    np.testing.assert_allclose(found[0].keypoints, np.broadcast_to([50, 25], (18, 2)))
+    assert np.flatnonzero(~np.isnan(found[1].keypoints[:, 0])).tolist() == [JOINTS.index("left eye")]
 
 
 def test_photos_finds_names_by_stem_and_upright_sizes(tmp_path):
@@ -142,11 +146,11 @@ def test_photos_finds_names_by_stem_and_upright_sizes(tmp_path):
     with pytest.raises(UserError, match="no such folder"):
         Photos(tmp_path / "nowhere")
     (folder / "day/turned.jpeg").write_bytes(b"GIF")
-    with pytest.raises(UserError, match="size cannot be read"):
+    with pytest.raises(UserError, match="turned.jpeg: photo cannot be decoded"):
         photos.size("day/turned.jpeg")
 
 
-@pytest.mark.parametrize("format_name", FORMATS)
+@pytest.mark.parametrize("format_name", WRITTEN_FORMATS)
 def test_write_poses_round_trip(format_name, some_poses, photos, tmp_path):
     """Every joint comes back. The neck of a format without one is the middle of the shoulders."""
     out = tmp_path / "out" / ("one.json" if format_name not in JSON_PER_PHOTO else "many")
@@ -201,18 +205,21 @@ CANVAS = {"canvas_width": 10, "canvas_height": 20}
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "unknown format; known formats: patn (PATN's keypoints csv), dwpose"),
-        ("from,to\na,b\n", "unknown format"),
+        ("", "the file is empty; known formats are patn, dwpose, openpose"),
+        ("from,to\na,b\n", "unknown format, begins with from,to a,b; known formats are patn"),
         ('{"people": [', "not JSON, or not all of it"),
         ("[" * 100000, "not JSON"),
-        ({"bodies": []}, "unknown format"),
-        ([], "unknown format"),
+        ({"bodies": []}, "no person in it"),
+        ([], "no person in it"),
         ([1, 2], "unknown format"),
+        ([[1.0, 2.0]] * 18, "unknown format, begins with [[1.0, 2.0], [1.0, 2.0], "),
+        ([[0.1, 0.2, 0.0, 0.9]] * 33, "unknown format"),
+        ([[None]], "unknown format, begins with [[None]]"),
         ("name:keypoints_y:keypoints_x\na.jpg:[1]:[2]\n", "expected a list of 18 numbers"),
         ({"people": []}, "no person in it"),
         ({"people": [body(0, 0, 0)]}, "no person in it"),
         ({"people": [body(9, -1, 0.5)]}, "no person in it"),
-        ({"people": [{"pose_keypoints_2d": None}]}, "no person in it"),
+        ({"people": [{"pose_keypoints_2d": None}]}, "no person in it; 1 have no known joint"),
         ({"people": {}}, "no people, or not a proper one"),
         ({"people": [5]}, "no pose_keypoints_2d in 5"),
         ({"people": [{"face_keypoints_2d": []}]}, "no pose_keypoints_2d"),
@@ -231,7 +238,7 @@ CANVAS = {"canvas_width": 10, "canvas_height": 20}
         (coco(images=[{"id": 1, "file_name": "a.jpg"}, {"id": 1, "file_name": "b.jpg"}]), "two images have one id"),
         (coco(images=[{"id": 1, "file_name": "../a.jpg"}]), "'../a.jpg' cannot be the name"),
         (coco(images=[{"id": 1, "file_name": "a:b.jpg"}]), "cannot be the name"),
-        (coco(annotations=[{"image_id": 1, "bbox": [1, 2, 3, 4]}]), "no keypoints"),
+        (coco(annotations=[{"image_id": 1, "bbox": [1, 2, 3, 4]}]), "no person in it; 1 have no known joint"),
         (coco(annotations=[{"id": 7, "image_id": 2, "keypoints": [5, 6, 2] * 17}]), "annotation 7: no image 2"),
         (coco(annotations=[{"id": 7, "image_id": 1, "keypoints": [5, 6, 2] * 14}]), "42 numbers in keypoints"),
         (coco(categories=[{"keypoints": ["left_eye", "right_eye", "nose"]}]), "joints other than COCO's 17"),
@@ -259,7 +266,7 @@ def test_read_people_bad_path_or_format_is_one_clear_error(tmp_path):
     with pytest.raises(UserError, match="no .json files"):
         read_poses(tmp_path)
     Image.new("RGB", (8, 8)).save(tmp_path / "photo.png")
-    with pytest.raises(UserError, match=r"photo.png: not a text file; known formats: patn"):
+    with pytest.raises(UserError, match=r"photo.png: not a text file; known formats are patn"):
         read_poses(tmp_path / "photo.png")
     with pytest.raises(UserError, match=r"not COCO's images and annotations \(coco\)"):
         read_poses(save(tmp_path / "a.json", {"people": [body(5, 5, 1)]}), "coco")

@@ -5,6 +5,7 @@ import torch
 from PIL import Image
 
 from inference.framing import frame_person, identity_frame, to_frame
+from inference.people import Person
 from inference.photo_transfer import TransferResult, comparison_sheet, frame_poses, frame_source
 from inference.sources import FoundPeople
 from tests.inference.test_framing import standing
@@ -13,7 +14,7 @@ SIZE = (256, 176)
 
 
 def found(pose: np.ndarray | None, photo_size: tuple[int, int] | None = None, name: str = "a.jpg") -> FoundPeople:
-    return FoundPeople(name, [] if pose is None else [pose], photo_size)
+    return FoundPeople(name, [] if pose is None else [Person(pose)], photo_size)
 
 
 def test_frame_source_of_stored_size_is_the_identity():

@@ -57,6 +57,19 @@ def test_call_with_several_inputs_equals_one_by_one(transfer, people):
     assert_close(one_pose.permute(0, 2, 3, 1), expected)
 
 
+def test_call_takes_pil_images_as_viewers_show_them(transfer, people, tmp_path):
+    """A file that Pillow has only opened still has its EXIF orientation and transparent pixels."""
+    photo, exif = Image.fromarray(people[0].pixels), Image.Exif()
+    exif[0x112] = 6
+    photo.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "a.png", exif=exif)
+    poses = keypoints_of(people)
+    generated = transfer([Image.open(tmp_path / "a.png"), photo], poses[0], poses[1])
+    np.testing.assert_array_equal(*generated)
+    hidden = Image.new("RGBA", photo.size, (0, 255, 0, 0))
+    generated = transfer([hidden, Image.new("RGB", photo.size, "white")], poses[0], poses[1])
+    np.testing.assert_array_equal(*generated)
+
+
 def test_call_generates_what_the_test_command_generates(transfer, checkpoints, run, tmp_path):
     market = make_market(tmp_path / "market", photos=2, pairs=2, phases=["test"])
     folder = f"--checkpoints_dir={checkpoints}"

@@ -10,12 +10,30 @@ from util.errors import UserError
 
 
 def test_open_poses_folder_comes_in_natural_order(tmp_path):
-    for name in ("frame10.png", "frame2.jpg", "frame1.PNG", "a.png", "notes.txt", ".b.png"):
+    for name in ("frame10.png", "frame2.jpg", "frame1.PNG", "a.png", ".b.png"):
         Image.new("RGB", (10, 8)).save(tmp_path / name, format="PNG")
+    (tmp_path / "notes.txt").write_text("no photo")
     source = open_poses(str(tmp_path), [])
     assert [name for name, _ in source.entries] == ["a.png", "frame1.PNG", "frame2.jpg", "frame10.png"]
     assert (source.count, source.needs_estimator, source.fps) == (4, True, None)
     assert [name for name, _ in open_poses(str(tmp_path), [], every=3).entries] == ["a.png", "frame10.png"]
+
+
+def test_open_poses_folder_includes_linked_folders_and_counts_other_files(tmp_path, capsys):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "poses").mkdir()
+    smooth(10, 8).save(tmp_path / "disk/a.webp")
+    (tmp_path / "disk/notes.txt").write_text("no photo")
+    (tmp_path / "poses/linked").symlink_to(tmp_path / "disk")
+    ((name, photo),) = open_poses(str(tmp_path / "poses"), []).entries
+    assert (name, photo().size) == ("linked/a.webp", (10, 8))
+    assert "1 files are no photos and are left out: linked/notes.txt" in capsys.readouterr().err
+
+
+def test_open_poses_of_a_heic_photo_says_what_to_do(tmp_path):
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    with pytest.raises(UserError, match=r"a.heic: neither a photo.*HEIC, as iPhones write it: convert it to JPEG"):
+        open_poses(str(tmp_path / "a.heic"), [])
 
 
 def test_open_poses_decodes_photos_one_at_a_time(tmp_path):

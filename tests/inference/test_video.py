@@ -123,6 +123,13 @@ def test_write_animation_checks_its_output_before_the_first_frame(tmp_path, name
     assert [path.name for path in tmp_path.rglob("*")] == ["full", "00001.png"]
 
 
+def test_read_frames_composes_transparent_pixels_on_white(tmp_path):
+    frames = [Image.new("RGBA", (4, 4), (200, 0, 0, 255)), Image.new("RGBA", (4, 4), (0, 200, 0, 0))]
+    frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:], lossless=True, exact=True)
+    read, _ = read_frames(tmp_path / "a.webp")
+    assert [frame.getpixel((0, 0)) for _, frame in read] == [(200, 0, 0), (255, 255, 255)]
+
+
 def broken(count: int):
     yield from moving_block(count)
     raise UserError("the network failed")

@@ -125,6 +125,20 @@ class TestNumbers:
         assert record["seconds"] > 0
 
 
+def test_photos_of_every_type_are_measured(call, flags, results, market):
+    """What test.py reads is measured: WebP, no suffix; and files of the results folder that are no photos are known."""
+    first, second, *_ = sorted((market / "test").iterdir())
+    csv = market / "market-pairs-test.csv"
+    for path, renamed in ((first, first.with_suffix(".webp")), (second, second.with_suffix(""))):
+        Image.open(path).save(renamed, format="WebP", lossless=True)
+        path.unlink()
+        csv.write_text(csv.read_text().replace(path.name, renamed.name))
+    (results / "index.html").touch()
+    done = call(metrics, *flags, "--metrics=l1", f"--pairs={csv}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert read_jsonl(results)[0]["metrics"]["l1"]["n"] == 8
+
+
 class TestCompleteness:
     PROBLEMS = ("missing", "extra", "unreadable", "wrong size")
 

@@ -62,6 +62,17 @@ def test_match_pairs_reports_missing_and_extra():
     assert [str(problem).split(" ")[0] for problem in problems] == ["missing:", "missing:", "extra:"]
 
 
+def test_match_pairs_names_another_unicode_form():
+    pairs = [Pair("\u00e9.jpg", "b.jpg"), Pair("b.jpg", "\u00e9.jpg")]
+    results = ["e\u0301_2_b_vis.jpg", "b_2_\u00e9_vis.jpg"]
+    texts = [problem.text for problem in match_pairs(pairs, FOLDER, results, ["b.jpg", "e\u0301.jpg"])[1]]
+    assert sum("it is there in another Unicode form, NFD" in text for text in texts) == 2
+
+
+def test_match_names_with_characters_that_windows_reserves_finds_photos():
+    assert match([result_name("a?.jpg", "b:.jpg")], ["a?.jpg", "b:.jpg"])[0][0][:2] == ("a?.jpg", "b:.jpg")
+
+
 def test_match_pairs_sharing_a_result_is_ambiguous():
     pairs = [Pair("a/b.jpg", "c.jpg"), Pair("a_b.jpg", "c.jpg")]
     samples, problems = match_pairs(pairs, FOLDER, ["a_b_2_c_vis.jpg"], ["c.jpg"])

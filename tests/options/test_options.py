@@ -1,6 +1,7 @@
 """Strict parsing: every flag is read, every choice constructs, every typo is refused with status 2."""
 
 import ast
+import json
 import re
 from itertools import chain
 
@@ -13,6 +14,7 @@ from models.networks import INITIALIZERS, NORMS
 from options.test_options import TestOptions
 from options.train_options import TrainOptions
 from tests.conftest import CPU, REPOSITORY, TINY, train_options
+from util.errors import UserError
 
 PARSERS = {"train": TrainOptions, "test": TestOptions}
 PUBLISHED_COMMANDS = {
@@ -152,3 +154,26 @@ def test_size_flags_change_their_network():
         assert sizes(flag)["D"] > plain["D"]
     heads = create_model(train_options(*TINY, "--nhead=4"), CPU, is_train=True).net_G.ptm.cabs[0].self_attention.heads
     assert heads == 4
+
+
+def test_sizes_come_from_the_run(tmp_path):
+    """test.py needs no size flags for a run of train.py; flags that are given win."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    options = {"dataset_mode": "market", "model": "DPTN", "ngf": 8, "layers_g": 2, "lr": 3.0}
+    (folder / "train_opt.json").write_text(json.dumps({"options": options}))
+    flags = [f"--checkpoints_dir={tmp_path}", "--name=run"]
+    opt = TestOptions().parse(flags)
+    assert (opt.dataset_mode, opt.ngf, opt.layers_g, opt.nhead) == ("market", 8, 2, 2)
+    assert not hasattr(opt, "lr")
+    opt = TestOptions().parse([*flags, "--ngf=16", "--dataset_mode=fashion"])
+    assert (opt.dataset_mode, opt.ngf, opt.layers_g) == ("fashion", 16, 2)
+    assert TestOptions().parse([f"--checkpoints_dir={tmp_path}", "--name=other"]).ngf == 64
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"options": 3}', '"options"'])
+def test_damaged_options_of_a_run_are_named(tmp_path, content):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "train_opt.json").write_text(content)
+    with pytest.raises(UserError, match="train_opt.json: cannot be read"):
+        TestOptions().parse([f"--checkpoints_dir={tmp_path}", "--name=run"])

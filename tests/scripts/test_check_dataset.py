@@ -7,6 +7,7 @@ from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from scripts import check_dataset
 from tests.conftest import smooth, write_keypoints
@@ -71,6 +72,12 @@ PAIRS, KEYPOINTS = "market-pairs-train.csv", "market-annotation-train.csv"
 OUTSIDE = np.where(np.arange(18)[:, None] == 3, (-31, 205), POSE)
 
 
+def save_upside_down(path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x112] = 3
+    smooth(64, 128).save(path, exif=exif)
+
+
 FAULTS = {  # name: exit status, damage, line
     "no pairs csv": (2, lambda r: (r / PAIRS).unlink(), "error .*market-pairs-train.csv: file not found"),
     "bad row": (2, lambda r: append(r / PAIRS, "x.jpg\n"), "error .*bad rows:\n.*row 4: 1 columns, expected 2"),
@@ -129,6 +136,34 @@ FAULTS = {  # name: exit status, damage, line
         lambda r: smooth(64, 128).save(r / "train/x.jpg"),
         "note .*1 photos are in no list:\n  x.jpg\n",
     ),
+    "phone photo": (
+        1,
+        lambda r: save_upside_down(r / "train/0002_a.jpg"),
+        "warning  train: 1 photos with an EXIF orientation, .*; the published photos have none:\n  0002_a.jpg\n",
+    ),
+    "transparent": (
+        0,
+        lambda r: Image.new("RGBA", (64, 128)).save(r / "train/0002_a.jpg", format="PNG"),
+        "note     train: 1 photos with transparent pixels, composed on white; .*:\n  0002_a.jpg\n",
+    ),
+    "no photo": (
+        0,
+        lambda r: (r / "train/a.heic").write_bytes(b"\0\0\0\x18ftypheic"),
+        "note .*train: 1 files are no photos and are left out: a.heic .HEIC, as iPhones write it",
+    ),
+    "renamed photo": (
+        2,
+        lambda r: (append(r / PAIRS, "0002_a.jpg,x.json\n"), (r / "train/x.json").write_text("{}")),
+        r"error .*1 of 4 listed photos are missing; pairs need 1 of them:\n  x.json \(is no photo: unknown content\)",
+    ),
+    "other form": (
+        2,
+        lambda r: (
+            append(r / PAIRS, "0002_a.jpg,0002_\u00e9.jpg\n"),
+            smooth(64, 128).save(r / "train/0002_e\u0301.jpg"),
+        ),
+        r"error .*missing; pairs need 1 of them:\n  0002_\u00e9.jpg \(it is there in another Unicode form, NFD",
+    ),
     "bad list": (2, lambda r: (r / "train.lst").write_text("../a.jpg\n"), "error .*'../a.jpg' is no plain file name"),
     "not text": (2, lambda r: (r / "train.lst").write_bytes(b"\xff\xfe"), "error .*train.lst: not a list of names"),
 }
@@ -143,6 +178,15 @@ def test_fault_gives_its_message_and_exit_status(call, sound, fault):
     assert done.returncode == status
     assert done.stdout.endswith(f": {('fit to train', 'usable, with warnings', 'broken')[status]}\n")
     assert check(call, sound, "--phases", "test").returncode == 0
+
+
+def test_result_names_of_test_pairs_are_checked(call, sound):
+    name = f"{'x' * 240}.jpg"
+    append(sound / "market-pairs-test.csv", f"0003_a.jpg,{name}\n")
+    smooth(64, 128).save(sound / "test" / name)
+    done = check(call, sound)
+    assert done.returncode == 2
+    assert "error    1 file names would be longer than 255 bytes" in done.stdout
 
 
 def test_identities_in_train_and_test_are_a_warning_but_for_distractors(call, sound):

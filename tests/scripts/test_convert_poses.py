@@ -4,7 +4,7 @@ import numpy as np
 
 from data.pairs import read_keypoints, write_keypoints
 from scripts import convert_poses
-from tests.inference.pose_files import FIXTURES, PERSON, random_poses, save, write_photos
+from tests.inference.pose_files import FIXTURES, PERSON, PHANTOM, openpose_person, random_poses, save, write_photos
 
 
 def test_convert_poses_there_and_back(call, tmp_path):
@@ -50,3 +50,19 @@ def test_convert_poses_refuses_to_overwrite_or_guess(call, tmp_path):
     done = call(convert_poses, source, tmp_path / "x.csv", "--people=error")
     assert (done.returncode, "000000425226.jpg: 2 people" in done.stderr) == (2, True)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["out.csv"]
+
+
+def test_convert_poses_takes_the_person_beside_a_phantom_and_says_so(call, tmp_path):
+    people = [openpose_person(PHANTOM, 0.12), openpose_person(PERSON, 0.9), {"pose_keypoints_2d": []}]
+    source = save(tmp_path / "ghost.json", {"people": people})
+    done = call(convert_poses, source, tmp_path / "out.csv")
+    assert (done.returncode, done.stderr) == (0, "")
+    np.testing.assert_array_equal(read_keypoints(tmp_path / "out.csv")["ghost.jpg"], PERSON)
+    assert done.stdout.splitlines()[2:5] == [
+        "1 of them with several people, of whom the most prominent was taken:",
+        "  ghost.jpg: 2 people, taken: 16 joints of confidence 0.90, 493 pixels in extent around x = 198, y = 218; "
+        "next: 3 joints of confidence 0.12, 2393 pixels in extent around x = 973, y = 647",
+        "people left out, because no joint of them is known (only a box, a face or a hand): 1",
+    ]
+    assert call(convert_poses, source, tmp_path / "box.csv", "--people=largest").returncode == 0
+    np.testing.assert_array_equal(read_keypoints(tmp_path / "box.csv")["ghost.jpg"], PHANTOM)

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from data.pairs import read_keypoints
-from inference import estimators
+from inference import estimators, extraction
 from inference.estimators import Estimator
+from inference.people import Person
 from scripts import extract_poses
-from scripts.extract_poses import ExtractedRow, round_down, skeleton_sheet
 from util.errors import UserError
 
 SIZE = (64, 32)
@@ -22,7 +22,7 @@ NAMES = ["a.png", "b/c.png", "b/d.png", "e.PNG", "f.png", "g.png"]
 
 
 class Stub(Estimator):
-    """The red of a photo tells how many people there are, its green where the largest one is."""
+    """The red of a photo tells how many people there are, its green where they are."""
 
     default_weights = "own"
     uses_gpu = False
@@ -34,12 +34,12 @@ class Stub(Estimator):
             raise UserError("--estimator_weights missing: not found")
         self.shift = {"own": 0.0, "other": 0.5}.get(weights, 0.25)
 
-    def find_people(self, photo: Image.Image) -> list[np.ndarray]:
+    def find_people(self, photo: Image.Image) -> list[Person]:
         red, green, _ = photo.getpixel((0, 0))
         if green == self.stop_at:
             raise KeyboardInterrupt
         self.seen.append(green)
-        return [joints_of(green) + np.float32(self.shift)] * red
+        return [Person(joints_of(green) + np.float32(self.shift), 0.8)] * red
 
 
 def joints_of(green: int) -> np.ndarray:
@@ -60,7 +60,7 @@ def photos(tmp_path, monkeypatch) -> Path:
     monkeypatch.setitem(estimators.ESTIMATORS, "stub", Stub)
     monkeypatch.setattr(Stub, "seen", [], raising=False)
     monkeypatch.setattr(Stub, "stop_at", None)
-    extract_poses.load_once.cache_clear()
+    extraction.load_once.cache_clear()
     return folder
 
 
@@ -85,10 +85,13 @@ def check_csv(path: Path, names: list[str] = NAMES, shift: float = 0.0) -> None:
 
 def test_extract_poses_folder_becomes_a_csv(extract, tmp_path):
     done = extract()
-    assert (done.returncode, done.stderr) == (0, "")
+    skipped = "1 files are no photos and are left out: notes.txt"
+    assert (done.returncode, done.stderr) == (0, f"note: {tmp_path / 'photos'}: {skipped}\n")
     check_csv(tmp_path / "poses.csv")
+    who = "17 joints of confidence 0.80, 54 pixels in extent around x = 10, y = 26"
     assert done.stdout.splitlines()[1:] == [
-        "photos with several people, of whom the largest was taken: 1",
+        "photos with several people, of whom the most prominent was taken: 1",
+        f"  b/d.png: 2 people, taken: {who}; next: {who}",
         "photos without a person, whose joints are all -1: 1",
         "  b/c.png",
         f"6 rows written to {tmp_path / 'poses.csv'}",
@@ -147,7 +150,7 @@ def test_extract_poses_repeats_a_row_that_was_cut_off(extract, tmp_path):
 def test_extract_poses_writes_a_row_before_the_next_photo(extract, tmp_path, monkeypatch):
     lines, find_people = [], Stub.find_people
 
-    def count_lines(stub: Stub, photo: Image.Image) -> list[np.ndarray]:
+    def count_lines(stub: Stub, photo: Image.Image) -> list[Person]:
         lines.append((tmp_path / "poses.csv.rows").read_bytes().count(b"\n"))
         return find_people(stub, photo)
 
@@ -188,7 +191,18 @@ def test_extract_poses_identifies_weights_by_content(extract, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "damage", [b"no json\n", b"[]\n", b"5\n", b"[]\n[]\n", b'{"folder": 1}\n', b"\xff\n", b"{}\n[1, 2, [3]]\n"]
+    "damage",
+    [
+        b"no json\n",
+        b"[]\n",
+        b"5\n",
+        b"[]\n[]\n",
+        b'{"folder": 1}\n',
+        b"\xff\n",
+        b"{}\n[1, 2, [3]]\n",
+        b"[" * 100000 + b"\n",
+        b'{"folder": 1}\n[[], "many", null, 5]\n',
+    ],
 )
 def test_extract_poses_damaged_rows_need_overwrite(extract, tmp_path, damage):
     (tmp_path / "poses.csv.rows").write_bytes(damage)
@@ -237,7 +251,8 @@ def test_extract_poses_rejects_names_that_a_csv_cannot_hold(extract, photos, tmp
 
 def test_extract_poses_missing_weights_fail_before_anything_is_written(extract, tmp_path):
     done = extract("--estimator_weights=missing")
-    assert (done.returncode, done.stderr) == (2, "error: --estimator_weights missing: not found\n")
+    assert done.returncode == 2
+    assert done.stderr.endswith("error: --estimator_weights missing: not found\n")
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
 
 
@@ -245,7 +260,7 @@ def test_extract_poses_sheet_shows_skeletons_over_photos(extract, photos, tmp_pa
     Image.new("RGB", (64, 32), (1, 0, 0)).save(photos / "z.png")  # wider than high
     assert extract("--sheet", tmp_path / "sheet.png").returncode == 0
     sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
-    height, width = extract_poses.CELL
+    height, width = extraction.CELL
     assert sheet.shape == (height, 7 * width, 3)
     cells = np.split(sheet, 7, axis=1)
     scale = min(height / 64, width / 32)
@@ -276,18 +291,3 @@ def test_extract_poses_in_two_processes_gives_the_same_csv(call, photos, tmp_pat
 def test_extract_poses_as_a_command_reports_one_line(command, tmp_path):
     done = command("scripts/extract_poses.py", tmp_path / "nowhere", tmp_path / "poses.csv")
     assert (done.returncode, done.stderr) == (2, f"error: {tmp_path / 'nowhere'}: no such folder\n")
-
-
-def test_round_down_keeps_hundredths():
-    assert round_down(np.float32([63.9999, 1.23456])).tolist() == [63.99, 1.23]
-
-
-def test_skeleton_sheet_of_many_photos_shows_some(tmp_path, monkeypatch):
-    monkeypatch.setattr(extract_poses, "SHEET", (1, 3))
-    names = [f"{number}.png" for number in range(6)]
-    for number, name in enumerate(names):
-        Image.new("RGB", (32, 64), (0, 8 * number, 0)).save(tmp_path / name)
-    rows = {name: ExtractedRow(0, np.full((18, 2), np.nan)) for name in names}
-    sheet = np.asarray(skeleton_sheet(tmp_path, rows))
-    middle = sheet[128, 88 :: extract_poses.CELL[1]]
-    assert middle[:, 1].tolist() == [0, 16, 40]  # the greens of the first, the third and the last

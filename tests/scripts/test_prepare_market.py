@@ -29,7 +29,9 @@ def archive(tmp_path, monkeypatch) -> Path:
 def test_every_mode_gives_the_data_set_once(call, archive, tmp_path, mode):
     root = tmp_path / "dataset/market"
     done = call(prepare_market, "--raw", archive, "--dataroot", root, "--mode", mode)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0
+    skipped = "2 files are no photos and are left out: ._0002_c1s1_000451_03.jpg, Thumbs.db"
+    assert [line.split(": ", 2)[2] for line in done.stderr.splitlines()] == [skipped, skipped]
     assert len(list((root / "train").glob("0*.jpg"))) == 3
     assert len(list((root / "test").glob("[-0]*.jpg"))) == 2
     raw = archive / "Market-1501-v15.09.15/bounding_box_train"
@@ -52,6 +54,29 @@ def test_links_survive_a_move_of_the_data_root(call, archive):
     assert call(prepare_market, "--dataroot", root).returncode == 0
     moved = root.rename(archive / "market")
     assert len(list((moved / "train").glob("0*.jpg"))) == 3
+
+
+@pytest.mark.parametrize("mode", ["link", "copy"])
+def test_linked_archive_is_found_once(call, archive, tmp_path, mode):
+    """The archive is linked into the data root twice, and a loop leads back to the data root."""
+    root = tmp_path / "market"
+    root.mkdir()
+    (root / "Market-1501-v15.09.15").symlink_to("../disk/Market-1501-v15.09.15")
+    (root / "again").symlink_to(archive)
+    (root / "loop").symlink_to(root)
+    done = call(prepare_market, "--dataroot", root, "--mode", mode)
+    assert done.returncode == 0, done.stderr
+    assert f"{root}/loop is not followed: it is a link back to {root}\n" in done.stderr
+    assert len(list((root / "train").glob("0*.jpg"))) == 3
+
+
+def test_rename_does_not_break_a_link(call, archive, tmp_path):
+    folder = archive / "Market-1501-v15.09.15/bounding_box_train"
+    folder.rename(tmp_path / "nas")
+    folder.symlink_to("../../nas")
+    done = call(prepare_market, "--raw", archive, "--dataroot", tmp_path / "market", "--mode=rename")
+    assert (done.returncode, folder.is_symlink()) == (2, True)
+    assert f"{folder}: a link, which --mode rename would break; use --mode link or --mode copy" in done.stderr
 
 
 def test_copy_is_completed_and_overwrites_nothing(call, archive, tmp_path):

@@ -15,12 +15,14 @@ from inference.estimators import Estimator
 from inference.flicker import flicker
 from inference.formats import write_poses
 from inference.framing import crop, frame_people, frame_person, to_frame
+from inference.people import Person
 from inference.pose_transfer import PoseTransfer
 from inference.tracks import clean, interpolate
 from inference.transfer_options import TransferOptions
 from inference.video import read_frames, write_animation
 from scripts import transfer as script
 from tests.conftest import TINY_G
+from tests.inference.pose_files import PHANTOM, openpose_person, save
 from tests.inference.tiny_transfer import SIZE, assert_close, keypoints_of, load_tiny, tiny_walk, write_tiny
 from util.draw_pose import draw_skeleton
 from util.errors import UserError
@@ -54,10 +56,10 @@ class Stub(Estimator):
         if weights != "own":
             raise UserError(f"--estimator_weights {weights}: not found")
 
-    def find_people(self, photo: Image.Image) -> list[np.ndarray]:
+    def find_people(self, photo: Image.Image) -> list[Person]:
         red, green, _ = np.asarray(photo)[2:14, 2:14].mean(axis=(0, 1))
         pose = self.poses[round(green / 40)] * (2 if photo.height > 128 else 1)
-        return [pose + shift for shift in range(0, 3 * round(red / 40), 3)]
+        return [Person(pose + shift) for shift in range(0, 3 * round(red / 40), 3)]
 
 
 def write_photo(path: Path, people, number: int, enlarged: bool = True, count: int = 1) -> Path:
@@ -180,7 +182,19 @@ def test_transfer_reads_keypoint_files(generate, transfer, people, work):
         np.testing.assert_array_equal(Image.open("out.png"), expected)
     assert "no rows for me.png" in generate("--source_pose=walk.csv", "--pose=dancer.json", "--out=out.png").stderr
     wrong = generate("--source_pose=dancer.png", "--pose=dancer.json", "--out=out.png").stderr
-    assert "a keypoint file (.csv, .json) or csv:NAME is needed" in wrong
+    assert "a keypoint file (.csv, .json, .txt) or csv:NAME is needed" in wrong
+
+
+def test_transfer_takes_the_person_beside_a_phantom_and_says_so(generate, transfer, people, work):
+    """In a frame of a video's keypoint files too; a phantom is no second person that stops the command."""
+    write_keypoints(work / "me.csv", {"me.jpg": 2 * people[0].keypoints})
+    frames = [[openpose_person(PHANTOM / 10, 0.12), openpose_person(each.keypoints, 0.9)] for each in people[3:5]]
+    save(work / "video.json", [{"people": frame} for frame in frames])
+    done = generate("--source_pose=me.csv", "--pose=video.json", "--out=out")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "the most prominent of several people was taken:\n  video_0000.jpg: 2 people, taken: 1" in done.stdout
+    expected = transfer(*framed_me(people), framed(people[3].keypoints))
+    assert_close(Image.open("out/video_0000.png"), expected)
 
 
 def test_transfer_several_poses_go_to_a_folder(generate, transfer, people, work):
@@ -313,7 +327,7 @@ def test_transfer_bad_photo_stops_before_a_video_is_searched(refused, work, peop
         (["--pose=dancer.png", "--source=gone.png", "--out=out.png"], "gone.png: no such photo"),
         (["--pose=dancer.png", "--source=walk.csv", "--out=out.png"], "walk.csv: photo cannot be decoded"),
         (["--pose=walk.csv", "--out=out.png"], "there are 6 poses; name a folder"),
-        (["--pose=root", "--out=out.png"], "neither photos (.jpg, .png) nor keypoint files"),
+        (["--pose=empty", "--out=out.png"], "neither photos nor keypoint files"),
         (["--pose", "dancer.png", "root/../dancer.png", "--out=new"], "two poses would be written to new/dancer.png"),
         (["--pose=dancer.png", "--out=dancer.png"], "--out dancer.png: would replace one of the inputs"),
         (["--pose=dancer.png", "--out=out.png", "--sheet=me.png"], "--sheet me.png: would replace one of the inputs"),
@@ -331,7 +345,18 @@ def test_transfer_bad_photo_stops_before_a_video_is_searched(refused, work, peop
     ],
 )  # fmt: skip
 def test_transfer_bad_flags_are_one_clear_error(refused, flags, message):
+    Path("empty").mkdir()
     assert message in refused(*flags)
+
+
+def test_transfer_refuses_result_names_that_are_too_long(refused):
+    """A result is named after its pose and the folders below --pose."""
+    folder = Path("long", "x" * 100)
+    folder.mkdir(parents=True)
+    Image.new("RGB", (64, 128)).save(folder / f"{'y' * 200}.png")
+    message = refused("--pose=long", "--out=new")
+    assert "1 file names would be longer than 255 bytes" in message
+    assert "shorten the names of the poses" in message
 
 
 def test_transfer_replaces_an_image_and_chooses_the_epoch(generate, work):
@@ -362,5 +387,6 @@ def test_transfer_reads_every_flag(generate, monkeypatch):
     done = generate("--pose", "dancer.png", "csv:walk_0001.jpg", "--out=x.gif", "--sheet=sheet.png", own_pose=True)
     assert done.returncode == 0, done.stderr
     read = vars(runs[0])["_read"]
-    listed = {action.dest for action in TransferOptions().parser([])._actions} - {"help"}
+    only_with_compile = {"compile_mode"}
+    listed = {action.dest for action in TransferOptions().parser([])._actions} - {"help"} - only_with_compile
     assert listed - read == set()

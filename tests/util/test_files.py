@@ -5,7 +5,16 @@ from pathlib import Path
 import pytest
 
 from util.errors import UserError
-from util.files import append_text, atomic_write, file_names, natural_sort_key, sha256
+from util.files import (
+    append_text,
+    atomic_write,
+    check_name_lengths,
+    explain_missing,
+    file_names,
+    natural_sort_key,
+    sha256,
+    walk,
+)
 
 
 def test_atomic_write_leaves_readers_the_old_content(tmp_path):
@@ -88,6 +97,60 @@ def test_file_names_lists_all_files_below_a_folder(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     assert file_names(tmp_path) == {"a.jpg", "b/c.txt", "b/d/.hidden"}
+
+
+def test_file_names_follows_links_and_no_loops(tmp_path, capsys):
+    """Two linked folders are two folders, even if they are the same one; links to each other end."""
+    root, disk = tmp_path / "root", tmp_path / "disk"
+    for folder in (root, disk / "b"):
+        folder.mkdir(parents=True)
+    (disk / "a.jpg").touch()
+    (root / "one").symlink_to(disk)
+    (root / "two").symlink_to("../disk")
+    (root / "up").symlink_to("..")
+    (root / "gone").symlink_to("nowhere")
+    (root / "self").symlink_to("self")
+    (root / "file.jpg").symlink_to(disk / "a.jpg")
+    (disk / "b" / "back").symlink_to(root)
+    assert file_names(root) == {"one/a.jpg", "two/a.jpg", "file.jpg"}
+    notes = capsys.readouterr().err.splitlines()
+    assert sorted(note.split(" is not followed")[0] for note in notes) == [
+        f"note: {root}/{name}" for name in ("one/b/back", "two/b/back", "up")
+    ]
+    assert file_names(tmp_path / "no folder") == set()
+
+
+def test_walk_yields_linked_folders_and_their_files(tmp_path):
+    (tmp_path / "disk/b").mkdir(parents=True)
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root/a").symlink_to(tmp_path / "disk")
+    assert [entry.path for entry in walk(tmp_path / "root")] == [f"{tmp_path}/root/a", f"{tmp_path}/root/a/b"]
+
+
+def test_explain_missing_names_unicode_forms_case_and_links(tmp_path):
+    (tmp_path / "d").symlink_to("nowhere")
+    names = ["caf\u00e9.jpg", "cafe\u0301s.jpg", "A.jpg", "d/e.jpg", "z.jpg"]
+    reasons = explain_missing(names, ["cafe\u0301.jpg", "caf\u00e9s.jpg", "a.jpg"], tmp_path)
+    assert list(reasons) == names[:4]
+    assert "another Unicode form, NFD, as macOS writes it" in reasons[names[0]]
+    assert "another Unicode form, NFC" in reasons[names[1]]
+    assert reasons["A.jpg"] == " (a.jpg is there, which differs in capital letters)"
+    assert reasons["d/e.jpg"] == f" ({tmp_path}/d is a link to nowhere, which does not exist)"
+
+
+def test_check_name_lengths_counts_bytes():
+    check_name_lengths(["a" * 255, "\u4eba" * 85], "names")
+    with pytest.raises(
+        UserError, match="1 file names would be longer than 255 bytes.* the longest has 258: .*shorten it"
+    ):
+        check_name_lengths(["a" * 255, "\u4eba" * 86], "it")
+
+
+@pytest.mark.parametrize("name", ["a" * 251 + ".jpg", "\u4eba" * 83 + ".jpg"])
+def test_atomic_write_of_the_longest_names(name, tmp_path):
+    """The temporary file's name fits too."""
+    atomic_write(tmp_path / name, lambda file: file.write(b"content"))
+    assert (tmp_path / name).read_bytes() == b"content"
 
 
 def test_natural_sort_key_orders_numbers_by_value():

@@ -1,15 +1,26 @@
-"""Conversion, resizing, writing and listing of images."""
+"""Listing, decoding, conversion, resizing and writing of images."""
+
+import os
+import struct
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from tests.conftest import smooth
+from util import image as image_module
 from util.errors import UserError
 from util.image import (
+    TURNS,
     contact_sheet,
     decode_photo,
+    inspect_photo,
+    is_photo,
     photo_names,
+    photo_size,
     resize_uint8,
     save_image,
     size_problem,
@@ -17,7 +28,10 @@ from util.image import (
     to_pil,
     to_uint8,
     to_unit,
+    to_upright_rgb,
 )
+
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40)
 
 
 def test_to_uint8_inverts_to_unit():
@@ -90,11 +104,147 @@ def test_size_problem_names_both_sizes():
     assert size_problem(image, (256, 176)) == "64 x 128 pixels, expected 176 x 256 (width x height)"
 
 
-def test_photo_names_are_sorted_and_leave_out_other_files(tmp_path):
-    for name in ("b.JPG", "a/c.png", "a/.d.png", "notes.txt"):
+def test_photo_names_are_sorted_and_other_files_are_counted(tmp_path, capsys):
+    for name in ("b.JPG", "a/c.webp", "a/.d.png", "notes.txt", "index.html"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    assert photo_names(tmp_path) == ["a/c.png", "b.JPG"]
+        (tmp_path / name).write_text("no photo")
+    (tmp_path / "e.heic").write_bytes(HEIC)
+    assert photo_names(tmp_path, expected=["index.html"]) == ["a/c.webp", "b.JPG"]
+    note = f"note: {tmp_path}: 3 files are no photos and are left out: a/.d.png, e.heic (HEIC, as iPhones write it: "
+    assert capsys.readouterr().err.startswith(note)
+
+
+def test_is_photo_goes_by_suffix_or_content(tmp_path):
+    """A file with a photo's suffix need not be opened; decoding it says what is wrong with it."""
+    smooth(4, 4).save(tmp_path / "0001", format="JPEG")
+    smooth(4, 4).save(tmp_path / "a.jpg_original", format="PNG")
+    smooth(4, 4).save(tmp_path / ".a.jpg")
+    (tmp_path / "b.csv").write_text("from,to")
+    (tmp_path / "c.tif").touch()
+    assert [name for name in sorted(os.listdir(tmp_path)) if is_photo(tmp_path / name)] == [
+        "0001",
+        "a.jpg_original",
+        "c.tif",
+    ]
+
+
+def test_photo_names_that_are_not_utf8_are_refused_by_name(tmp_path):
+    try:
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jpg")).touch()
+    except OSError:
+        pytest.skip("this file system refuses such names")
+    with pytest.raises(UserError, match=r"names that are not UTF-8; rename.*\n  b'caf\\xe9.jpg'"):
+        photo_names(tmp_path)
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif", "16.png", "16.tif"])
+def test_decode_photo_turns_every_format_upright(suffix, orientation, tmp_path):
+    """The stored pixels are turned back by the inverse of what the orientation asks for."""
+    path, upright = tmp_path / f"a.{suffix}", smooth(48, 36)
+    if suffix.startswith("16"):
+        upright = Image.fromarray(np.asarray(upright.convert("L")).astype(np.uint16) * 257)
+    inverse = {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}.get(orientation, TURNS[orientation])
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    quality = {"jpg": {"quality": 98, "subsampling": 0}, "webp": {"lossless": True}}.get(suffix, {})
+    upright.transpose(inverse).save(path, exif=exif, **quality)
+    photo = decode_photo(path)
+    wanted = np.asarray(upright, float) / (257 if suffix.startswith("16") else 1)
+    wanted = wanted if wanted.ndim == 3 else np.repeat(wanted[..., None], 3, 2)
+    assert np.abs(np.asarray(photo, float) - wanted).mean() < (3 if suffix == "jpg" else 1e-9)
+    assert photo_size(path) == (photo.height, photo.width) == (36, 48)
+    assert to_upright_rgb(photo).image.tobytes() == photo.tobytes()  # it is not turned again
+
+
+def test_decode_photo_ignores_a_damaged_exif_block(tmp_path):
+    smooth(8, 4).save(tmp_path / "a.jpg", exif=b"Exif\x00\x00damaged")
+    assert decode_photo(tmp_path / "a.jpg").size == (8, 4)
+    assert photo_size(tmp_path / "a.jpg") == (4, 8)
+
+
+def test_decode_photo_prints_each_remark_once(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(image_module, "_printed", bytearray(2))
+    exif = Image.Exif()
+    exif[0x112] = 3
+    for name in ("a.png", "b.png"):
+        Image.new("RGBA", (2, 2)).save(tmp_path / name, exif=exif)
+        decode_photo(tmp_path / name)
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"note: {tmp_path / 'a.png'} is one of the photos with an EXIF orientation")
+    assert second == f"note: {tmp_path / 'a.png'} is one of the photos with transparent pixels, composed on white"
+    assert inspect_photo(tmp_path / "b.png", (2, 2)) == (None, ("orientation", "transparency"))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "P"])
+def test_decode_photo_composes_transparent_pixels_on_white(mode, tmp_path):
+    """Left: opaque, middle: half transparent, right: transparent, hiding black."""
+    image = Image.new("RGBA", (3, 1))
+    for x, pixel in enumerate([(100, 100, 100, 255), (100, 100, 100, 128), (0, 0, 0, 0)]):
+        image.putpixel((x, 0), pixel)
+    if mode == "P":
+        image.quantize(3).save(tmp_path / "a.png")
+    else:
+        image.convert(mode).save(tmp_path / "a.tif" if mode == "PA" else tmp_path / "a.png")
+    (path,) = tmp_path.iterdir()
+    assert [pixel[0] for pixel in decode_photo(path).getdata()] == [100, 177, 255]
+
+
+def deep_png(path: Path, level: int, channels: int) -> None:
+    """A PNG of 16 bits a channel: gray (1 channel) or RGB (3)."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 4, 2, 16, {1: 0, 3: 2}[channels], 0, 0, 0)
+    rows = (b"\0" + np.full(4 * channels, level, ">u2").tobytes()) * 2
+    content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_decode_photo_of_12_bits_in_16_is_a_clear_error(channels, tmp_path):
+    deep_png(tmp_path / "a.png", 4095, channels)
+    with pytest.raises(UserError, match="its 16 or 32 bits a pixel come out near black"):
+        decode_photo(tmp_path / "a.png")
+    deep_png(tmp_path / "a.png", 0xFFFF, channels)
+    assert decode_photo(tmp_path / "a.png").getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(
+    ("levels", "wanted"),
+    [
+        (np.float32([0, 0.5, 1]), [0, 128, 255]),
+        (np.int32([0, 2**30, 2**31 - 1]), [0, 128, 255]),
+        (np.uint16([0, 128 * 257, 65535]), [0, 128, 255]),
+    ],
+)
+def test_decode_photo_scales_by_the_depth_of_the_file(levels, wanted, tmp_path):
+    Image.fromarray(levels[None]).save(tmp_path / "a.tif")
+    assert [pixel[0] for pixel in decode_photo(tmp_path / "a.tif").getdata()] == wanted
+
+
+@pytest.mark.parametrize("levels", [np.float32([0, 200]), np.float32([np.nan, 1]), np.int32([0, 4095])])
+def test_decode_photo_of_an_unknown_white_is_a_clear_error(levels, tmp_path):
+    Image.fromarray(levels[None]).save(tmp_path / "a.tif")
+    with pytest.raises(UserError, match="a.tif: photo cannot be decoded .*8 bits"):
+        decode_photo(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize(
+    ("content", "hint"),
+    [
+        (HEIC, "HEIC, as iPhones write it: convert it to JPEG"),
+        (b"\0\0\0\x20ftypavif\0\0\0\0", "AVIF needs Pillow 11.3 or newer"),
+        (b"\n<!DOCTYPE html><html>Not found</html>", "a web page with a photo's name"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a pointer of Git LFS"),
+        (b"", "an empty file"),
+    ],
+)
+def test_decode_photo_says_what_to_do_about_what_is_no_photo(content, hint, tmp_path):
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(UserError, match=rf"a.jpg: photo cannot be decoded \({hint}"):
+        decode_photo(tmp_path / "a.jpg")
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "P", "I;16", "RGBA", "LA"])
