@@ -61,14 +61,13 @@ def test_locked_run_is_refused_by_host_process_and_time(tmp_path, owner):
     assert owner.poll() is None
 
 
-def test_killed_owner_does_not_block_even_if_its_workers_survive(tmp_path, owner):
+def test_killed_owner_does_not_block_even_if_its_workers_survive(tmp_path, owner, capsys):
     owner.send_signal(signal.SIGKILL)
     owner.wait()
-    start = time.monotonic()
     with RunLock(tmp_path) as lock:
         lock.acquire()
         assert json.loads((tmp_path / "lock.json").read_text())["process"] == os.getpid()
-    assert time.monotonic() - start < 5
+    assert "waiting" not in capsys.readouterr().out
     assert not (tmp_path / "lock.json").exists()
 
 
