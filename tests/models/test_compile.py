@@ -55,28 +55,22 @@ def test_a_second_compiled_step_compiles_nothing():
     assert not counters["graph_break"]
 
 
-@pytest.mark.parametrize("part", ["vgg", "discriminator"])
-def test_gradients_of_compiled_bf16_losses_are_those_of_eager_ones(part):
-    """Float32 regions within autocast once were computed in bfloat16 in compiled backward passes: Gram matrices and
-    spectral norm stay outside of it. Both forms round each layer to bfloat16 in other places, by 2^-8 or so."""
+def test_compiled_bf16_losses_keep_gram_matrices_in_float32():
+    """Float32 regions within autocast were once computed in bfloat16 in compiled code (pytorch issue 179804), so Gram
+    matrices stay outside of it. In bfloat16 they would change these style terms by 1e-4."""
     model = create_model(train_options(*TINY, *SMALLEST, "--precision=bf16"), CPU, is_train=True)
     fakes, reals = (torch.from_numpy(formula_images(name, (2, 3, 32, 32))) for name in ("a", "b"))
     fakes.requires_grad_()
-
-    def style_gradient(*_: Tensor) -> Tensor:
-        return model.run_vgg(fakes, reals)[1].sum()
-
-    def score_gradient(*_: Tensor) -> Tensor:
-        return model.discriminate(fakes).sum()
-
-    function, weights = (style_gradient, [fakes]) if part == "vgg" else (score_gradient, list(model.net_D.parameters()))
-    model.net_D.eval()  # without a power iteration, which would change it
-    eager, compiled = (
-        torch.autograd.grad(run(), weights) for run in (function, torch.compile(function, fullgraph=True))
-    )
-    for a, b in zip(compiled, eager, strict=True):
-        assert a.dtype == torch.float32
-        assert (a - b).norm() < 2**-6 * b.norm()
+    results = []
+    for run in (model.run_vgg, torch.compile(model.run_vgg, fullgraph=True)):
+        content, style = run(fakes, reals)
+        results.append(
+            (content.detach(), style.detach(), *torch.autograd.grad(content.sum() + 500 * style.sum(), fakes))
+        )
+    (content, style, gradient), (wanted_content, wanted_style, wanted_gradient) = results
+    torch.testing.assert_close(content, wanted_content, rtol=1e-5, atol=0)
+    torch.testing.assert_close(style, wanted_style, rtol=1e-5, atol=0)
+    assert (gradient - wanted_gradient).norm() < 2**-6 * wanted_gradient.norm()  # activations are bfloat16
 
 
 def save_weights(folder: Path, epoch: int) -> None:
