@@ -9,6 +9,8 @@
 Add --gpu_id=-1 for the CPU. All flags: python train.py --help
 """
 
+from pathlib import Path
+
 from data.loaders import PairLoader, create_train_loaders, fingerprints
 from data.pairs import write_pairs
 from metrics.validation import validate
@@ -20,6 +22,7 @@ from util.checkpoint import Checkpoints, Progress
 from util.device import describe_device
 from util.errors import run_main
 from util.reproducibility import seed_everything, use_deterministic_kernels
+from util.run_lock import RunLock
 from util.training import NonFiniteCheck, ProgressBar, StopSignal
 from util.visualizer import Visualizer
 
@@ -27,15 +30,19 @@ from util.visualizer import Visualizer
 def main() -> int | None:
     options = TrainOptions()
     opt = options.parse()  # with --continue_train: the checkpoint's options, already merged
-    with distributed.process_group(opt.gpu_ids) as device, StopSignal(opt.max_minutes) as stop:
+    with (
+        distributed.process_group(opt.gpu_ids) as device,
+        RunLock(Path(opt.checkpoints_dir) / opt.name) as lock,
+        StopSignal(opt.max_minutes) as stop,
+    ):
         seed_everything(opt.seed)
         if opt.deterministic:
             use_deterministic_kernels()
         train_loader, val_loader = create_train_loaders(opt, device)
         model = create_model(opt, device, is_train=True)
         data = fingerprints(train_loader, val_loader)
-        checkpoints = Checkpoints(model, opt, data)
-        origin = checkpoints.resume(options.state) if opt.continue_train else checkpoints.start()
+        checkpoints = Checkpoints(model, opt, data, lock)
+        origin = checkpoints.resume() if opt.continue_train else checkpoints.start()
         progress, last_epoch = checkpoints.progress, opt.niter + opt.niter_decay
         nan_check = NonFiniteCheck()
 
@@ -65,7 +72,7 @@ def main() -> int | None:
                 if progress.crossed(opt.display_freq) and distributed.is_main():
                     visualizer.display_current_results(epoch, progress.total, model.get_current_visuals())
 
-                save_is_due, stop_reason = progress.crossed(opt.save_latest_freq), stop.reason()
+                save_is_due, stop_reason = progress.crossed(opt.save_latest_freq), stop.reason(visualizer.failed)
                 if save_is_due or stop_reason:
                     nan_check.check()
                     labels = [progress.total] if save_is_due and opt.save_by_iter else []
@@ -87,7 +94,7 @@ def main() -> int | None:
 
         visualizer.print(f"done: {progress.total} samples; weights in {model.run_dir}")
         visualizer.close()
-    return None
+    return 2 if visualizer.failed else None
 
 
 def validate_epoch(model: BaseModel, val_loader: PairLoader, progress: Progress, visualizer: Visualizer) -> bool:
@@ -102,4 +109,4 @@ def validate_epoch(model: BaseModel, val_loader: PairLoader, progress: Progress,
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, needs_stdout=False)  # the logs are also in the run folder

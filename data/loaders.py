@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Sampler
 
 from data import find_dataset
 from data.pairs import hold_out
 from data.pose_pair_dataset import PosePairDataset
 from util import distributed
 from util.errors import UserError
-from util.parallel import ignore_signals_in_worker
+from util.loader import BatchLoader
 
 
 @dataclass
@@ -56,13 +56,15 @@ class PairLoader:
         self, dataset: PosePairDataset, sampler: EpochBatchSampler, workers: int, device: torch.device
     ) -> None:
         self.dataset, self.sampler = dataset, sampler
-        self.loader = DataLoader(
-            dataset, batch_sampler=sampler, num_workers=workers, persistent_workers=workers > 0,
-            pin_memory=device.type == "cuda", worker_init_fn=_start_worker,
+        height, width = dataset.network_size
+        share = -(-sampler.batch_size // sampler.processes)
+        self.batches = BatchLoader(
+            dataset, share * 2 * 3 * height * width, workers, batch_sampler=sampler, persistent_workers=workers > 0,
+            pin_memory=device.type == "cuda",
             generator=torch.Generator().manual_seed(sampler.seed),  # instead of the global random state
         )  # fmt: skip
         # The workers ignore signals, so they must be told to end, even if an error ends the program.
-        weakref.finalize(self, _end_workers, self.loader)
+        weakref.finalize(self, self.batches.end_workers)
 
     def __len__(self) -> int:
         return len(self.sampler)
@@ -72,22 +74,7 @@ class PairLoader:
         self.sampler.epoch, self.sampler.start = epoch, batches_done
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        try:
-            yield from self.loader
-        except UserError as error:
-            # torch puts a worker's traceback into the message; the user needs only its last line
-            raise UserError(str(error).rsplit("UserError: ", 1)[-1].strip()) from error
-
-
-def _end_workers(loader: DataLoader) -> None:
-    iterator, loader._iterator = loader._iterator, None
-    if iterator is not None:
-        iterator._shutdown_workers()
-
-
-def _start_worker(_worker: int) -> None:
-    torch.set_num_threads(1)
-    ignore_signals_in_worker()
+        yield from self.batches
 
 
 def create_test_dataset(opt: Namespace) -> PosePairDataset:

@@ -15,7 +15,7 @@ from metrics.evaluation import METRICS, Results
 from metrics.pairing import Sample
 from metrics.protocols import PROTOCOLS
 from util.errors import UserError
-from util.files import atomic_write
+from util.files import append_text, atomic_write
 
 
 def results_table(results: Results) -> pd.DataFrame:
@@ -86,8 +86,7 @@ def append_records(path: Path, common: Mapping[str, Any], results: Results) -> N
         }
         record = {**common, "protocol": protocol, "switches": asdict(PROTOCOLS[protocol]), "metrics": metrics}
         lines.append(json.dumps(record, allow_nan=False) + "\n")
-    with path.open("a", encoding="utf-8") as file:
-        file.write("".join(lines))
+    append_text(path, "".join(lines))
 
 
 def _jsonable(value: float | int | str) -> float | int | str:

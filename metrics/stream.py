@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import Dataset, default_collate
 from tqdm import tqdm
 
 from data import find_dataset
@@ -18,7 +18,7 @@ from metrics.pixel import score_pixels
 from metrics.protocols import Protocol
 from util.errors import UserError
 from util.image import decode_photo, size_problem
-from util.parallel import ignore_signals_in_worker
+from util.loader import BatchLoader
 
 Item = tuple[Any, list[Problem]]  # data (None where it could not be read), and what is wrong with it
 
@@ -41,6 +41,12 @@ class PairDataset(Dataset):
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    @property
+    def item_bytes(self) -> int:
+        """About how much memory an item takes."""
+        height, width = find_dataset(self.data_set).stored_size
+        return (2 * 3 + 1) * height * width if self.keep_images else 4096
 
     def __getitem__(self, index: int) -> Item:
         sample, size = self.samples[index], find_dataset(self.data_set).stored_size
@@ -71,6 +77,11 @@ class PhotoDataset(Dataset):
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def item_bytes(self) -> int:
+        """How much memory an item takes."""
+        return 3 * self.size[0] * self.size[1]
 
     def __getitem__(self, index: int) -> Item:
         images, problems = read_images([self.folder / self.names[index]], self.size)
@@ -106,13 +117,9 @@ def load_batches(
     problems.add([], last=True)
 
 
-def make_loader(dataset: PairDataset | PhotoDataset, batch_size: int, workers: int) -> DataLoader:
+def make_loader(dataset: PairDataset | PhotoDataset, batch_size: int, workers: int) -> BatchLoader:
     """Items in batches; each of the `workers` processes has one thread and is at most two batches ahead."""
-    return DataLoader(dataset, batch_size, num_workers=workers, collate_fn=_collate, worker_init_fn=_start_worker)
-
-
-def _start_worker(_index: int) -> None:
-    ignore_signals_in_worker()
+    return BatchLoader(dataset, batch_size * dataset.item_bytes, workers, _collate, batch_size=batch_size)
 
 
 def _collate(items: Sequence[Item]) -> Item:

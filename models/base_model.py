@@ -96,7 +96,7 @@ class BaseModel(ABC):
     def record_step(self, inputs: Callable[[], Sequence[Tensor]]) -> GraphedStep:
         """`optimize_parameters` as one CUDA graph for --cuda_graph; UserError where that cannot work."""
         if self.device.type != "cuda" or distributed.processes() > 1:
-            raise UserError("--cuda_graph needs a CUDA GPU and a single process; leave the flag out")
+            raise UserError("--cuda_graph needs a CUDA GPU and a single process; leave it out, or give --no-cuda_graph")
         return GraphedStep(self.optimize_parameters, inputs, self.optimizers.values(), self.device)
 
     def autocast(self) -> AbstractContextManager:
@@ -141,7 +141,7 @@ class BaseModel(ABC):
         return {
             "nets": {name: net.state_dict() for name, net in self.nets.items()},
             "optimizers": {name: _optimizer_state(optimizer) for name, optimizer in self.optimizers.items()},
-            "schedulers": {name: scheduler.state_dict() for name, scheduler in self.schedulers.items()},
+            "schedulers": {name: _scheduler_state(scheduler) for name, scheduler in self.schedulers.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -186,3 +186,8 @@ def _optimizer_state(optimizer: Optimizer) -> dict[str, Any]:
     """Its state dict, with learning rates as plain numbers (see models/cuda_graph.py)."""
     state = optimizer.state_dict()
     return {**state, "param_groups": [{**group, "lr": float(group["lr"])} for group in state["param_groups"]]}
+
+
+def _scheduler_state(scheduler: LambdaLR) -> dict[str, Any]:
+    state = scheduler.state_dict()
+    return {**state, "_last_lr": [float(rate) for rate in state["_last_lr"]]}

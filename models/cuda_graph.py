@@ -19,6 +19,7 @@ class GraphedStep:
 
     `inputs` returns the tensors that change from call to call, always of the same shapes. Everything else that the step
     reads must stay where it is in memory. Learning rates become tensors, because a recording keeps plain numbers.
+    A training state must be loaded before the first call.
     """
 
     def __init__(

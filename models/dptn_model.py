@@ -37,6 +37,8 @@ class Batch(NamedTuple):
 
 
 class DPTNModel(BaseModel):
+    fake_target: Tensor | None = None
+    fake_source: Tensor | None = None
     visual_names = ("source image", "source pose", "target image", "target pose", "fake_source", "fake_target")
 
     @staticmethod
@@ -168,11 +170,13 @@ class DPTNModel(BaseModel):
         return images if reconstruct_source else images[:1]
 
     def test(self) -> Tensor:
+        of_training = self.fake_target, self.fake_source  # which replays of --cuda_graph fill and visuals show
         self.net_G.eval()
         with torch.inference_mode():
             self.forward(reconstruct_source=False)
         self.net_G.train(self.is_train)
-        return self.fake_target
+        generated, (self.fake_target, self.fake_source) = self.fake_target, of_training
+        return generated
 
     def in_compute_dtype(self, image: Tensor) -> Tensor:
         return image.bfloat16() if self.precision == "bf16" else image

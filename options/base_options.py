@@ -63,27 +63,32 @@ class BaseOptions:
             "more kernels, which takes minutes")  # fmt: skip
         return run, data
 
-    def parser(self, argv: Sequence[str] | None = None) -> ArgumentParser:
-        """The full parser for the model and data set that `argv`, or else the run it names, chooses."""
+    def parser(self, argv: Sequence[str] | None = None, from_run: bool = False) -> ArgumentParser:
+        """The full parser for the model and data set that `argv` names.
+
+        With `from_run`, the options of an existing run that `argv` names are defaults, where a command uses one.
+        """
         parser = ArgumentParser(
             description=self.description, allow_abbrev=False, formatter_class=_Formatter, add_help=False
         )
         self.add_flags(parser)
-        self.set_run_defaults(parser, argv, ["model", "dataset_mode"])
+        if from_run:
+            self.set_run_defaults(parser, argv, ["model", "dataset_mode"])
         chosen, _ = parser.parse_known_args(argv)
-        parser.add_argument("-h", "--help", action="help", help="show this list and exit")
         find_dataset(chosen.dataset_mode).modify_commandline_options(parser)
         common = {action.dest for action in parser._actions}
         find_model(chosen.model).modify_commandline_options(parser, self.is_train)
-        self.set_run_defaults(parser, argv, [a.dest for a in parser._actions if a.dest not in common])
+        if from_run:
+            self.set_run_defaults(parser, argv, [a.dest for a in parser._actions if a.dest not in common])
+        parser.add_argument("-h", "--help", action="help", help="show this list and exit")
         return parser
 
     def set_run_defaults(self, parser: ArgumentParser, argv: Sequence[str] | None, names: Sequence[str]) -> None:
-        """Give the options `names` the values of an existing run as defaults, where a command uses one."""
+        """Give the options `names` the values of an existing run as defaults. Training starts from none."""
 
     def parse(self, argv: Sequence[str] | None = None) -> Namespace:
         """Options of a command line (default: this process's); exits with status 2 on a bad one."""
-        parser = self.parser(argv)
+        parser = self.parser(argv, from_run=True)
         return self.finish(parser, parser.parse_args(argv))
 
     def finish(self, parser: ArgumentParser, opt: Namespace) -> Namespace:

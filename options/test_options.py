@@ -1,9 +1,10 @@
 """Flags of test.py."""
 
 import json
-from argparse import ArgumentParser, Namespace, _ArgumentGroup
+from argparse import Action, ArgumentParser, ArgumentTypeError, Namespace, _ArgumentGroup
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from options.base_options import BaseOptions
 from util import distributed
@@ -37,17 +38,25 @@ class TestOptions(BaseOptions):
     def set_run_defaults(self, parser: ArgumentParser, argv: Sequence[str] | None, names: Sequence[str]) -> None:
         """A run folder says which network its weights fit. The released weights of the paper come without it."""
         chosen, _ = parser.parse_known_args(argv)
-        run_file = Path(chosen.checkpoints_dir) / str(chosen.name) / OPTIONS_FILE
-        if run_file.is_file():
-            try:
-                options = json.loads(run_file.read_text())["options"]
-                parser.set_defaults(**{name: options[name] for name in names if name in options})
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                raise UserError(
-                    f"{run_file}: cannot be read ({error}); train.py wrote it. Restore or remove it"
-                ) from error
+        run_file = Path(chosen.checkpoints_dir, chosen.name or "", OPTIONS_FILE)
+        if not chosen.name or not run_file.is_file():
+            return
+        try:
+            options = json.loads(run_file.read_text())["options"]
+            for action in parser._actions:
+                if action.dest in names and action.dest in options:
+                    parser.set_defaults(**{action.dest: _checked(action, options[action.dest])})
+        except (OSError, ValueError, KeyError, TypeError, ArgumentTypeError) as error:
+            raise UserError(f"{run_file}: cannot be read ({error!r}); restore it, or remove it") from error
 
     def validate(self, opt: Namespace) -> None:
         super().validate(opt)
         if "," in (opt.gpu_ids or "") or distributed.processes() > 1:
             raise ValueError(f"{self.command} is one process on one GPU: give --gpu_ids one number and no torchrun")
+
+
+def _checked(action: Action, value: Any) -> Any:
+    """`value` of a run's options, if the command line could give it too; else ValueError or argparse's error."""
+    if (action.type or str)(str(value)) != value or (action.choices and value not in action.choices):
+        raise ValueError(f"{action.dest}: {value}")
+    return value

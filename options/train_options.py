@@ -19,7 +19,7 @@ PER_LAUNCH_OPTIONS = ("name", "checkpoints_dir", "gpu_ids", "max_minutes")
 RESUME_MAY_CHANGE = {
     *PER_LAUNCH_OPTIONS, "accumulate", "cache_images", "compile", "compile_mode", "continue_train", "cuda_graph",
     "dataroot", "display_env", "display_freq", "display_id", "display_port", "display_server", "nThreads", "niter",
-    "niter_decay", "print_freq", "save_by_iter", "save_epoch_freq", "save_latest_freq", "tf_log",
+    "niter_decay", "precision", "print_freq", "save_by_iter", "save_epoch_freq", "save_latest_freq", "tf_log",
 }  # fmt: skip
 
 
@@ -128,8 +128,10 @@ class TrainOptions(BaseOptions):
         super().validate(opt)
         if opt.niter + opt.niter_decay == 0:
             raise ValueError("--niter 0 --niter_decay 0: no epoch to train")
-        if opt.cuda_graph and opt.compile_mode == "reduce-overhead":
-            raise ValueError("--cuda_graph records the whole step: leave out --compile_mode reduce-overhead")
+        if opt.cuda_graph and opt.compile_mode != "default":
+            raise ValueError(
+                f"--cuda_graph records the whole step, --compile_mode {opt.compile_mode} parts of it: leave one out"
+            )
 
 
 def moved_file(name: str, value: Any, stored: dict[str, Any]) -> bool:

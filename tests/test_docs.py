@@ -3,8 +3,10 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -97,6 +99,26 @@ def test_options_page_is_fresh(command, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize(("ending", "submitted"), [("trap 'exit 138' USR1", True), ("trap 'exit 2' USR1", False)])
+def test_slurm_job_submits_itself_after_a_saved_stop(tmp_path, ending, submitted):
+    """The script of docs/training.md, with a stand-in for python that ends as train.py does."""
+    script = re.search(r"```bash\n(#!/bin/bash\n#SBATCH.*?)```", PAGES[REPOSITORY / "docs/training.md"], re.DOTALL)[1]
+    (tmp_path / "train.sbatch").write_text(script)
+    (tmp_path / "python").write_text(f"#!/bin/bash\n{ending}\ntouch started\nwhile :; do sleep 0.1; done\n")
+    (tmp_path / "sbatch").write_text('#!/bin/bash\necho "$@" > submitted\n')
+    for name in ("python", "sbatch"):
+        (tmp_path / name).chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    job = subprocess.Popen(["bash", "train.sbatch"], cwd=tmp_path, env={**os.environ, "PATH": path})
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "started").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.3)
+    job.send_signal(signal.SIGUSR1)
+    assert job.wait(30) == (138 if submitted else 2)
+    assert (tmp_path / "submitted").exists() == submitted
+
+
 def sources() -> str:
     """The text of all programs and of the examples."""
     programs = [name for name in tracked_files() if name.endswith((".py", ".sh")) and not name.startswith("tests/")]
@@ -108,6 +130,7 @@ def sources() -> str:
 def test_flags_on_the_pages_exist(page):
     """Every --flag that a page names is a flag of some program of this repository."""
     elsewhere = {"--nproc_per_node", "--nnodes", "--rdzv_backend", "--rdzv_endpoint", "--help", "--quick"}
+    elsewhere |= {"--ipc", "--shm", "--user", "--cpus", "--gres", "--job", "--signal", "--time"}  # Docker, SLURM
     named = set(re.findall(r"(?<![\w-])--[a-zA-Z_]+", PAGES[page])) - elsewhere
     known = sources()
     assert sorted(flag for flag in named if f'"{flag.replace("--no-", "--")}"' not in known) == []

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import platform
 import random
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from data.pose_pair_dataset import PosePairDataset
 from models.dptn_model import DPTNModel
 from options.train_options import moved_file
 from tests.conftest import REPOSITORY, losses_logged, train_flags
-from util import distributed
+from util import distributed, visualizer
 from util.checkpoint import load_state
 from util.errors import UserError
 
@@ -296,6 +297,64 @@ def test_signal_to_the_process_group_saves_and_exits(run, market, number):
     assert "Traceback" not in rest
     epoch = load_state(Path("checkpoints/a/latest_state.pt"))["progress"]["epoch"]
     run("train", "--name=a", "--continue_train", f"--niter={epoch}", "--niter_decay=0")
+
+
+def test_run_whose_console_is_gone_saves_and_stops(run, market):
+    """`train.py 2>&1 | tee`, then Ctrl-C: the reader of the pipe ends first. Then SIGUSR1, as SLURM sends it."""
+    process = start_training(*train_flags(market, *FLAGS, "--niter=500"), "--name=a")
+    for line in process.stdout:
+        if line.startswith("(epoch: 2"):
+            break
+    process.stdout.close()
+    time.sleep(0.5)  # some lines are printed into the closed pipe
+    os.kill(process.pid, signal.SIGUSR1)
+    assert process.wait(60) == 128 + signal.SIGUSR1
+    assert load_state(Path("checkpoints/a/latest_state.pt"))["progress"]["total"] == losses_logged("a")[-1][2]
+    assert not Path("checkpoints/a/lock.json").exists()
+
+
+def test_full_disk_under_the_logs_saves_and_stops(call, run, market, monkeypatch):
+    """The files of the logs cannot be extended; the state still can be written. Then there is space, and it resumes."""
+    flags = train_flags(market, *FLAGS)
+    run("train", *flags, "--name=whole")
+    append = visualizer.append_text
+
+    def no_space(path: Path, text: str) -> None:
+        if '"total_iters": 6' in text:
+            path = Path("/dev/full")
+        append(path, text)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(visualizer, "append_text", no_space)
+        done = call(train, *flags, "--name=parts")
+    assert done.returncode == 2
+    assert done.stderr == "error: /dev/full: could not be written (No space left on device)\n"
+    assert "stopped by the error above; resume with: python" in done.stdout
+    assert state_of("parts")["progress"]["total"] == 6
+    run("train", "--name=parts", "--continue_train")
+    assert_same(state_of("whole")["model"], state_of("parts")["model"])
+
+
+def test_second_start_of_a_run_is_refused(run, call, market):
+    """A cluster queued it twice; the first one is killed, and then the second one resumes at once."""
+    flags = [*train_flags(market, *FLAGS, "--niter=500", "--save_latest_freq=2"), "--name=a"]
+    process = start_training(*flags)
+    for line in process.stdout:
+        if line.startswith("(epoch: 2"):
+            break
+    owner = f"process {process.pid} on host {platform.node()} since 20"
+    done = call(train, "--name=a", "--continue_train", "--niter_decay=0")
+    assert done.returncode == 2
+    assert f"error: checkpoints/a: this run is being trained by {owner}" in done.stderr
+    done = call(train, *flags)
+    assert done.returncode == 2
+    assert f"resume that run with --continue_train, or give another --name (not ended: {owner}" in done.stderr
+    assert process.poll() is None
+    process.kill()
+    process.wait()
+    epoch = state_of("a")["progress"]["epoch"]
+    run("train", "--name=a", "--continue_train", f"--niter={epoch}", "--niter_decay=0")
+    assert state_of("a")["progress"]["total"] == 8 * epoch
 
 
 def test_twenty_kills(run, market, monkeypatch):

@@ -12,6 +12,7 @@ from util import distributed
 from util.errors import UserError, first_line
 from util.files import atomic_write
 from util.reproducibility import git_revision, random_state, seed_everything, set_random_state, versions
+from util.run_lock import RunLock
 
 STATE_FILE = "latest_state.pt"
 OPTIONS_FILE = "train_opt.json"  # in which test.py finds the sizes of the networks
@@ -69,20 +70,34 @@ class Progress:
 class Checkpoints:
     """Writes the checkpoints of a run: weight files in the published format, and all that an exact resume needs."""
 
-    def __init__(self, model: Any, opt: Namespace, data: dict[str, Any]) -> None:
-        """`model`: a BaseModel. `data`: fingerprints of the data sets, which must not change until a resume."""
-        self.model, self.opt, self.data, self.progress = model, opt, data, Progress()
+    def __init__(self, model: Any, opt: Namespace, data: dict[str, Any], lock: RunLock) -> None:
+        """`model`: a BaseModel. `data`: fingerprints of the data sets, which must not change until a resume.
+
+        `lock`: that of the run folder, which process 0 takes in `start` or `resume`.
+        """
+        self.model, self.opt, self.data, self.lock, self.progress = model, opt, data, lock, Progress()
 
     def start(self) -> str:
-        """Begin a new run, from the weights of --load_pretrain if given; returns a line for the log."""
+        """Begin a new run, from the weights of --load_pretrain if given; returns a line for the log.
+
+        UserError where another process trains this run.
+        """
+        distributed.run_on_main(self.lock.acquire)
+        refuse_existing_run(self.model.run_dir)  # again: a process that held the lock may have ended meanwhile
         names = self.model.load_pretrained(self.opt.load_pretrain) if self.opt.load_pretrain else []
         seed_everything(self.opt.seed + distributed.rank())
         self._save_state()  # before any weights: a new run is refused where it finds weights without a state
         origin = f"{self.opt.load_pretrain}: networks {', '.join(names)}" if names else "initial weights"
         return f"starting from {origin}"
 
-    def resume(self, state: dict[str, Any]) -> str:
-        """Restore what `load_state` returned; UserError if the data changed. Returns a line for the log."""
+    def resume(self) -> str:
+        """Restore the training state; returns a line for the log.
+
+        UserError if the data changed, or where another process trains this run. The state is read under the lock,
+        because a process that held it may have saved after the options were read.
+        """
+        distributed.run_on_main(self.lock.acquire)
+        state = load_state(self.model.run_dir / STATE_FILE)
         if state["data"] != self.data:
             raise UserError(
                 f"--continue_train: the csv files of the data set changed since the run was saved: {state['data']} "
@@ -100,8 +115,10 @@ class Checkpoints:
     def save(self, *labels: str | int) -> None:
         """Save all networks as 'latest', the generator under `labels` too, and the training state.
 
-        Raises UserError, and saves nothing, if the weights are not finite or differ between processes.
+        Raises UserError, and saves nothing, if the weights are not finite or differ between processes, or if another
+        process trains this run, too.
         """
+        distributed.run_on_main(self.lock.check)
         distributed.check_weights(self.model.nets)
         distributed.run_on_main(self.model.save_networks, "latest")
         for label in labels:
@@ -127,6 +144,9 @@ def load_state(path: Path) -> dict[str, Any]:
     state = load_file(path, "the training state")
     if not isinstance(state, dict) or set(state) != KEYS or state["format"] != FORMAT:
         raise UserError(f"{path}: not a training state of format {FORMAT} that train.py wrote")
+    options = state["options"]
+    if "compile_mode" not in options and options["precision"] == "fp32":
+        options["precision"] = None  # before that flag, "fp32" meant TF32 on CUDA, as the default does
     return state
 
 
@@ -139,4 +159,5 @@ def refuse_existing_run(run_dir: Path) -> None:
             f"to start from these weights, add --load_pretrain {run_dir}"
         )
     if state.exists() and (weights.exists() or load_state(state)["progress"]["total"] > 0):
-        raise UserError(f"{state} exists: resume that run with --continue_train, or give another --name")
+        owner = RunLock(run_dir).note()
+        raise UserError(f"{state} exists: resume that run with --continue_train, or give another --name{owner}")

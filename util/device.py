@@ -76,7 +76,7 @@ def use_precision(precision: str | None, device: torch.device) -> str:
     if device.type == "mps" and precision != "fp32":
         raise UserError(f"--precision {precision} needs CUDA or the CPU; Apple's MPS computes in fp32 here")
     if precision == "tf32" and device.type != "cuda":
-        raise UserError("--precision tf32 needs a CUDA GPU; use fp32 or bf16, or leave the flag out")
+        raise UserError("--precision tf32 needs a CUDA GPU; give --precision fp32 or bf16")
     if precision == "bf16" and device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
         raise UserError(
             f"--precision bf16 needs an NVIDIA GPU of compute capability 8.0 or newer (A100, RTX 30); "

@@ -2,6 +2,10 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
+
+from util.console import guarded_console
+from util.home import ensure_home
 
 
 class UserError(Exception):
@@ -13,6 +17,23 @@ def first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+# What torch's RuntimeErrors about worker processes say -> what the user can do
+FEWER_FILES = "the limit of open files is reached: raise it (ulimit -n 65536), or give fewer --nThreads"
+MORE_SPACE = "/dev/shm is full: give it more space (docker run --shm-size=2g), or use --nThreads 0"
+MORE_MEMORY = "a worker process was killed, perhaps because memory or /dev/shm was full: give fewer --nThreads, or 0"
+REMEDIES = {
+    "ancdata": FEWER_FILES, "Too many open files": FEWER_FILES,
+    "allocate shared memory": MORE_SPACE, "is killed by signal: Bus error": MORE_SPACE,
+    "is killed by signal": MORE_MEMORY, "exited unexpectedly": MORE_MEMORY,
+}  # fmt: skip
+
+
+def worker_remedy(error: RuntimeError) -> str | None:
+    """One line for an error of worker processes, which torch may raise anywhere; None for all other errors."""
+    found = (remedy for text, remedy in REMEDIES.items() if text in str(error))
+    return next((f"{remedy} ({first_line(error)})" for remedy in found), None)
+
+
 def summarize(problems: Sequence[str], shown: int = 10) -> str:
     """The first `shown` problems, one to an indented line, and how many more there are."""
     lines = [f"  {problem}" for problem in problems[:shown]]
@@ -21,21 +42,36 @@ def summarize(problems: Sequence[str], shown: int = 10) -> str:
     return "\n".join(lines)
 
 
-def run_main(main: Callable[[], int | None]) -> None:
+def run_main(main: Callable[[], Any], needs_stdout: bool = True) -> None:
     """Run the `main` of a command and exit with the status that it returns; None is 0.
 
     A UserError, or an OSError (a file that cannot be read or written), prints its message on stderr and exits with 2.
-    Ctrl-C exits with 130, as shells expect.
+    Ctrl-C exits with 130, as shells expect. Where stdout goes away (see util/console.py), a command that `needs_stdout`
+    ends with such an error; others continue without it.
     """
+    ensure_home()
     if hasattr(sys.stdout, "reconfigure"):  # characters that the console lacks must not raise; stderr escapes them
         sys.stdout.reconfigure(errors="replace")
-    try:
-        status = main()
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    with guarded_console(needs_stdout):
+        status = _status(main) or _status(sys.stdout.flush)
     if status is not None:
         sys.exit(status)
+
+
+def _status(step: Callable[[], Any]) -> Any:
+    """What `step` returns, or the exit status of its error."""
+    try:
+        return step()
+    except SystemExit as end:  # argparse: --help, flags that are wrong
+        return end.code
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except RuntimeError as error:
+        if remedy := worker_remedy(error):
+            print(f"error: {remedy}", file=sys.stderr)
+            return 2
+        raise
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130

@@ -43,6 +43,22 @@ def atomic_write(path: str | Path, write: Callable[[BinaryIO], object], flush: b
         raise UserError(f"{path}: could not be written ({reason}); what was there before is untouched") from error
 
 
+def remove_temporary_files(folder: Path) -> None:
+    """Remove what killed processes left of atomic writes in `folder` and below. Nobody may be writing there now."""
+    for temporary in folder.rglob(".*.part"):
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def append_text(path: Path, text: str) -> None:
+    """Append to a text file, which is made if it is missing. UserError, which names the file, if that fails."""
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise UserError(f"{path}: could not be written ({error.strerror})") from error
+
+
 def sha256(path: str | Path) -> str:
     """The SHA-256 of a file's content, in hexadecimal."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()

@@ -16,6 +16,9 @@ from tqdm import tqdm
 
 from util.errors import UserError
 
+# Ctrl-C; kill and clusters; a closed terminal; what clusters can send before they kill (SLURM's --signal)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -60,9 +63,9 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def ignore_signals_in_worker() -> None:
-    """Called in a loader's worker: Ctrl-C reaches all processes, and the main one decides when its workers end."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+def ignore_signals_in_worker(_index: int) -> None:
+    """Called in a loader's worker: signals reach all processes, and the main one decides when its workers end."""
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 

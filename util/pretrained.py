@@ -36,7 +36,8 @@ def load_pretrained(net: nn.Module, source: str, published: PretrainedWeights, f
         except Exception as error:  # torch.load can raise anything for a damaged file
             raise UserError(
                 f"{flag} {keyword}: {library} could not fetch its {what} weights or read them ({first_line(error)}). "
-                f"Put a sound {Path(url).name} under {torch.hub.get_dir()}/checkpoints, or give {flag} PATH (a "
+                f"Put a sound {Path(url).name} under {torch.hub.get_dir()}/checkpoints (TORCH_HOME chooses another "
+                f"folder, if this cannot be written), or give {flag} PATH (a "
                 f"{library} {what.lower()} state dict){advice}."
             ) from error
     else:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from util import distributed
 from util.errors import UserError, summarize
+from util.parallel import STOP_SIGNALS
 
 
 class ProgressBar:
@@ -88,23 +89,29 @@ class StopReason(IntEnum):
     the user has interrupted this one.
     """
 
-    TIME_LIMIT = 1
+    TIME_LIMIT = -2
+    OUTPUT_FAILED = -1
+    SIGHUP = signal.SIGHUP
     SIGINT = signal.SIGINT
+    SIGUSR1 = signal.SIGUSR1
+    SIGUSR2 = signal.SIGUSR2
     SIGTERM = signal.SIGTERM
 
     @property
     def exit_status(self) -> int:
-        """0 for the time limit, else 128 + the signal's number, as shells expect."""
-        return 0 if self is StopReason.TIME_LIMIT else 128 + self
+        """0 for the time limit, 2 as for all user errors, else 128 + the signal's number, as shells expect."""
+        return {StopReason.TIME_LIMIT: 0, StopReason.OUTPUT_FAILED: 2}.get(self, 128 + self)
 
     def __str__(self) -> str:
-        return "after --max_minutes" if self is StopReason.TIME_LIMIT else f"by signal {self.value}"
+        texts = {StopReason.TIME_LIMIT: "after --max_minutes", StopReason.OUTPUT_FAILED: "by the error above"}
+        return texts.get(self, f"by signal {self.value}")
 
 
 class StopSignal:
-    """A context in which SIGINT, SIGTERM and the time limit let the current step finish; see `reason`.
+    """A context in which the STOP_SIGNALS and the time limit let the current step finish; see `reason`.
 
-    A second Ctrl-C, at least REPEATED_SIGNAL seconds after the first signal, raises KeyboardInterrupt.
+    A second Ctrl-C, at least REPEATED_SIGNAL seconds after the first signal, ends the process at once. SIGHUP stays
+    ignored if it is, as `nohup` wants.
 
     Several processes must stop at the same step, but a message at every step would make each wait for the slowest.
     They agree at the first step, and then about once in AGREEMENT_SECONDS: at each agreement they exchange the mean
@@ -122,16 +129,25 @@ class StopSignal:
         self._deadline = math.inf if max_minutes is None else self._agreed_at + 60 * max_minutes
 
     def __enter__(self) -> "StopSignal":
-        self._previous = {n: signal.signal(n, self._receive) for n in (signal.SIGINT, signal.SIGTERM)}
+        nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        numbers = [number for number in STOP_SIGNALS if not (nohup and number == signal.SIGHUP)]
+        self._previous = {number: signal.signal(number, self._receive) for number in numbers}
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def reason(self) -> StopReason | None:
-        """Why to stop now, the same on every process; None to continue. Call it once after each step."""
-        own = self._received or (StopReason.TIME_LIMIT if time.monotonic() > self._deadline else None)
+    def reason(self, output_failed: bool = False) -> StopReason | None:
+        """Why to stop now, the same on every process; None to continue. Call it once after each step.
+
+        `output_failed`: whether this process had to give up its logs.
+        """
+        own = self._received
+        if own is None and time.monotonic() > self._deadline:
+            own = StopReason.TIME_LIMIT
+        if output_failed:
+            own = max(own or StopReason.OUTPUT_FAILED, StopReason.OUTPUT_FAILED)
         if distributed.processes() == 1:
             return own
         self._steps += 1
@@ -148,4 +164,4 @@ class StopSignal:
         if self._received is None:
             self._received, self._received_at = StopReason(number), time.monotonic()
         elif number == signal.SIGINT and time.monotonic() - self._received_at > self.REPEATED_SIGNAL:
-            raise KeyboardInterrupt
+            raise SystemExit("stopped at once by a second Ctrl-C, without saving; the last saved state is untouched")

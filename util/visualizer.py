@@ -5,8 +5,9 @@ import json
 import shlex
 import sys
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from tqdm import tqdm
 from util import distributed
 from util.checkpoint import OPTIONS_FILE
 from util.errors import UserError, first_line
-from util.files import atomic_write
+from util.files import append_text, atomic_write
 from util.image import contact_sheet, save_image
 from util.packages import can_write_pages, require_package
 from util.reproducibility import git_revision, versions
@@ -29,8 +30,27 @@ POSITION = ("epoch", "iters", "total_iters", "time")  # what a row of a log has 
 Row = dict[str, Any]
 
 
+def _output(method: Callable[..., None]) -> Callable[..., None]:
+    """A method of Visualizer that shows or logs: it does so in process 0, until the first error."""
+
+    @wraps(method)
+    def guarded(self: "Visualizer", *args: Any, **kwargs: Any) -> None:
+        if not self.active:
+            return
+        try:
+            method(self, *args, **kwargs)
+        except (UserError, OSError) as error:
+            self.active, self.failed = False, True
+            print(f"error: {error}", file=sys.stderr, flush=True)
+
+    return guarded
+
+
 class Visualizer:
     """Shows and records a training run in process 0; in the other processes every method returns at once.
+
+    An error of writing (a full disk) is printed and sets `failed`; later output is dropped. So the caller can still
+    save the training state before it stops.
 
     Files in the run folder:
 
@@ -49,7 +69,7 @@ class Visualizer:
         Raises UserError where the run folder cannot be written, or a package that a flag needs is missing.
         """
         self.run_dir, self.name, self.visual_names = run_dir, opt.name, visual_names
-        self.active = distributed.is_main()
+        self.active, self.failed = distributed.is_main(), False
         if not self.active:
             return
         self.image_dir = run_dir / "web" / "images"
@@ -73,52 +93,52 @@ class Visualizer:
         """
         if not self.active:
             return
-        (self.run_dir / "train_opt.txt").write_text(options.text + "\n")
-        (self.run_dir / "parameters.txt").write_text(model.parameter_table() + "\n")
         listed = {"options": vars(opt), "changed_from_default": options.changed}
-        (self.run_dir / OPTIONS_FILE).write_text(json.dumps(listed, indent=2) + "\n")
+        _write_text(self.run_dir / "train_opt.txt", options.text + "\n")
+        _write_text(self.run_dir / "parameters.txt", model.parameter_table() + "\n")
+        _write_text(self.run_dir / OPTIONS_FILE, json.dumps(listed, indent=2) + "\n")
         start = {
             "time": datetime.now(timezone.utc).isoformat(timespec="seconds"), "command": shlex.join(sys.argv),
             "git": git_revision(), "versions": versions(), "device": device,
             "processes": distributed.processes(), "data": data,
         }  # fmt: skip
-        with (self.run_dir / "run_info.jsonl").open("a") as file:
-            file.write(json.dumps(start) + "\n")
+        append_text(self.run_dir / "run_info.jsonl", json.dumps(start) + "\n")
 
     def print(self, text: str) -> None:
         """Print on the console, above the progress bar if there is one."""
-        if self.active:
+        if distributed.is_main():
             _print(text)
 
+    @_output
     def print_current_losses(
         self, epoch: int, iters: int, total: int, seconds: float, losses: Mapping[str, float]
     ) -> None:
         """Print, log and plot losses after `iters` samples of the epoch, `total` in all; `seconds`: time per sample."""
-        if self.active:
-            row = {"epoch": epoch, "iters": iters, "total_iters": total, "time": seconds, **losses}
-            _print(self.loss_log.append(row))
-            self._plot(total, losses)
+        row = {"epoch": epoch, "iters": iters, "total_iters": total, "time": seconds, **losses}
+        _print(self.loss_log.append(row))
+        self._plot(total, losses)
 
+    @_output
     def print_validation(self, epoch: int, total: int, values: Mapping[str, float], is_best: bool) -> None:
         """Print, log and plot validation scores, unless they are logged already: a run that was killed between logging
         and saving validates again."""
-        if self.active and all(row["total_iters"] != total for row in self.val_log.rows):
+        if all(row["total_iters"] != total for row in self.val_log.rows):
             _print(self.val_log.append({"epoch": epoch, "total_iters": total, **values, "is_best": is_best}))
             self._plot(total, {f"val_{name}": value for name, value in values.items()})
 
+    @_output
     def display_current_results(self, epoch: int, total: int, visuals: list[list[Image.Image]]) -> None:
         """Save `visuals` (a row a sample, a column for each of `visual_names`) as one sheet and update the page."""
-        if not self.active:
-            return
         sheet = contact_sheet(visuals)
         save_image(sheet, self.image_dir / f"epoch{epoch:03d}_iters{total:09d}.jpg")
         if self.visdom:
             self.visdom.show_image(sheet, " | ".join(self.visual_names))
         self.update_page()
 
+    @_output
     def update_page(self) -> None:
         """Write web/index.html: the curves of all losses, then the newest sheets."""
-        if self.active and self.writes_page:
+        if self.writes_page:
             from util.html import write_training_page
 
             rows = self.loss_log.rows
@@ -129,10 +149,11 @@ class Visualizer:
             sheets = {f"images/{sheet.name}": title for sheet, title in zip(newest, titles)}
             write_training_page(self.run_dir / "web/index.html", self.name, losses, self.visual_names, sheets)
 
+    @_output
     def close(self) -> None:
         """Update the page for the last time and close TensorBoard's file."""
         self.update_page()
-        if self.active and self.tensorboard:
+        if self.tensorboard:
             self.tensorboard.close()
 
     def _plot(self, total: int, values: Mapping[str, float]) -> None:
@@ -142,6 +163,10 @@ class Visualizer:
             for name, value in values.items():
                 self.tensorboard.add_scalar(name, value, total)
             self.tensorboard.flush()
+
+
+def _write_text(path: Path, text: str) -> None:
+    atomic_write(path, lambda file: file.write(text.encode()))
 
 
 def _print(text: str) -> None:
@@ -167,8 +192,8 @@ class _Log:
             self.rows = [row for row in _read_rows(self.jsonl) if row["total_iters"] <= resume_from_total]
             content = "".join(json.dumps(row) + "\n" for row in self.rows)
             lines = "".join(_log_line(row) + "\n" for row in self.rows)
-            atomic_write(self.jsonl, lambda file: file.write(content.encode()))
-            atomic_write(self.text, lambda file: file.write(lines.encode()))
+            _write_text(self.jsonl, content)
+            _write_text(self.text, lines)
         elif self.text.exists():
             old = self.text.rename(path.with_name(f"{path.name}_old.txt"))
             _print(f"{self.text.name} was written by an older version: it is now {old.name}; a new log starts here")
@@ -178,8 +203,7 @@ class _Log:
         self.rows.append(row)
         line = _log_line(row)
         for file, content in ((self.jsonl, json.dumps(row)), (self.text, line)):
-            with file.open("a") as log:
-                log.write(content + "\n")
+            append_text(file, content + "\n")
         return line
 
 

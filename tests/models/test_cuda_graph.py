@@ -9,7 +9,7 @@ import torch
 from models import create_model
 from models.base_model import BaseModel
 from models.cuda_graph import PLAIN_STEPS, GraphedStep
-from tests.conftest import CPU, NO_VGG, TINY, train_options
+from tests.conftest import CPU, NO_VGG, TINY, random_batch, train_options
 from util.errors import UserError
 
 
@@ -78,3 +78,26 @@ def test_state_holds_plain_learning_rates_and_can_be_loaded_with_and_without_a_g
 def test_cuda_graph_needs_cuda():
     with pytest.raises(UserError, match="--cuda_graph needs a CUDA GPU"):
         create_model(train_options(*TINY, *NO_VGG, "--cuda_graph"), CPU, is_train=True)
+
+
+def test_validation_does_not_replace_the_images_of_training(cuda):
+    """A replay runs no Python, so nothing would put them back, and the sheets show them."""
+    model = create_model(train_options(*TINY, *NO_VGG), CPU, is_train=True)
+    step = GraphedStep(model.optimize_parameters, lambda: model.batch, [], CPU)
+    for seed in range(PLAIN_STEPS + 1):
+        model.set_input(random_batch(seed=seed))
+        step()
+    trained = model.fake_target
+    model.set_input(random_batch(n=3, seed=9))
+    assert len(model.test()) == 3
+    model.set_input(random_batch(seed=10))
+    step()  # a replay
+    assert model.fake_target is trained
+    assert len(model.get_current_visuals()) == 2
+
+
+@pytest.mark.parametrize("mode", ["reduce-overhead", "max-autotune"])
+def test_modes_that_record_graphs_of_their_own_are_refused(mode, capsys):
+    with pytest.raises(SystemExit):
+        train_options("--cuda_graph", "--compile", f"--compile_mode={mode}")
+    assert f"--compile_mode {mode} parts of it" in capsys.readouterr().err

@@ -171,7 +171,25 @@ def test_sizes_come_from_the_run(tmp_path):
     assert TestOptions().parse([f"--checkpoints_dir={tmp_path}", "--name=other"]).ngf == 64
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"options": 3}', '"options"'])
+def test_a_run_of_another_name_is_not_looked_at(tmp_path, monkeypatch):
+    """Neither that of the data set's default name, nor a folder called None."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("DPTN_fashion", "None"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+        (tmp_path / "checkpoints" / name / "train_opt.json").write_text("{")
+    options = TestOptions()
+    assert options.parse(["--name=other"]).ngf == 64
+    assert options.changed == ["name"]
+    options.parser([])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{", "[]", '{"options": 3}', '"options"', '{"options": {"model": "Foo"}}', '{"options": {"dataset_mode": 5}}',
+        '{"options": {"nhead": "x"}}', '{"options": {"ngf": -8}}', '{"options": {"norm": "none"}}',
+    ],
+)  # fmt: skip
 def test_damaged_options_of_a_run_are_named(tmp_path, content):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "train_opt.json").write_text(content)

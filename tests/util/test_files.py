@@ -1,9 +1,20 @@
 """Atomic writes, hashes, listing and natural order of files."""
 
+from pathlib import Path
+
 import pytest
 
 from util.errors import UserError
-from util.files import atomic_write, check_name_lengths, explain_missing, file_names, natural_sort_key, sha256, walk
+from util.files import (
+    append_text,
+    atomic_write,
+    check_name_lengths,
+    explain_missing,
+    file_names,
+    natural_sort_key,
+    sha256,
+    walk,
+)
 
 
 def test_atomic_write_leaves_readers_the_old_content(tmp_path):
@@ -43,6 +54,37 @@ def test_atomic_write_raises_other_errors_and_keeps_the_old_content(tmp_path, er
         atomic_write(path, fail)
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_atomic_writes_at_the_same_time_do_not_share_a_temporary_file(tmp_path):
+    """The inner write ends while the outer one is half done, as if another process made it."""
+    path = tmp_path / "a.bin"
+
+    def write_slowly(file):
+        file.write(b"slow ")
+        atomic_write(path, lambda inner: inner.write(b"fast"))
+        assert path.read_bytes() == b"fast"
+        file.write(b"writer")
+
+    atomic_write(path, write_slowly)
+    assert path.read_bytes() == b"slow writer"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_atomic_write_takes_the_longest_names_and_the_usual_permissions(tmp_path):
+    path = tmp_path / ("ä" * 127 + "b")  # 255 bytes
+    atomic_write(path, lambda file: file.write(b"content"))
+    (tmp_path / "usual").touch()
+    assert path.read_bytes() == b"content"
+    assert path.stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def test_append_text_appends_or_names_the_file(tmp_path):
+    append_text(tmp_path / "log", "a\n")
+    append_text(tmp_path / "log", "ö\n")
+    assert (tmp_path / "log").read_text(encoding="utf-8") == "a\nö\n"
+    with pytest.raises(UserError, match="/dev/full: could not be written .No space left on device"):
+        append_text(Path("/dev/full"), "a\n")
 
 
 def test_sha256_of_known_content(tmp_path):

@@ -116,20 +116,40 @@ class TestProgress:
 
 
 class TestStopSignal:
-    def test_signal_becomes_its_reason_and_handlers_are_restored(self):
-        before = signal.getsignal(signal.SIGTERM)
+    @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"])
+    def test_signal_becomes_its_reason_and_handlers_are_restored(self, name):
+        number = getattr(signal, name)
+        before = signal.getsignal(number)
         with StopSignal() as stop:
             assert stop.reason() is None
-            os.kill(os.getpid(), signal.SIGTERM)
-            assert stop.reason() is StopReason.SIGTERM
-        assert signal.getsignal(signal.SIGTERM) is before
+            os.kill(os.getpid(), number)
+            reason = stop.reason()
+        assert reason is StopReason[name]
+        assert (reason.exit_status, str(reason)) == (128 + number, f"by signal {int(number)}")
+        assert signal.getsignal(number) is before
+
+    def test_nohup_keeps_hangups_ignored(self):
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        try:
+            with StopSignal() as stop:
+                os.kill(os.getpid(), signal.SIGHUP)
+                assert stop.reason() is None
+        finally:
+            signal.signal(signal.SIGHUP, before)
+
+    def test_failed_output_stops_with_status_2_unless_a_signal_came(self):
+        with StopSignal(max_minutes=0) as stop:
+            reason = stop.reason(output_failed=True)
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.reason(output_failed=True) is StopReason.SIGHUP
+        assert (reason, reason.exit_status) == (StopReason.OUTPUT_FAILED, 2)
 
     def test_second_interrupt_after_a_while_raises(self, monkeypatch):
         monkeypatch.setattr(StopSignal, "REPEATED_SIGNAL", 0.0)
         with StopSignal() as stop:
             os.kill(os.getpid(), signal.SIGINT)
             assert stop.reason() is StopReason.SIGINT
-            with pytest.raises(KeyboardInterrupt):
+            with pytest.raises(SystemExit, match="without saving"):  # status 1, not that of a saved run
                 os.kill(os.getpid(), signal.SIGINT)
 
     def test_time_limit_stops_with_status_0(self):

@@ -1,0 +1,88 @@
+"""Users without a home folder or a name."""
+
+import getpass
+import os
+import pwd
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+from util.home import ensure_home
+
+# runs a command as a user whom the system does not know
+NAMELESS = """
+import pwd, runpy, sys
+
+def unknown(_uid):
+    raise KeyError("uid not found")
+
+pwd.getpwuid = unknown
+sys.argv = sys.argv[1:]
+if sys.argv[0] == "-m":
+    del sys.argv[0]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+else:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+COMMANDS = [
+    *("train.py", "test.py", "-m metrics.metrics", "-m data.synthetic", "data/generate_fashion_datasets.py"),
+    *(f"scripts/{name}.py" for name in ("check_dataset", "make_pairs", "prepare_market", "extract_poses", "transfer")),
+    "scripts/convert_poses.py",
+]
+
+
+@pytest.fixture
+def nameless(monkeypatch, tmp_path):
+    """This process without HOME and without an entry in passwd; temporary files go below tmp_path."""
+
+    def unknown(_uid: int) -> None:
+        raise KeyError("uid not found")
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    for name in ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME"):
+        monkeypatch.setenv(name, "")  # so that what ensure_home sets is undone
+        monkeypatch.delenv(name)
+
+
+def test_ensure_home_leaves_a_home_and_a_name_alone(monkeypatch):
+    monkeypatch.setenv("HOME", "/somewhere")
+    monkeypatch.setenv("USER", "someone")
+    ensure_home()
+    assert (os.environ["HOME"], os.environ["USER"]) == ("/somewhere", "someone")
+
+
+def test_ensure_home_makes_a_private_folder(nameless, tmp_path):
+    ensure_home()
+    assert Path.home() == tmp_path / f"dptn_{os.getuid()}"
+    assert Path.home().stat().st_mode & 0o777 == 0o700
+    assert getpass.getuser() == f"uid{os.getuid()}"
+
+
+def test_ensure_home_does_not_use_a_folder_of_another_user(nameless, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    (tmp_path / "dptn_12345").mkdir()  # of the user who runs the tests
+    ensure_home()
+    assert Path.home().parent == tmp_path
+    assert Path.home().name != "dptn_12345"
+
+
+def test_ensure_home_works_where_nothing_can_be_written(nameless, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", "/dev/null")
+    ensure_home()
+    assert str(Path.home()) == "/nonexistent"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", COMMANDS)
+def test_nameless_user_without_home_gets_help(script):
+    environment = {key: os.environ[key] for key in ("PATH", "CUDA_VISIBLE_DEVICES") if key in os.environ}
+    done = subprocess.run(
+        [sys.executable, "-c", NAMELESS, *script.split(), "--help"], cwd=REPOSITORY, capture_output=True, text=True,
+        timeout=100, env={**environment, "PYTHONPATH": str(REPOSITORY)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("usage: ")
