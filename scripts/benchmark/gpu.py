@@ -17,7 +17,6 @@ import traceback
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 import torch
 
-from scripts.benchmark import gpu_checks, gpu_grid, gpu_training
+from scripts.benchmark import gpu_checks, gpu_grid, gpu_suspects, gpu_training
 from scripts.benchmark.gpu_report import (
     Context,
     PartReport,
@@ -52,14 +51,6 @@ class Part(NamedTuple):
     printed: bool = True  # each row; else they are in the report alone
 
 
-def measure_suspects(context: Context) -> Iterator[Row]:
-    if not find_spec("scripts.benchmark.gpu_suspects"):
-        raise RuntimeError("scripts/benchmark/gpu_suspects.py is missing")
-    from scripts.benchmark.gpu_suspects import measure
-
-    yield from measure(context.device, context.quick)
-
-
 PARTS = {
     "machine": Part(gpu_checks.describe_machine, 3, 30),
     "matmul": Part(gpu_checks.measure_matmul, 3, 30),
@@ -71,7 +62,7 @@ PARTS = {
     "grid": Part(gpu_grid.measure_grid, 10, 0.52),
     "published": Part(gpu_grid.measure_published, 5, 30),
     "profile": Part(gpu_grid.report_profiles, 0, 10, printed=False),
-    "suspects": Part(measure_suspects, 10, 50, printed=False),  # the table at the end prints its rows
+    "suspects": Part(gpu_suspects.measure_suspects, 10, 50, printed=False),  # the table at the end prints its rows
     "test.py": Part(gpu_checks.measure_test, 15, 40),
     "training": Part(gpu_training.measure_training, 45, 0.99),
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measure everything that only a GPU can tell, in some eight minutes: see scripts/benchmark/gpu.py.
+# Measure everything that only a GPU can tell; designed for eight minutes: see scripts/benchmark/gpu.py.
 #
 #   bash scripts/benchmark/gpu.sh OUT_DIR                 # writes OUT_DIR/report.md and report.json as it goes
 #   bash scripts/benchmark/gpu.sh OUT_DIR --minutes 4 --parts machine grid

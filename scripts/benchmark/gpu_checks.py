@@ -29,12 +29,12 @@ from scripts.benchmark.gpu_report import (
     start_python,
 )
 from scripts.benchmark.measure import median_seconds
-from util.device import use_precision
+from util.device import PRECISIONS, use_precision
 from util.parallel import available_cores
 from util.reproducibility import git_revision, versions
 
 LOADER_ALONE = "loader alone"
-PRECISIONS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
+TORCHRUN_TRAINING = "train.py"
 
 
 def describe_machine(context: Context) -> Iterator[Row]:
@@ -165,7 +165,7 @@ def check_torchrun(context: Context) -> Iterator[Row]:
         outputs = {
             title: (start, pool.submit(run_python, *launcher, *command, timeout=context.left()))
             for title, start, command in (
-                ("train.py", "done:", training),
+                (TORCHRUN_TRAINING, "done:", training),
                 ("three steps in a group", "backend ", steps),
             )
         }

@@ -1,18 +1,19 @@
 """The table at the end of the GPU report: what was measured for each suspect of a careful reading of the CUDA code."""
 
 from scripts.benchmark.gpu_cells import MODES_OF_SPEED
+from scripts.benchmark.gpu_checks import TORCHRUN_TRAINING
 from scripts.benchmark.gpu_grid import training_rows
 from scripts.benchmark.gpu_report import Context, Row, format_value
 
 SUSPECTS = {
     1: "fp32, tf32 and bf16 are what they say",
-    2: "current device, NCCL's device and patience",
-    3: "gradients over processes",
-    4: "fused or foreach Adam, scalar losses",
+    2: "train.py under torchrun",
+    3: "gradients averaged in a group of one process",
+    4: "fused or foreach Adam",
     5: "fp32 islands in compiled bf16 code",
     6: "instance norm and memory format",
     7: "spectral norm's small kernels",
-    8: "heat maps, padded channels, relu1_1, tail batches of test.py",
+    8: "heat maps, padded channels, test.py and its loader",
     9: "exact resume with --deterministic",
     10: "compilation modes",
 }
@@ -22,8 +23,9 @@ def suspects(context: Context) -> list[Row]:
     """A row for each suspect."""
     found: dict[int, list[str]] = {number: [] for number in SUSPECTS}
     found[1] += goldens(context)
-    found[2] += torchrun(context)
-    found[3] += torchrun(context)
+    for row in context.rows("torchrun"):
+        found[2 if row["command"] == TORCHRUN_TRAINING else 3].append(f"{row['command']}: {row['result']}")
+    found[5].append("tests/models/test_compile.py, on a CPU")  # not measured by this benchmark
     for size in context.sizes:
         found[6] += compare(context, size, "layout", ("contiguous", "channels_last"), mode="eager")
         found[7] += [f"{size}: {row['kernels']} kernels a step, {row.get('launches')} launches"
@@ -53,10 +55,6 @@ def goldens(context: Context) -> list[str]:
         if means:
             texts.append(f"{precision}: mean error of images at most {max(means):.2g}")
     return texts
-
-
-def torchrun(context: Context) -> list[str]:
-    return [f"{row['command']}: {row['result']}" for row in context.rows("torchrun")]
 
 
 def compare(context: Context, size: str, key: str, values: tuple[str, ...], **wanted: object) -> list[str]:

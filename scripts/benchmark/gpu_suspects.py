@@ -1,12 +1,11 @@
 """Measurements behind single choices of models/ on a CUDA GPU: what each alternative form of an operation costs.
 
-Each row of `measure` has the number of the suspect in the table that scripts/benchmark/gpu.py writes, what was tried,
-and milliseconds (median). Forward and backward passes are timed together.
+Each row has the number of the suspect in the table that scripts/benchmark/gpu.py writes, what was tried, and
+milliseconds (median). Forward and backward passes are timed together.
 """
 
 from collections.abc import Callable, Iterator
 from itertools import product
-from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -16,17 +15,17 @@ from torch.autograd.function import FunctionCtx
 
 from data.keypoints import heat_map_factors, multiply_factors
 from models import ops
+from scripts.benchmark.gpu_report import NO_VGG, Context, Row
 from scripts.benchmark.measure import median_seconds
 from scripts.benchmark.networks import build, one_call, random_batch
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-Row = dict[str, Any]
 
 
-def measure(device: torch.device, quick: bool = False) -> Iterator[Row]:
-    """All rows, one at a time. `quick`: tiny shapes, for a trial on a CPU."""
+def measure_suspects(context: Context) -> Iterator[Row]:
+    """All rows, one at a time."""
     for part in (step_variants, adam, input_channels, heat_maps, scores, instance_norms):
-        yield from part(device, quick)
+        yield from part(context.device, context.quick)
 
 
 def milliseconds(call: Callable[[], object], device: torch.device, repeats: int = 10) -> float:
@@ -165,7 +164,8 @@ def tiny(quick: bool) -> list[str]:
 
 def scores(device: torch.device, quick: bool) -> Iterator[Row]:
     """Suspect 7: three passes of the discriminator (Market-1501, 32 images) with one backward pass."""
-    flags = [*tiny(quick), "--precision=fp32", "--lambda_content=0", "--lambda_style=0"]
+    precision = "bf16" if device.type == "cuda" else "fp32"
+    flags = [*tiny(quick), f"--precision={precision}", *NO_VGG]
     model = build("training", "market", flags, device)
     images = torch.randn(1 if quick else 32, 3, 128, 64, device=device)
 

@@ -212,7 +212,19 @@ def test_class_of_kernel(name, expected):
 def test_suspects_without_measurements_are_not_measured(context):
     rows = suspects(context)
     assert [row["suspect"] for row in rows] == list(SUSPECTS)
-    assert {row["measured"] for row in rows} == {"not measured"}
+    measured = {row["suspect"]: row["measured"] for row in rows}
+    assert measured.pop(5) == "tests/models/test_compile.py, on a CPU"
+    assert set(measured.values()) == {"not measured"}
+
+
+def test_suspects_tell_training_under_torchrun_from_steps_in_a_group(context):
+    commands = [
+        {"command": "train.py", "result": "done"},
+        {"command": "three steps in a group", "result": "backend nccl"},
+    ]
+    context.parts["torchrun"] = gpu_report.PartReport(rows=commands)
+    measured = {row["suspect"]: row["measured"] for row in suspects(context)}
+    assert (measured[2], measured[3]) == ("train.py: done", "three steps in a group: backend nccl")
 
 
 @pytest.mark.slow
