@@ -15,11 +15,6 @@ from torch.autograd.function import FunctionCtx
 EPSILON = 1e-5  # added to every variance
 
 
-def compiling() -> bool:
-    """Whether torch.compile is reading the code: then it gets the forms that are written out here."""
-    return torch.compiler.is_compiling()
-
-
 def at_least_float32(x: Tensor) -> Tensor:
     """Cast bfloat16 to float32; float32, and the float64 that the tests use, stay as they are."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
@@ -27,12 +22,12 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 def leaky_relu(x: Tensor, slope: float = 0.1, inplace: bool = True) -> Tensor:
     """`F.leaky_relu(x, slope, inplace)`; working in place saves a copy of every activation. inplace=False keeps `x`."""
-    return _LeakyReLU.apply(x, slope) if compiling() else F.leaky_relu(x, slope, inplace)
+    return _LeakyReLU.apply(x, slope) if torch.compiler.is_compiling() else F.leaky_relu(x, slope, inplace)
 
 
 def relu(x: Tensor) -> Tensor:
     """`F.relu(x)`."""
-    return _LeakyReLU.apply(x, 0.0) if compiling() else F.relu(x)
+    return _LeakyReLU.apply(x, 0.0) if torch.compiler.is_compiling() else F.relu(x)
 
 
 class _LeakyReLU(torch.autograd.Function):
@@ -57,7 +52,7 @@ class _LeakyReLU(torch.autograd.Function):
 
 def max_pool2(x: Tensor) -> Tensor:
     """`F.max_pool2d(x, 2)`, ties included: the first of equal values, row by row, gets the whole gradient."""
-    if not compiling():
+    if not torch.compiler.is_compiling():
         return F.max_pool2d(x, 2)
     x = x[..., : x.shape[-2] // 2 * 2, : x.shape[-1] // 2 * 2]
     x = _Maximum.apply(x[..., ::2], x[..., 1::2])
@@ -84,7 +79,7 @@ def instance_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
     Compiled code gets the operation written out, so that Inductor fuses it with its neighbors in any memory format.
     """
-    if not compiling():
+    if not torch.compiler.is_compiling():
         return F.instance_norm(x, weight=weight, bias=bias, eps=EPSILON)
     return _InstanceNorm.apply(x, *(p.view(-1, *(1,) * (x.ndim - 2)) for p in (weight, bias)))
 
@@ -150,8 +145,8 @@ def conv2d_shared_input(conv: nn.Conv2d, shared: Tensor, own: Tensor) -> Tensor:
     """`conv(torch.cat((shared.repeat(k, 1, 1, 1), own), dim=1))`, for k branches stacked along the batch.
 
     On CUDA, channels of zeros fill up their number to a multiple of 8, which matrix units need: 39 channels take twice
-    as long as 40. Code compiled for a CPU convolves the channels (B,S,H,W) that all branches share only once, and adds
-    the result to that of each branch's own channels (k*B,C,H,W). The forms round differently.
+    as long as 40 in channels_last. Code compiled for a CPU convolves the channels (B,S,H,W) that all branches share
+    only once, and adds the result to that of each branch's own channels (k*B,C,H,W). The forms round differently.
     """
     repeated = shared.repeat(len(own) // len(shared), 1, 1, 1)
     if own.device.type == "cuda":
@@ -159,7 +154,7 @@ def conv2d_shared_input(conv: nn.Conv2d, shared: Tensor, own: Tensor) -> Tensor:
         zeros = own.new_zeros(len(own), missing, *own.shape[2:])
         weight = F.pad(conv.weight, (0, 0, 0, 0, 0, missing))
         return F.conv2d(torch.cat((repeated, own, zeros), dim=1), weight, conv.bias, conv.stride, conv.padding)
-    if not compiling():
+    if not torch.compiler.is_compiling():
         return conv(torch.cat((repeated, own), dim=1))
     shared_weight, own_weight = conv.weight.split((shared.shape[1], own.shape[1]), dim=1)
     shared_out = F.conv2d(shared, shared_weight, conv.bias, conv.stride, conv.padding)
@@ -173,7 +168,7 @@ def sum_of_up_convolutions(a: Tensor, up_a: nn.ConvTranspose2d, b: Tensor, up_b:
     Compiled code does both as one convolution of all channels, which writes half as much. The two forms round
     differently.
     """
-    if not compiling():
+    if not torch.compiler.is_compiling():
         return up_convolution(a, up_a.weight, up_a.bias) + up_convolution(b, up_b.weight, up_b.bias)
     return up_convolution(torch.cat((a, b), dim=1), torch.cat((up_a.weight, up_b.weight)), up_a.bias + up_b.bias)
 
