@@ -50,7 +50,7 @@ def test_generator_and_pose_transfer_generate_the_same_image():
 def test_dptn_without_weights_has_the_papers_sizes_and_starting_weights(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     net = hubconf.dptn()
-    assert sum(p.numel() for p in net.parameters()) == 9_794_371
+    assert (sum(p.numel() for p in net.parameters()), net.training) == (9_794_371, False)
     kernel = net.encoder.down[0].conv1.weight.detach().flatten(1)
     torch.testing.assert_close(kernel @ kernel.T, 0.02**2 * torch.eye(len(kernel)))
 

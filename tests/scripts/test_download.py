@@ -136,7 +136,8 @@ def test_refusal_says_what_to_get_by_hand(call, drive, lists):
     assert "  train.lst: missing" in done.stderr
     link = "https://drive.google.com/drive/folders/" + folder_id("lists", "fashion")
     assert f"By hand: open {link} in a browser, put the files into dataset/fashion" in done.stderr
-    Path("dataset/fashion/drive-download.zip").write_bytes(zipped({"lists/train.lst": lists["train.lst"]}))
+    by_hand = {"lists/train.lst": lists["train.lst"], "lists/fasion-resize-pairs-train.csv": b"not what is there"}
+    Path("dataset/fashion/drive-download.zip").write_bytes(zipped(by_hand))
     assert call(download, "lists", "--dataset=fashion").returncode == 0
     assert contents("dataset/fashion").items() >= lists.items()
 
