@@ -7,22 +7,21 @@
 train_opt.json beside the weights; without one, as with the released weights of the paper, they are the paper's.
 """
 
-from pathlib import Path
-from typing import Any
+import pathlib
+import typing
 
-from inference.pose_transfer import PoseTransfer
-from models.generator import Generator
-from models.networks import define_G, initialize
-from models.published_weights import load_network
-from options.test_options import TestOptions
-from util.errors import UserError
+# Modules, not their classes and functions: torch.hub.list() shows everything here that can be called.
+import inference.pose_transfer
+from models import generator, networks, published_weights
+from options import test_options
+from util import errors
 
 dependencies = ["torch", "torchvision", "numpy", "pandas", "PIL", "tqdm"]  # torch.hub checks that they are installed
-PRETRAINED = Path(__file__).resolve().parent / "pretrained"
+PRETRAINED = pathlib.Path(__file__).resolve().parent / "pretrained"
 ENDING = "_net_G.pth"
 
 
-def dptn(pretrained: str | None = None) -> Generator:
+def dptn(pretrained: str | None = None) -> generator.Generator:
     """The generator, in eval mode, on the CPU.
 
     It maps an image (B,3,H,W) in [-1, 1] and the heat maps (B,18,H,W) of its pose and of the target pose
@@ -32,17 +31,16 @@ def dptn(pretrained: str | None = None) -> Generator:
     Raises UserError if there are no such weights, or they do not fit.
     """
     if pretrained is None:
-        generator = define_G(TestOptions().parse([f"--checkpoints_dir={PRETRAINED}", "--name=untrained"]))
-        initialize(generator, "orthogonal")
-        return generator.eval()
+        net = _build(PRETRAINED / "untrained")  # no such folder: the paper's sizes
+        networks.initialize(net, "orthogonal")
+        return net
     weights = _find_weights(pretrained)
-    run = weights.parent
-    generator = define_G(TestOptions().parse([f"--checkpoints_dir={run.parent}", f"--name={run.name}"]))
-    load_network(generator, weights, "generator")
-    return generator.eval()
+    net = _build(weights.parent)
+    published_weights.load_network(net, weights, "generator")
+    return net
 
 
-def pose_transfer(pretrained: str, **flags: Any) -> PoseTransfer:
+def pose_transfer(pretrained: str, **flags: typing.Any) -> inference.pose_transfer.PoseTransfer:
     """A generator that takes images and keypoints: see `PoseTransfer`.
 
     flags: those of test.py by name, such as `dataset_mode="fashion"`, `gpu_ids="-1"` or `compile=True`.
@@ -51,15 +49,23 @@ def pose_transfer(pretrained: str, **flags: Any) -> PoseTransfer:
     """
     weights = _find_weights(pretrained)
     run, epoch = weights.parent, weights.name.removesuffix(ENDING)
-    return PoseTransfer.load(run.name, checkpoints_dir=run.parent, which_epoch=epoch, **flags)
+    return inference.pose_transfer.PoseTransfer.load(run.name, checkpoints_dir=run.parent, which_epoch=epoch, **flags)
 
 
-def _find_weights(pretrained: str) -> Path:
+def _build(run: pathlib.Path) -> generator.Generator:
+    """A generator in eval mode, of the sizes that the folder of a run names."""
+    opt = test_options.TestOptions().parse([f"--checkpoints_dir={run.parent}", f"--name={run.name}"])
+    return networks.define_G(opt).eval()
+
+
+def _find_weights(pretrained: str) -> pathlib.Path:
     """The path of the weights that `pretrained` names."""
-    path = Path(pretrained)
+    path = pathlib.Path(pretrained)
     if path.name.endswith(ENDING):
         return path.resolve()
     names = sorted(folder.name for folder in PRETRAINED.iterdir())
     if pretrained not in names:
-        raise UserError(f"pretrained='{pretrained}': must be one of {', '.join(names)}, or a path of EPOCH{ENDING}")
+        raise errors.UserError(
+            f"pretrained='{pretrained}': must be one of {', '.join(names)}, or a path of EPOCH{ENDING}"
+        )
     return PRETRAINED / pretrained / f"latest{ENDING}"

@@ -32,6 +32,11 @@ def test_torch_hub_loads_from_a_folder(command, tmp_path):
     assert list((tmp_path / "work").iterdir()) == []
 
 
+def test_torch_hub_lists_the_two_entries_only():
+    listed = [name for name, value in vars(hubconf).items() if callable(value) and not name.startswith("_")]
+    assert listed == ["dptn", "pose_transfer"]
+
+
 def test_generator_and_pose_transfer_generate_the_same_image():
     source, target = render_identity(2, "market", 2, seed=1)
     expected = hubconf.pose_transfer("rendered_market", gpu_ids="-1")(
