@@ -16,7 +16,7 @@ from models import generator, networks, published_weights
 from options import test_options
 from util import errors
 
-dependencies = ["torch", "torchvision", "numpy", "pandas", "PIL", "tqdm"]  # torch.hub checks that they are installed
+dependencies = ["torch", "numpy", "pandas", "PIL", "tqdm"]  # torch.hub checks that they are installed
 PRETRAINED = pathlib.Path(__file__).resolve().parent / "pretrained"
 ENDING = "_net_G.pth"
 
