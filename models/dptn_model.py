@@ -55,7 +55,8 @@ class DPTNModel(BaseModel):
             return
         size.add_argument(
             "--netD", choices=DISCRIMINATORS, default="spectral",
-            help="discriminator: spectral, with spectral norm, or resnet, with instance norm; default: spectral, for DPTNTA resnet",
+            help="discriminator: spectral (with spectral norm), resnet (with instance norm); default: spectral, "
+            "or resnet with --model DPTNTA",
         )  # fmt: skip
         size.add_argument("--ndf", type=positive_int, default=32, help="width of the discriminator's first block")
         size.add_argument(
