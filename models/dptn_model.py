@@ -16,6 +16,7 @@ from models.base_model import BaseModel
 from models.generator import PTM_VALUES
 from models.losses import GAN_MODES, Features, GANLoss, content_and_style, gradient_penalty, load_vgg19, mean_absolute
 from models.networks import DISCRIMINATORS, INITIALIZERS, NORMS, define_D, define_G, initialize, linear_decay
+from models.weight_average import WeightAverage
 from util import distributed
 from util.arguments import count, number, positive_int, weight
 from util.draw_pose import draw_skeleton
@@ -148,6 +149,8 @@ class DPTNModel(BaseModel):
         self.averagers = {
             name: distributed.GradientAverager(net.parameters(), opt.accumulate) for name, net in self.nets.items()
         }
+        if opt.ema:
+            self.ema = WeightAverage(net_G, opt.ema)
         if opt.cuda_graph:
             self.optimize_parameters = self.record_step(lambda: self.batch)
 
@@ -323,6 +326,8 @@ class DPTNModel(BaseModel):
         self.optimizers[name].step()
         if self.opt.norm == "batch":
             distributed.average_statistics(self.nets[name])
+        if name == "G" and self.ema is not None:
+            self.ema.update()
 
     @property
     def loss_names(self) -> list[str]:
