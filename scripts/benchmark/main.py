@@ -40,7 +40,8 @@ def parse() -> Namespace:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
     sizes, precisions = list(networks.MODES), list(PRECISIONS)
     parser.add_argument("--only", choices=WORK, action="append", help="one kind of work (may be repeated)")
-    parser.add_argument("--sizes", choices=sizes, nargs="+", default=sizes, help="H x W of the images")
+    published = networks.PUBLISHED_SIZES
+    parser.add_argument("--sizes", choices=sizes, nargs="+", default=published, help="H x W of the images")
     parser.add_argument("--precisions", choices=precisions, nargs="+", default=precisions)
     parser.add_argument("--compile", action=BooleanOptionalAction, help="only with, or only without; default: both")
     parser.add_argument("--channels_last", action=BooleanOptionalAction, default=True, help="memory order N,H,W,C")
@@ -63,6 +64,7 @@ def main() -> None:
     args = parse()
     variants = list(product(args.precisions, (False, True) if args.compile is None else (args.compile,)))
     memory_order = f"--{'' if args.channels_last else 'no-'}channels_last"
+    rendered = [size for size in args.sizes if size in networks.PUBLISHED_SIZES]  # data/synthetic has no other
     test_flags = [f"--batchSize={args.batch or 8}", memory_order]
     if args.gpu_ids is not None:
         test_flags.append(f"--gpu_ids={args.gpu_ids}")
@@ -79,7 +81,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cache:
         os.environ["XDG_CACHE_HOME"] = os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache  # an empty cache of compiled code
         if "results" in args.only:
-            print_table(results.measure_time(args.sizes, test_flags, variants, args.repeats), results.TIME_COLUMNS)
+            print_table(results.measure_time(rendered, test_flags, variants, args.repeats), results.TIME_COLUMNS)
         if "precision" in args.only:
             given = [f"--{name}={value}" for name in TRAINED if (value := getattr(args, name)) is not None]
             print_table(results.measure_precision([*test_flags, *given], variants), results.PRECISION_COLUMNS)
