@@ -4,9 +4,9 @@
     python scripts/ablation.py                                                # every setting that needs no VGG19
     python scripts/ablation.py --settings full no_ptm --seeds 0 1 2 3 4 -- --ngf=32 --niter=5
 
-Flags after "--" go to train.py, after the small default training (TRAINING in this file). Each run is one train.py, one
-test.py and one evaluation; what is finished is not repeated, and what was stopped resumes. The table is
-OUT/ablation.csv, the page OUT/index.html; both are written again after each run.
+Flags after "--" go to train.py, after the small default training (TRAINING in this file) and before a setting's
+own flags. Each run is one train.py, one test.py and one evaluation; what is finished is not repeated, and what was
+stopped resumes. The table is OUT/ablation.csv, the page OUT/index.html; both are written again after each run.
 
 A metric's value is the mean over the test pairs; "spread" is the standard deviation over seeds. "difference" is that of
 the same pair and the same seed from the first setting, averaged over pairs; its spread, too, is over seeds, because
@@ -58,6 +58,7 @@ SETTINGS = {
     "one_head": Setting("one attention head", ("--nhead=1",)),
     # half the weight for the L1 loss, which then weighs as much beside the adversarial loss as with the dual task
     "no_dual_task": Setting("without the dual task", ("--t_s_ratio=1", "--lambda_rec=5")),
+    "ema": Setting("averaged weights", ("--ema=0.99",), ("--which_epoch=ema",)),
     "ta_discriminator": Setting("DPTN-TA's discriminator", ("--model=DPTNTA", "--lambda_affi=0")),
     "ta_loss": Setting("texture affinity loss", ("--model=DPTNTA", "--netD=spectral"), needs_vgg=True),
     "ta": Setting("DPTN-TA: loss and discriminator", ("--model=DPTNTA",), needs_vgg=True),
@@ -115,7 +116,7 @@ def make_run(out: Path, name: str, seed: int, common: Sequence[str], train_flags
     where = [f"--name={run}", f"--checkpoints_dir={out / 'runs'}", *common]
     results = out / "results" / run
     resume = ["--continue_train"] if (out / "runs" / run / "latest_state.pt").exists() else []
-    flags = [*where, *TRAINING, *setting.train, *train_flags, f"--seed={seed}", *resume]
+    flags = [*where, *TRAINING, *train_flags, *setting.train, f"--seed={seed}", *resume]
     call([str(ROOT / "train.py"), *flags], f"{run}: train.py")
     flags = [*where, *setting.test, "--batchSize=8", "--nThreads=0", "--image_format=png", f"--results_dir={results}"]
     call([str(ROOT / "test.py"), *flags, "--continue_test"], f"{run}: test.py")
