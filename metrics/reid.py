@@ -29,7 +29,7 @@ from metrics import fid, report
 from metrics.evaluation import Measurement, Networks, Task
 from metrics.metrics import describe_inputs, find_samples, summarize_run
 from metrics.pairing import Problems
-from metrics.reid_network import WIDTH, ReidNetwork, to_input
+from metrics.reid_network import SIZE, WIDTH, ReidNetwork, to_input
 from metrics.reid_options import parse, switches
 from metrics.reid_people import Lists, describe_classes, gallery_names, make_lists, strangers, write_list
 from metrics.reid_ranking import PROTOCOL, SCORES, People, Ranking, rank_gallery
@@ -53,6 +53,11 @@ class Features(NamedTuple):
 class PersonPhotos(PhotoDataset):
     """Index of a photo -> its `index`, and the `image` as the network sees it."""
 
+    @property
+    def item_bytes(self) -> int:
+        """How much memory an item takes."""
+        return 3 * SIZE[0] * SIZE[1]
+
     def __getitem__(self, index: int) -> Item:
         image, problems = super().__getitem__(index)
         return (None if problems else {"index": index, "image": to_input(to_pil(image))}), problems
@@ -74,23 +79,20 @@ def main() -> None:
         return
     report.check_outputs(args.out, args.per_image, args.html)
     network = ReidNetwork(args.reid_weights, args.reid_pool).to(task.device)
+    trained_on = describe_training(args, network)
     weights = {"source": str(args.reid_weights), "sha256": weights_hash(network)}
     record = describe_inputs(args, task, Networks(weights={PROTOCOL: weights}))  # an unreadable file fails early
-    known = tell_about_weights(args, network)
     print(f"{len(lists.queries):,} queries, {len(lists.gallery):,} photos, {describe_device(task.device)}", flush=True)
     ranking, counts = evaluate(args, task, network, lists, problems)
 
-    record |= {
-        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "note": NOTE,
-        "people": known,
-        **counts,
-    }
-    record |= {"seconds": round(time.perf_counter() - start, 3), "problems": problems.counts()}
     results = {PROTOCOL: measure(ranking.scores, counts["gallery"])}
-    report.append_records(args.out, record, results, {PROTOCOL: switches(args)})
-    summary = [*summarize_run(args, task, problems), *describe_protocol(args, counts), known]
     values = ranking.scores.set_axis([(PROTOCOL, name) for name in SCORES], axis="columns")
+    record |= {"note": NOTE, "classes": network.classes, "trained on": trained_on, **counts}
+    record["time"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    record["seconds"] = round(time.perf_counter() - start, 3)
+    record["problems"] = problems.counts()
+    report.append_records(args.out, record, results, {PROTOCOL: switches(args)})
+    summary = [*summarize_run(args, task, problems), *describe_protocol(args, counts), trained_on]
     if args.per_image:
         report.write_per_image(args.per_image, task.pairs.samples, values, pairs)
     if args.html:
@@ -106,8 +108,7 @@ def make_task(args: Namespace, pairs: Sequence[Pair] | None, problems: Problems)
     device = select_device(args.gpu_ids)
     use_precision(args.precision, device)
     samples, wrong = find_samples(args, pairs)
-    different = strangers(args, samples)
-    problems.add([*wrong, *different], last=True)
+    problems.add([*wrong, *strangers(args, samples)], last=True)
     if args.baseline == "real":
         samples = [sample._replace(generated=args.gt_path / sample.target) for sample in samples]
     if not samples:
@@ -120,17 +121,16 @@ def make_task(args: Namespace, pairs: Sequence[Pair] | None, problems: Problems)
     return Task(queries, gallery, args.cache_dir, device, args.precision, batch_size, args.nThreads)
 
 
-def tell_about_weights(args: Namespace, network: ReidNetwork) -> str:
+def describe_training(args: Namespace, network: ReidNetwork) -> str:
     """A line about the people that the network was trained on; a warning where they do not fit, or the file is old."""
-    known, contradicts = describe_classes(network.classes, args.identity)
+    told, contradicts = describe_classes(network.classes, args.identity)
     if contradicts:
-        print(f"warning: {known}, but --identity is {args.identity}", file=sys.stderr)
-    if network.is_old and args.reid_pool == "unpadded":
-        advice = "until August 2020 its max pool was padded: if the weights are that old, give --reid_pool padded"
-        print(
-            f"note: {args.reid_weights} was written by a fast-reid of before September 2020; {advice}", file=sys.stderr
-        )
-    return known
+        print(f"warning: {told}, but --identity is {args.identity}", file=sys.stderr)
+    if network.is_old and network.pool == "unpadded":
+        origin = "was written by a fast-reid of before September 2020, whose max pool was padded until August"
+        advice = "if the weights are that old, give --reid_pool padded"
+        print(f"note: {args.reid_weights} {origin}: {advice}", file=sys.stderr)
+    return told
 
 
 def evaluate(
@@ -138,37 +138,38 @@ def evaluate(
 ) -> tuple[Ranking, dict[str, int]]:
     """Rank the gallery for every query. Images that cannot be read go to `problems`, which may raise.
 
-    Also returns how many queries there are, were skipped, and how many photos and people are in the gallery.
+    Also returns how many queries were ranked and were skipped, how many photos and people are in the gallery, and how
+    many times a photo was junk.
     """
-    photos = photo_features(args, task, network, task.real_photos, problems)  # first, so that a broken one fails early
+    photos = photo_features(task, network, task.real_photos, problems)  # first, so that a broken one fails early
     gallery, gallery_people = select(lists.gallery, photos)
-    if args.baseline == "real" or (args.baseline and args.source_path == args.gt_path):
-        images = photos
-    elif args.baseline:
-        sources = PersonPhotos(args.source_path, list_photos(args.source_path).photos, task.real_photos.size)
-        images = photo_features(args, task, network, sources, problems)
-    else:
-        generated = PersonPhotos(Path(), [str(path) for path in lists.queries["path"]], task.real_photos.size)
-        images = extract(task, network, generated, "queries", problems)
-    queries, query_people = select(lists.queries, images)
+    queries, query_people = select(lists.queries, query_features(args, task, network, photos, problems))
     positions = {name: position for position, name in enumerate(gallery.index)}
     left_out = [[positions[name] for name in lists.left_out[query] if name in positions] for query in queries.index]
     ranking = rank_gallery(query_people, gallery_people, left_out)
     ranking.scores.index = queries.index[ranking.scores.index]
     if ranking.scores.empty:
-        raise UserError(
-            f"no query has a photo of its person in the gallery: {len(queries):,} queries, {len(gallery):,} photos, of "
-            f"which {ranking.junk:,} were left out for being of the query's camera (--cameras apart keeps these)"
-        )
+        junk = f"{ranking.junk:,} times a photo of the person was left out, because it has the query's camera"
+        raise UserError(f"no query has a photo of its person among the {len(gallery):,} of the gallery; {junk}")
     counts = {"queries": len(ranking.scores), "skipped": len(queries) - len(ranking.scores), "gallery": len(gallery)}
     return ranking, counts | {"gallery people": gallery["person"].nunique(), "junk": ranking.junk}
 
 
-def photo_features(
-    args: Namespace, task: Task, network: ReidNetwork, photos: PersonPhotos, problems: Problems
-) -> Features:
+def query_features(args: Namespace, task: Task, network: ReidNetwork, photos: Features, problems: Problems) -> Features:
+    """Features of the generated images, or of a baseline's photos. `photos`: the features of --gt_path."""
+    size = task.real_photos.size
+    if not args.baseline:
+        paths = [str(sample.generated) for sample in task.pairs.samples]
+        return extract(task, network, PersonPhotos(Path(), paths, size), "queries", problems)
+    if args.baseline == "copy_source" and args.source_path != args.gt_path:
+        sources = PersonPhotos(args.source_path, list_photos(args.source_path).photos, size)
+        return photo_features(task, network, sources, problems)
+    return photos
+
+
+def photo_features(task: Task, network: ReidNetwork, photos: PersonPhotos, problems: Problems) -> Features:
     """Features of real photos, from the cache if possible."""
-    settings = {"network": PROTOCOL, "weights": weights_hash(network), "max pool": args.reid_pool}
+    settings = {"network": PROTOCOL, "weights": weights_hash(network), "max pool": network.pool}
     settings |= {"precision": task.precision, "size": photos.size}
     file = fid.cache_file(task.cache_dir, photos.folder, photos.names, settings)
     if cached := fid.load_arrays(file, ["values"]):

@@ -55,6 +55,7 @@ class ReidNetwork(nn.Module):
     def __init__(self, weights: Path, pool: str = "unpadded") -> None:
         """`weights`: a checkpoint of fast-reid. `pool`: a key of POOLS. UserError for a file of another network."""
         super().__init__()
+        self.pool = pool
         self.backbone = resnet50()
         self.backbone.maxpool = nn.MaxPool2d(3, stride=2, padding=POOLS[pool], ceil_mode=pool == "unpadded")
         last = self.backbone.layer4[0]
