@@ -55,6 +55,7 @@ class ReidNetwork(nn.Module):
     def __init__(self, weights: Path, pool: str = "unpadded") -> None:
         """`weights`: a checkpoint of fast-reid. `pool`: a key of POOLS. UserError for a file of another network."""
         super().__init__()
+        state = read_state(weights)
         self.pool = pool
         self.backbone = resnet50()
         self.backbone.maxpool = nn.MaxPool2d(3, stride=2, padding=POOLS[pool], ceil_mode=pool == "unpadded")
@@ -68,7 +69,9 @@ class ReidNetwork(nn.Module):
         self.heads = nn.ModuleDict({"bottleneck": nn.Sequential(neck)})  # so that all keys are those of the files
         self.register_buffer("mean", torch.tensor(PIXEL_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(PIXEL_STD).view(1, 3, 1, 1), persistent=False)
-        self._load(weights)
+        self.classes = next((len(state[name]) for name in CLASSIFIERS if name in state), None)
+        self.is_old = any(OLD_NECK in key for key in state)
+        self._load(state, weights)
         self.requires_grad_(False).eval()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -78,14 +81,11 @@ class ReidNetwork(nn.Module):
         """Features before the neck."""
         return self.backbone((images.float() - self.mean) / self.std)
 
-    def _load(self, path: Path) -> None:
-        """Load a checkpoint of any layout that fast-reid ever wrote.
+    def _load(self, state: dict[str, Tensor], path: Path) -> None:
+        """Load `state` of any layout that fast-reid ever wrote.
 
         UserError where a tensor is missing, unexpected, of another shape or not finite.
         """
-        state = read_state(path)
-        self.classes = next((len(state[name]) for name in CLASSIFIERS if name in state), None)
-        self.is_old = any(OLD_NECK in key for key in state)
         state = {key.replace(OLD_NECK, NECK): tensor for key, tensor in state.items() if not _is_unused(key)}
         expected = without_bn_counters(self)
         wrong = [f"missing: {key}" for key in expected.keys() - state.keys()]
