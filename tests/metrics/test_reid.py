@@ -2,8 +2,10 @@
 
 import json
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -16,7 +18,9 @@ from torch import nn
 from data.pairs import Pair, read_pairs, result_name, write_pairs
 from metrics import metrics, reid
 from metrics.reid_network import to_input
+from metrics.reid_people import Lists, write_list
 from metrics.reid_ranking import People, rank_gallery
+from tests.conftest import REPOSITORY
 from tests.formula import formula_images
 from tests.metrics.conftest import REID_GOLDENS, read_jsonl, read_per_image
 from tests.metrics.test_reid_network import BOUND, scene_photo
@@ -357,6 +361,31 @@ class TestErrors:
         assert done.returncode == 2
         assert "cannot be written" in done.stderr
         assert tiny.seen == 0
+
+
+def test_documented_loader_of_fast_reid_reads_the_list(tmp_path, monkeypatch):
+    """With a stand-in for fast-reid: Python ints, and an empty training list."""
+    loader = re.search(r"```python\n(import csv\n.*?)```", (REPOSITORY / "docs/evaluation.md").read_text(), re.DOTALL)[
+        1
+    ]
+    registry = SimpleNamespace(register=lambda: lambda loaded: loaded)
+    base = type("ImageDataset", (), {"__init__": lambda self, *lists, **_: setattr(self, "lists", lists)})
+    for name, content in {
+        "fastreid": {}, "fastreid.data": {}, "fastreid.data.datasets": {"DATASET_REGISTRY": registry},
+        "fastreid.data.datasets.bases": {"ImageDataset": base},
+    }.items():  # fmt: skip
+        module = ModuleType(name)
+        vars(module).update(content)
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.chdir(tmp_path)
+    table = pd.DataFrame({"path": ["a.jpg", "b.jpg"], "person": [5, 6], "camera": [0, 1]})
+    write_list(Path("people.csv"), Lists(table[:1], table[1:], [[]]))
+    names = {}
+    exec(loader, names)
+    paths = [str(tmp_path / name) for name in ("a.jpg", "b.jpg")]
+    train, query, gallery = names["GeneratedPeople"](root="x").lists
+    assert (train, query, gallery) == ([], [(paths[0], 5, 0)], [(paths[1], 6, 1)])
+    assert all(type(number) is int for number in (*query[0][1:], *gallery[0][1:]))
 
 
 @pytest.mark.slow
