@@ -69,6 +69,7 @@ class PosePairDataset(Dataset):
     keypoints_size: ClassVar[tuple[int, int] | None] = None  # (H, W) of the csv's pixels; None: stored_size
     published: ClassVar[dict[str, tuple[int, int]]] = {}  # phase -> numbers of photos and pairs in the published set
     distractors: ClassVar[tuple[str, ...]] = ()  # identities that do not stand for one person
+    camera_pattern: ClassVar[str | None] = None  # of a photo's name; its group is the number of the camera
 
     @classmethod
     def modify_commandline_options(cls, parser: ArgumentParser) -> None:
