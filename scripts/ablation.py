@@ -32,6 +32,7 @@ from util.arguments import count
 from util.errors import UserError, run_main
 from util.files import atomic_write
 from util.html import add_table, new_page, write_page
+from util.results import RUN_FILE
 
 ROOT = Path(__file__).resolve().parent.parent
 SCORES = ("l1", "psnr", "ssim_256", "mask_ssim")  # they need no weights of other networks
@@ -119,7 +120,8 @@ def make_run(out: Path, name: str, seed: int, common: Sequence[str], train_flags
     flags = [*where, *TRAINING, *train_flags, *setting.train, f"--seed={seed}", *resume]
     call([str(ROOT / "train.py"), *flags], f"{run}: train.py")
     flags = [*where, *setting.test, "--batchSize=8", "--nThreads=0", "--image_format=png", f"--results_dir={results}"]
-    call([str(ROOT / "test.py"), *flags, "--continue_test"], f"{run}: test.py")
+    flags += ["--continue_test"] if (results / RUN_FILE).exists() else []
+    call([str(ROOT / "test.py"), *flags], f"{run}: test.py")
     root, scores = Path(common[1].removeprefix("--dataroot=")), scores_file(out, name, seed)
     dataset = find_dataset(common[0].removeprefix("--dataset_mode="))
     flags = [
