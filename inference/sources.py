@@ -1,6 +1,7 @@
 """Where poses come from: photos, videos, keypoint files, rows of a keypoints csv."""
 
 import difflib
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from PIL import Image
 from data.pairs import photo_stem, read_keypoints
 from inference.estimators import Estimator
 from inference.formats import keypoint_files, read_people
-from inference.people import Person, rank
+from inference.people import Person, describe_left_out, rank
 from inference.photos import Photos
 from inference.video import ANIMATIONS, VIDEOS, is_moving, read_frames
 from util.errors import UserError
@@ -87,7 +88,9 @@ def open_poses(text: str, csv_files: Sequence[Path], every: int = 1, size: tuple
         folder = path if path.is_dir() else path.parent
         entries = [(name, partial(read_photo, folder / name)) for name in photos]
         return PoseSource(text, entries, len(photos), needs_estimator=True)
-    people = read_people(path, photos=Photos(size=size)).people
+    _, people, without_joints = read_people(path, photos=Photos(size=size))
+    if without_joints:
+        print(f"note: {path}: {describe_left_out(without_joints)}", file=sys.stderr)
     names = sorted(people, key=natural_sort_key)[::every]
     entries = [(name, rank(people[name])) for name in names]
     is_data_set_csv = path.resolve() in [file.resolve() for file in csv_files]
