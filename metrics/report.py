@@ -15,7 +15,7 @@ from metrics.evaluation import METRICS, Results
 from metrics.pairing import Sample
 from metrics.protocols import PROTOCOLS
 from util.errors import UserError
-from util.files import append_text, atomic_write
+from util.files import append_text, atomic_write, to_utf8
 
 
 def results_table(results: Results) -> pd.DataFrame:
@@ -102,7 +102,7 @@ def write_per_image(path: Path, samples: Sequence[Sample], values: pd.DataFrame,
     if pairs:
         table = pd.DataFrame(pairs).merge(table.drop_duplicates(["source", "target"]), how="left")
     text = table.to_csv(index=False, lineterminator="\n")
-    atomic_write(path, lambda file: file.write(text.encode()))
+    atomic_write(path, lambda file: file.write(to_utf8(text)))
 
 
 def compare(path: Path) -> str:

@@ -52,8 +52,14 @@ def run_main(main: Callable[[], Any], needs_stdout: bool = True) -> None:
     ensure_home()
     if hasattr(sys.stdout, "reconfigure"):  # characters that the console lacks must not raise; stderr escapes them
         sys.stdout.reconfigure(errors="replace")
+
+    def main_and_its_output() -> Any:
+        status = main()
+        sys.stdout.flush()  # a status that refers to what was printed must not outlive it
+        return status
+
     with guarded_console(needs_stdout):
-        status = _status(main) or _status(sys.stdout.flush)
+        status = _status(main_and_its_output) or _status(sys.stdout.flush)  # --help does not return
     if status is not None:
         sys.exit(status)
 
