@@ -74,8 +74,9 @@ def _status(step: Callable[[], Any]) -> Any:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except RuntimeError as error:
-        if remedy := worker_remedy(error):
-            print(f"error: {remedy}", file=sys.stderr)
+        is_of_links = str(error).startswith("Symlink loop")  # pathlib's, before Python 3.13
+        if message := str(error) if is_of_links else worker_remedy(error):
+            print(f"error: {message}", file=sys.stderr)
             return 2
         raise
     except KeyboardInterrupt:

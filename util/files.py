@@ -46,7 +46,8 @@ def atomic_write(path: str | Path, write: Callable[[BinaryIO], object], flush: b
             temporary.unlink(missing_ok=True)
         if not isinstance(error, OSError | RuntimeError):  # torch.save reports a full disk as a RuntimeError
             raise
-        reason = error.__context__ if isinstance(error.__context__, OSError) else error  # older torch hides it there
+        hidden = isinstance(error, RuntimeError) and isinstance(error.__context__, OSError)  # older torch does so
+        reason = error.__context__ if hidden else error
         raise UserError(f"{path}: could not be written ({reason}); what was there before is untouched") from error
 
 

@@ -100,6 +100,19 @@ def test_atomic_write_to_a_full_device_names_it(tmp_path):
         atomic_write(tmp_path / "link", lambda file: file.write(b"abc"))
 
 
+def test_atomic_write_gives_the_last_reason(tmp_path):
+    """Making folders meets a missing one first, then one that may not be written."""
+
+    def write(_file: object) -> None:
+        try:
+            raise FileNotFoundError(2, "No such file", "a/b")
+        except OSError:
+            raise PermissionError(13, "Permission denied", "a")  # noqa: B904
+
+    with pytest.raises(UserError, match=r"could not be written \(\[Errno 13\] Permission denied: 'a'\)"):
+        atomic_write(tmp_path / "a.txt", write)
+
+
 def test_atomic_write_to_a_folder_says_so(tmp_path):
     for folder in (tmp_path, Path(), Path("/")):
         with pytest.raises(UserError, match=r"could not be written \(it is a folder\)"):
