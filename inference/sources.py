@@ -1,6 +1,7 @@
 """Where poses come from: photos, videos, keypoint files, rows of a keypoints csv."""
 
 import difflib
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
@@ -17,7 +18,7 @@ from inference.people import Person, describe_left_out, rank
 from inference.photos import Photos
 from inference.video import ANIMATIONS, VIDEOS, is_moving, read_frames
 from util.errors import UserError
-from util.files import natural_sort_key
+from util.files import explain_missing, natural_sort_key
 from util.image import content_hint, decode_photo, is_photo, photo_names
 
 ROW_PREFIX = "csv:"
@@ -48,7 +49,9 @@ class FoundPeople(NamedTuple):
 def read_photo(path: Path) -> Image.Image:
     """A user's photo as RGB, as viewers show it (util/image.py). Raises UserError."""
     if not path.is_file():
-        raise UserError(f"{path}: no such photo")
+        present = os.listdir(path.parent) if path.parent.is_dir() else ()
+        reason = explain_missing([path.name], present, path.parent).get(path.name, "")
+        raise UserError(f"{path}: no such photo{reason}")
     return decode_photo(path)
 
 

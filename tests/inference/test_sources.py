@@ -63,6 +63,9 @@ def test_read_photo_comes_upright_and_rgb(tmp_path):
 def test_read_photo_missing_file_raises(tmp_path):
     with pytest.raises(UserError, match=r"gone\.png: no such photo"):
         read_photo(tmp_path / "gone.png")
+    (tmp_path / "cafe\u0301.png").touch()
+    with pytest.raises(UserError, match=r"caf\u00e9.png: no such photo \(it is there in another Unicode form, NFD"):
+        read_photo(tmp_path / "caf\u00e9.png")
 
 
 def test_open_poses_counts_people_without_joints(tmp_path, capsys):
