@@ -19,7 +19,7 @@ from tqdm import tqdm
 from util import distributed
 from util.checkpoint import OPTIONS_FILE
 from util.errors import UserError, first_line
-from util.files import append_text, atomic_write
+from util.files import append_text, atomic_write, to_utf8
 from util.image import contact_sheet, save_image
 from util.packages import can_write_pages, require_package
 from util.reproducibility import git_revision, versions
@@ -166,7 +166,7 @@ class Visualizer:
 
 
 def _write_text(path: Path, text: str) -> None:
-    atomic_write(path, lambda file: file.write(text.encode()))
+    atomic_write(path, lambda file: file.write(to_utf8(text)))
 
 
 def _print(text: str) -> None:
