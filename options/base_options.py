@@ -24,7 +24,7 @@ class BaseOptions:
     description: str
     text: str  # after `parse`: all options, one a line, with a mark on those in `changed`
     changed: list[str]  # after `parse`: names of the options that differ from their defaults
-    changed_text: str  # after `parse`: these options with both values, a paragraph for the console
+    changed_text: str  # after `parse`: these options and their values, a paragraph for the console
 
     def add_flags(self, parser: ArgumentParser) -> None:
         run, data = self.add_network_flags(parser)
@@ -105,9 +105,9 @@ class BaseOptions:
         self.changed = [name for name, value in options.items() if value != defaults[name]]
         marks = {name: f"    [default: {defaults[name]}]" for name in self.changed}
         self.text = "\n".join(f"{name}: {value}{marks.get(name, '')}" for name, value in options.items())
-        given = [f"{n} {options[n]}" + ("" if defaults[n] is None else f" (not {defaults[n]})") for n in self.changed]
-        self.changed_text = textwrap.fill(f"options: {', '.join(given)}", width=100, subsequent_indent="  ",
-                                          break_long_words=False, break_on_hyphens=False)  # fmt: skip
+        given = ", ".join(f"{name} {options[name]}" for name in self.changed)
+        style = {"subsequent_indent": "  ", "break_long_words": False, "break_on_hyphens": False}
+        self.changed_text = textwrap.fill(f"options: {given or 'all defaults'}", width=100, **style)
         return opt
 
     def validate(self, opt: Namespace) -> None:

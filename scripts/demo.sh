@@ -16,6 +16,8 @@ esac
 source "$(dirname "$0")/environment.sh"
 data=dataset/demo_people results=results/$name run=checkpoints/$name
 scores=$results/metrics-$(date +%Y%m%d-%H%M%S).jsonl
+# waiting threads sleep: faster beside other programs (docs/speed.md)
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 started=$SECONDS
 announce() { printf '\n== %s (%d s)\n' "$1" $((SECONDS - started)); }
 generate() { $python test.py --dataroot="$data" --batchSize=8 "$@"; }

@@ -79,7 +79,7 @@ def choose_width(affordable_pairs: Callable[[int], float]) -> tuple[int, int]:
 def schedule(pairs: int, available: int) -> tuple[int, int]:
     """Epochs, and the pairs in each, that make up about `pairs`."""
     epochs = max(FEWEST_EPOCHS, round(pairs / available))
-    return epochs, min(available, max(4, pairs // epochs))
+    return epochs, min(available, max(4, round(pairs / epochs)))
 
 
 def falling_rate(done: int, epochs: int) -> list[str]:
