@@ -66,17 +66,14 @@ def format_scores(scores: pd.Series) -> list[str]:
 
 def judge(scores: pd.DataFrame, pairs: int) -> str:
     """Whether the network that was trained here on `pairs` beats both baselines, in a sentence or two."""
-    lost = [
-        f"{METRICS[metric].removesuffix(' ↑')} (the {METHODS[baseline].split(',')[0]} has more)"
-        for metric in ("psnr", "ssim_256", "mask_ssim")
-        for baseline in ("copy_source", "mean_image")
-        if not scores.loc["own", metric] > scores.loc[baseline, metric]
-    ]
+    baselines = scores.loc[["copy_source", "mean_image"]].max()
+    judged = {metric: METRICS[metric].removesuffix(" ↑") for metric in ("psnr", "ssim_256", "mask_ssim")}
+    lost = [title for metric, title in judged.items() if not scores.loc["own", metric] > baselines[metric]]
     seen = f"The network trained here has seen {pairs:,} pairs"
     if not lost:
-        return f"{seen} and beats both baselines in PSNR, SSIM and mask SSIM."
+        return f"{seen} and beats both baselines in {', '.join(judged.values())}."
     return (
-        f"{seen}. These are too few: it does not yet beat the baselines in {', '.join(lost)}. Run the demo again to "
+        f"{seen}. These are too few: it does not yet beat both baselines in {', '.join(lost)}. Run the demo again to "
         "train it for longer."
     )
 
