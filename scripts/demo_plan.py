@@ -27,7 +27,7 @@ from util.errors import run_main
 # Without VGG19 (lambda_content, lambda_style) training is faster and needs no download. The reasons for the learning
 # rate and for the widths are measured: docs/reproduction.md.
 FLAGS = [
-    "--dataset_mode=market", "--batchSize=4", "--lr=1e-3", "--dis_layers=3", "--lambda_rec=10", "--lambda_g=0.2",
+    "--dataset_mode=market", "--batchSize=4", "--lr=5e-4", "--dis_layers=3", "--lambda_rec=10", "--lambda_g=0.2",
     "--lambda_content=0", "--lambda_style=0",
 ]  # fmt: skip
 PAIRS_FOR_WIDTH = {16: 0, 32: 2500, 64: 6000}  # --ngf, and how many pairs make that width worth its time
