@@ -24,8 +24,8 @@ from util.checkpoint import STATE_FILE, load_state
 from util.device import fast_bf16, select_device
 from util.errors import run_main
 
-# Without VGG19 (lambda_content, lambda_style) training is faster and needs no download. The reasons for the learning
-# rate and for the widths are measured: docs/reproduction.md.
+# Without VGG19 (lambda_content, lambda_style) training is faster and needs no download. docs/reproduction.md compares
+# learning rates and widths.
 FLAGS = [
     "--dataset_mode=market", "--batchSize=4", "--lr=5e-4", "--dis_layers=3", "--lambda_rec=10", "--lambda_g=0.2",
     "--lambda_content=0", "--lambda_style=0",
