@@ -2,8 +2,7 @@
 
     python scripts/export_onnx.py --checkpoints_dir pretrained --name rendered_market --out onnx
     python -m data.synthetic --dataset_mode market --seed 1 --identities 1 --out dataset/unseen_people
-    cd dataset/unseen_people
-    python ../../example_onnx.py ../../onnx/transfer.onnx test market-annotation-test.csv
+    cd dataset/unseen_people && python ../../example_onnx.py ../../onnx/transfer.onnx test market-annotation-test.csv
 
 The first command needs PyTorch, but this program and transfer.onnx also work where PyTorch is not installed.
 """

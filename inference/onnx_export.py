@@ -142,8 +142,8 @@ def require_packages() -> None:
 
 
 def graphs(transfer: PoseTransfer) -> tuple[GeneratorGraph, TransferGraph]:
-    """The modules behind FILES, in their order, on the CPU."""
-    net = transfer.model.net_G.cpu().eval()
+    """The modules behind FILES, in their order. `transfer` is on the CPU."""
+    net = transfer.model.net_G.eval()
     sizes = transfer.stored_size, transfer.network_size
     return GeneratorGraph(net, transfer.network_size).eval(), TransferGraph(net, *sizes).eval()
 
@@ -216,7 +216,16 @@ def compare(transfer: PoseTransfer, paths: list[Path]) -> tuple[float, np.ndarra
 
 def run_onnx(path: Path, graph: GeneratorGraph | TransferGraph, inputs: Sequence[Tensor]) -> np.ndarray:
     """The output of one of FILES, computed by onnxruntime on the CPU."""
+    return open_session(path).run(None, {name: x.numpy() for name, x in zip(graph.inputs, inputs)})[0]
+
+
+def open_session(file: Path | bytes, threads: int = 0) -> Any:
+    """An onnxruntime.InferenceSession on the CPU with so many threads; 0: as many as there are cores.
+
+    file: its path or its content.
+    """
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return session.run(None, {name: x.numpy() for name, x in zip(graph.inputs, inputs)})[0]
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
