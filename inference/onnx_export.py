@@ -173,6 +173,8 @@ def to_onnx(graph: GeneratorGraph | TransferGraph, metadata: dict[str, str], hal
         )  # fmt: skip
     program.model.metadata_props.update(metadata)
     model = program.model_proto
+    for node in model.graph.node:
+        del node.metadata_props[:]  # PyTorch's traces of its calls, with the paths of this machine
     if half:
         store_in_half(model)
     return model.SerializeToString()
