@@ -34,7 +34,7 @@ def parse_arguments() -> Namespace:
     )
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the files")
     parser.add_argument(
-        "--fp16", action="store_true", help="store weights as float16: half the size, less exact images"
+        "--half", action="store_true", help="store weights as float16: half the size, less exact images"
     )
     return parser.parse_args()
 
@@ -42,13 +42,13 @@ def parse_arguments() -> Namespace:
 def main() -> None:
     args = parse_arguments()
     onnx_export.require_packages()
-    run = {name: value for name, value in vars(args).items() if name not in ("out", "fp16")}
+    run = {name: value for name, value in vars(args).items() if name not in ("out", "half")}
     try:
         transfer = PoseTransfer.load(**run, gpu_ids=-1, channels_last=False)
     except ValueError as error:
         raise UserError(str(error)) from error
     args.out.mkdir(parents=True, exist_ok=True)
-    paths = onnx_export.export(transfer, args.out, args.fp16)
+    paths = onnx_export.export(transfer, args.out, args.half)
     generator, levels = onnx_export.compare(transfer, paths)
     print("\n".join(f"{path}: {path.stat().st_size / 1e6:.1f} MB" for path in paths))
     print(f"generator.onnx in onnxruntime differs from PyTorch by at most {generator:.1e}, of values in [-1, 1]")

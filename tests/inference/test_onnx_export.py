@@ -213,7 +213,7 @@ def test_metadata_says_where_the_weights_are_from(exported):
 
 
 @pytest.mark.slow
-def test_fp16_equals_weights_rounded_in_pytorch(exported, tmp_path):
+def test_half_equals_weights_rounded_in_pytorch(exported, tmp_path):
     """Half the file; the images are those of float32 arithmetic with rounded matrices and kernels."""
     import onnx
 
