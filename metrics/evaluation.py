@@ -196,12 +196,12 @@ class _Evaluator:
         self.values.append(pd.DataFrame(values, index=indices))
 
     def _distances(self, images: dict[str, Tensor]) -> dict[tuple[str, str], np.ndarray]:
-        """LPIPS of whole images, and of images that are black outside their masks; the same under every protocol."""
+        """LPIPS of whole images, and of images that are gray outside their masks; the same under every protocol."""
         distances = {}
         for metric in {"lpips", "mask_lpips"} & set(self.metrics):
-            visible = images["masks"] if metric in MASKED else 1
+            masks = images["masks"] if metric in MASKED else None
             with self.task.autocast():
-                values = self.networks.alexnet(images["fakes"] * visible, images["reals"] * visible)
+                values = self.networks.alexnet(images["fakes"], images["reals"], masks)
             values = values.cpu().double().numpy()  # in this order: Apple's MPS has no float64
             distances |= {(protocol, metric): values for protocol in self.protocols}
         return distances
