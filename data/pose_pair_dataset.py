@@ -70,7 +70,7 @@ class PosePairDataset(Dataset):
     distractors: ClassVar[tuple[str, ...]] = ()  # identities that do not stand for one person
 
     @classmethod
-    def modify_commandline_options(cls, parser: ArgumentParser) -> None:
+    def modify_commandline_options(cls, parser: ArgumentParser, is_train: bool) -> None:
         """Set this data set's defaults. A subclass that needs flags of its own adds them here."""
         parser.set_defaults(name=cls.default_name, dataroot=cls.default_root)
 
