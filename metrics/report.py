@@ -16,6 +16,7 @@ from metrics.pairing import Sample
 from metrics.protocols import PROTOCOLS
 from util.errors import UserError
 from util.files import append_text, atomic_write
+from util.packages import require_package
 
 
 def results_table(results: Results) -> pd.DataFrame:
@@ -59,6 +60,14 @@ def remarks(results: Results) -> list[str]:
 
 def _count(n: int, n_real: int | None) -> str:
     return f"{n:,}" if n_real is None else f"{n:,} vs {n_real:,}"
+
+
+def check_outputs(out: Path, per_image: Path | None, page: Path | None) -> None:
+    """UserError if a file of an evaluation cannot be written. `page`: the folder of its web page."""
+    for path in filter(None, (out, per_image, page and page / "index.html")):
+        check_writable(path)
+    if page:
+        require_package("dominate", "--html")
 
 
 def check_writable(path: Path) -> None:
