@@ -24,10 +24,10 @@ import numpy as np
 from data import find_dataset
 from data.pairs import Pair, read_keypoints, read_pairs
 from metrics import report
-from metrics.evaluation import MASKED, METRICS, Networks, Task, evaluate, load_networks
+from metrics.evaluation import MASKED, Networks, Task, evaluate, load_networks, network_of
 from metrics.options import parse
 from metrics.pairing import Matches, Problems, Sample, copy_sources, match_names, match_pairs, photos_below
-from metrics.protocols import PROTOCOLS
+from metrics.protocols import PROTOCOLS, View
 from metrics.stream import PairDataset, PhotoDataset, mean_image
 from util.device import describe_device, select_device, use_precision
 from util.errors import UserError, run_main, summarize
@@ -76,7 +76,7 @@ def make_task(args: Namespace, pairs: Sequence[Pair] | None, problems: Problems,
     batch_size = args.batch_size or (8 if device.type == "cpu" else 64)
     size = find_dataset(args.data_set).stored_size
     real = args.fid_real_path
-    real_photos = PhotoDataset(real, photos_below(real, "--fid_real_path"), size) if real else None
+    real_photos = PhotoDataset(real, photos_below(real, "--fid_real_path"), View(size)) if real else None
     samples, wrong = find_samples(args, pairs)
     problems.add(wrong, last=True)
     if not samples:
@@ -88,7 +88,7 @@ def make_task(args: Namespace, pairs: Sequence[Pair] | None, problems: Problems,
         samples = [sample._replace(generated=scratch / "mean.png") for sample in samples]
     protocols = [PROTOCOLS[name] for name in args.protocol]
     keypoints = target_keypoints(args.annotations, samples, size) if set(args.metrics) & set(MASKED) else None
-    has_network = any(METRICS[name].network for name in args.metrics)
+    has_network = any(network_of(name, protocol) for name in args.metrics for protocol in protocols)
     dataset = PairDataset(samples, args.gt_path, args.data_set, protocols, args.metrics, keypoints, has_network)
     return Task(dataset, real_photos, args.cache_dir, device, args.precision, batch_size, args.nThreads)
 

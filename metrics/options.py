@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from data import find_dataset
+from data import dataset_names, find_dataset
 from metrics.evaluation import DEFAULT, MASKED, METRICS
 from metrics.protocols import PROTOCOLS
 from util.arguments import count, positive_int
@@ -24,7 +24,8 @@ def add_image_flags(parser: ArgumentParser) -> Callable[..., Any]:
     add("--gt_path", **FOLDER, help="the target photos")
     add("--distorated_path", "--distorted_path", **FOLDER, help="generated images, SOURCE_2_TARGET_vis.jpg or .png")
     add("--source_path", **FOLDER, help="the source photos (default: --gt_path)")
-    add("--market", action="store_true", help="Market-1501, 128 x 64 (default: DeepFashion, 256 x 176)")
+    add("--dataset_mode", default="fashion", choices=dataset_names(), help="data set, which knows the photos' size")
+    add("--market", action="store_const", const="market", dest="dataset_mode", help="--dataset_mode market")
     add("--name", help="name of this evaluation (default: the folder of the generated images)")
     add("--pairs", metavar="CSV",
         help="pairs that must all have a result; 'none': pairs are inferred from file names, missing results cannot be "
@@ -52,7 +53,7 @@ def make_parser() -> ArgumentParser:
     add = parser.add_argument_group("networks").add_argument
     add("--alexnet_weights", **weights, help="weights of LPIPS: imagenet (torchvision's, the default) or a file")
     add("--inception_weights", **weights,
-        help="weights of FID and IS in the dptn protocol: imagenet (torchvision's, the default) or a file")  # fmt: skip
+        help="weights of FID and IS in papers' protocols: imagenet (torchvision's, the default) or a file")  # fmt: skip
     add("--fid_inception_weights", default="pytorch-fid", metavar="W",
         help="weights of FID and IS in the standard protocol: pytorch-fid (the default) or a file")  # fmt: skip
     add("--skip_unavailable", action="store_true", help="leave out metrics whose weights are unavailable")
@@ -119,13 +120,15 @@ def parse_images(parser: ArgumentParser, argv: Sequence[str] | None) -> Namespac
 def fill_in_defaults(args: Namespace) -> None:
     """Set the defaults that depend on other flags."""
     args.protocol = list(dict.fromkeys(args.protocol or ["dptn"]))
-    args.metrics = [*(args.metrics or DEFAULT), *(MASKED if args.calculate_mask else [])]
+    protocols = [PROTOCOLS[name] for name in args.protocol if name in PROTOCOLS]
+    by_default = [metric for metric in DEFAULT if any(protocol.has(metric) for protocol in protocols)]
+    args.metrics = [*(args.metrics or by_default), *(MASKED if args.calculate_mask else [])]
     fill_in_images(args)
 
 
 def fill_in_images(args: Namespace) -> None:
     """Set the data set's name, `paired_by` (what chose the pairs), and the defaults of flags that commands share."""
-    args.data_set = "market" if args.market else "fashion"
+    args.data_set = args.dataset_mode
     args.name = args.name or args.baseline or args.distorated_path.name
     args.source_path = args.source_path or args.gt_path
     photos = Path(os.path.abspath(args.gt_path))
@@ -149,6 +152,9 @@ def find_problem(args: Namespace) -> str | None:
     for flag, names, known in (("--protocol", args.protocol, PROTOCOLS), ("--metrics", args.metrics, METRICS)):
         if unknown := [name for name in names if name not in known]:
             return f"{flag}: '{unknown[0]}' is not one of {', '.join(known)}"
+    for protocol in map(PROTOCOLS.get, args.protocol):
+        if not any(protocol.has(metric) for metric in args.metrics):
+            return f"--protocol {protocol.name} has none of --metrics; it has {', '.join(protocol.metrics)}"
     if set(args.metrics) & set(MASKED) and not args.annotations:
         return "mask metrics need the keypoints of the targets: --annotations CSV"
     if not args.fid_real_path and ("fid" in args.metrics or args.baseline == "mean_image"):

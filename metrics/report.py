@@ -93,7 +93,7 @@ def append_records(path: Path, common: Mapping[str, Any], results: Results) -> N
             metric: {name: _jsonable(value) for name, value in asdict(measurement).items() if value is not None}
             for metric, measurement in measurements.items()
         }
-        record = {**common, "protocol": protocol, "switches": asdict(PROTOCOLS[protocol]), "metrics": metrics}
+        record = {**common, "protocol": protocol, "switches": PROTOCOLS[protocol].switches(), "metrics": metrics}
         lines.append(json.dumps(record, allow_nan=False) + "\n")
     append_text(path, "".join(lines))
 
@@ -166,7 +166,7 @@ def _read_record(line: str, where: str) -> dict[str, str]:
         }
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{where}: not a line that an evaluation wrote ({type(error).__name__}: {error})") from error
-    if protocol not in PROTOCOLS or switches != asdict(PROTOCOLS[protocol]):
+    if protocol not in PROTOCOLS or switches != PROTOCOLS[protocol].switches():
         raise UserError(
             f"{where}: measured with a protocol '{protocol}' of other switches ({switches}); its numbers cannot be "
             "compared with these. Evaluate again, or remove the line"

@@ -98,7 +98,9 @@ class TinyLPIPS(nn.Module):
         super().__init__()
         self.register_buffer("factor", torch.tensor(1.0))
 
-    def forward(self, fakes: torch.Tensor, reals: torch.Tensor, masks: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(
+        self, fakes: torch.Tensor, reals: torch.Tensor, masks: torch.Tensor | None = None, from_zero: bool = False
+    ) -> torch.Tensor:
         difference = (fakes.float() - reals.float()).abs()
         return (difference if masks is None else difference * masks).flatten(1).mean(1)
 

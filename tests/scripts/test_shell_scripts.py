@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import subprocess
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -140,7 +139,7 @@ def test_demo_page_shows_scores_and_some_strips(call, tmp_path):
     (results / "strips").mkdir(parents=True)
     for number in range(30):
         Image.new("RGB", (8, 8)).save(results / f"strips/{number:02}.jpg")
-    common = {"data_set": "market", "protocol": "standard", "switches": asdict(PROTOCOLS["standard"])}
+    common = {"data_set": "market", "protocol": "standard", "switches": PROTOCOLS["standard"].switches()}
     common["paths"] = {"generated": "results"}
     lines = [
         {**common, "name": name, "time": "now", "metrics": {"l1": {"value": value, "n": 560}}}
