@@ -103,7 +103,7 @@ def find_samples(args: Namespace, pairs: Sequence[Pair] | None) -> Matches:
     expected = (RUN_FILE, PAGE_FILE)
     results = [name for name in photos_below(args.distorated_path, "--distorated_path", expected) if "/" not in name]
     if pairs:
-        return match_pairs(pairs, args.distorated_path, results, targets)
+        return match_pairs(pairs, args.distorated_path, results, targets, args.naming)
     return match_names(args.distorated_path, results, targets, sources)
 
 

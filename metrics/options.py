@@ -8,6 +8,7 @@ from typing import Any
 
 from data import dataset_names, find_dataset
 from metrics.evaluation import DEFAULT, MASKED, METRICS
+from metrics.naming import check_naming
 from metrics.protocols import PROTOCOLS
 from util.arguments import count, positive_int
 from util.device import PRECISIONS
@@ -30,6 +31,8 @@ def add_image_flags(parser: ArgumentParser) -> Callable[..., Any]:
     add("--pairs", metavar="CSV",
         help="pairs that must all have a result; 'none': pairs are inferred from file names, missing results cannot be "
         "detected (default: the data set's own csv beside --gt_path, or none where there is no such file)")  # fmt: skip
+    add("--naming", default="dptn", metavar="dptn|cfld|pidm|pcdms|gfla|patn|PATTERN",
+        help="names of the generated images: this project's, another one's, or such as '{source}_to_{target}.png'")  # fmt: skip
     add("--allow_missing", action="store_true", help="leave out and count what cannot be evaluated instead of stopping")
     return add
 
@@ -167,6 +170,10 @@ def find_problem(args: Namespace) -> str | None:
 
 def find_image_problem(args: Namespace, folders: Sequence[Path | None]) -> str | None:
     """The first reason why flags that commands share cannot be used together, or None. `folders`: data and results."""
+    if problem := check_naming(args.naming):
+        return problem
+    if args.naming != "dptn" and not args.pairs:
+        return f"--naming {args.naming} needs --pairs"
     if args.baseline and not args.pairs:
         return f"--baseline {args.baseline} needs --pairs"
     if args.checkpoint and not args.checkpoint.is_file():
