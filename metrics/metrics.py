@@ -40,7 +40,7 @@ from util.results import PAGE_FILE, RUN_FILE
 def main() -> None:
     args = parse()
     if args.compare:
-        print(report.compare(args.compare))
+        print(report.compare(args.compare, args.published))
         return
     start = time.perf_counter()
     report.check_outputs(args.out, args.per_image, args.html)

@@ -32,7 +32,7 @@ def add_image_flags(parser: ArgumentParser) -> Callable[..., Any]:
         help="pairs that must all have a result; 'none': pairs are inferred from file names, missing results cannot be "
         "detected (default: the data set's own csv beside --gt_path, or none where there is no such file)")  # fmt: skip
     add("--naming", default="dptn", metavar="dptn|cfld|pidm|pcdms|gfla|patn|PATTERN",
-        help="names of the generated images: this project's, another one's, or such as '{source}_to_{target}.png'")  # fmt: skip
+        help="names of the generated images: of a project, or such as '{source}_to_{target}.png'")  # fmt: skip
     add("--allow_missing", action="store_true", help="leave out and count what cannot be evaluated instead of stopping")
     return add
 
@@ -75,6 +75,7 @@ def add_output_flags(parser: ArgumentParser) -> Callable[..., Any]:
     add("--html", **FOLDER, help="write a page with histograms and the worst and best pairs")
     add("--checkpoint", type=Path, metavar="FILE", help="record these weights as the ones that generated the images")
     add("--compare", **JSONL, help="only print the evaluations in this file side by side")
+    add("--published", action="store_true", help="with --compare: also what papers print, in the same protocol only")
     return add
 
 
@@ -109,10 +110,12 @@ def parse_images(parser: ArgumentParser, argv: Sequence[str] | None) -> Namespac
     """Parse a command line whose flags of `add_image_flags`, --baseline and --compare must fit together."""
     args = parser.parse_args(argv)
     if args.compare:
-        others = {name for name, value in vars(args).items() if value != parser.get_default(name)} - {"compare"}
-        if others:
-            parser.error(f"--compare evaluates nothing: leave out {', '.join(f'--{name}' for name in sorted(others))}")
+        given = {name for name, value in vars(args).items() if value != parser.get_default(name)}
+        if others := sorted(given - {"compare", "published"}):
+            parser.error(f"--compare evaluates nothing: leave out {', '.join(f'--{name}' for name in others)}")
         return args
+    if args.published:
+        parser.error("--published needs --compare")
     if not args.gt_path:
         parser.error("--gt_path is needed: the folder of the target photos")
     if bool(args.distorated_path) == bool(args.baseline):

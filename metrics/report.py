@@ -18,6 +18,8 @@ from util.errors import UserError
 from util.files import append_text, atomic_write
 from util.packages import require_package
 
+PUBLISHED = Path(__file__).with_name("published.csv")  # numbers that papers print, and where each comes from
+
 
 def results_table(results: Results) -> pd.DataFrame:
     """Text cells: a row for each metric, four columns for each protocol."""
@@ -114,10 +116,15 @@ def write_per_image(path: Path, samples: Sequence[Sample], values: pd.DataFrame,
     atomic_write(path, lambda file: file.write(text.encode()))
 
 
-def compare(path: Path) -> str:
-    """A table for each data set and protocol in a file of JSON lines, with a column for each evaluation."""
+def compare(path: Path, published: bool = False) -> str:
+    """A table for each data set and protocol in a file of JSON lines, with a column for each evaluation.
+
+    published: after them, columns of what papers print for the same data set and protocol.
+    """
     tables = []
     for kind, records in read_records(path).groupby("kind", sort=False):
+        if published:
+            records = pd.concat([records, read_published(kind)])
         records.index = [f"[{number}]" for number in range(1, len(records) + 1)]
         keys = [f"{number} {description}" for number, description in records["description"].items()]
         tables.append("\n".join([kind, format_table(comparison_table(records)), *keys]))
@@ -132,6 +139,23 @@ def comparison_table(records: pd.DataFrame) -> pd.DataFrame:
     if len(kinds := sorted(set(records["kind"]))) > 1:
         raise UserError(f"evaluations of several data sets or protocols cannot stand in one table: {'; '.join(kinds)}")
     return records.reindex(columns=list(METRICS)).T.dropna(how="all").fillna("-").rename(index=title)
+
+
+def read_published(kind: str) -> pd.DataFrame:
+    """The numbers of PUBLISHED of a data set and protocol, a row for each method, in the form of `read_records`."""
+    numbers = pd.read_csv(PUBLISHED, dtype=str)
+    numbers["kind"] = [_kind(*pair) for pair in zip(numbers["data_set"], numbers["protocol"])]
+    rows = []
+    for method, found in numbers[numbers["kind"] == kind].groupby("method", sort=False):
+        sources = "; ".join(dict.fromkeys(found["source"]))
+        verified = "verified" if (found["verified"] == "yes").all() else "not verified here"
+        row = {"name": method, "kind": kind, "description": f"{method}: published, {verified} ({sources})"}
+        rows.append(row | dict(zip(found["metric"], found["value"])))
+    return pd.DataFrame(rows)
+
+
+def _kind(data_set: str, protocol: str) -> str:
+    return data_set + ", " + protocol + " protocol"  # raises TypeError for what is no text
 
 
 def read_records(path: Path) -> pd.DataFrame:
@@ -158,7 +182,7 @@ def _read_record(line: str, where: str) -> dict[str, str]:
         precision = [] if record.get("precision", "fp32") == "fp32" else [record["precision"]]
         row = {
             "name": name,
-            "kind": record["data_set"] + ", " + protocol + " protocol",
+            "kind": _kind(record["data_set"], protocol),
             "description": name
             + ": "
             + ", ".join([record["paths"]["generated"], record["time"], *weights, *precision]),

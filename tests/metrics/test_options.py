@@ -24,6 +24,7 @@ from tests.conftest import REPOSITORY
         (("--gt_path=a", "--distorated_path=b", "--metrics=l1", "--cache_dir=a/cache"), "out of data and results"),
         (("--gt_p=a",), "unrecognized arguments"),
         (("--gt_path=a", "--distorated_path=b", "--metrics=l1", "--checkpoint=gone.pth"), "gone.pth: no such file"),
+        (("--published", "--gt_path=a"), "--published needs --compare"),
         (("--compare=x", "--gt_path=a", "--market"), "leave out --dataset_mode, --gt_path"),
         (("--gt_path=gone", "--distorated_path=b", "--metrics=l1"), "--gt_path gone: no such folder"),
         (("--gt_path=a", "--baseline=copy_source", "--pairs=none"), "needs --pairs"),
