@@ -85,6 +85,7 @@ class Task:
 
     pairs: PairDataset
     real_photos: PhotoDataset | None  # for fid; each protocol has its own view of them
+    real_file: Path | None  # for fid, instead of photos: statistics by `python -m metrics.statistics`
     cache_dir: Path
     device: torch.device
     precision: str
@@ -150,7 +151,7 @@ def evaluate(task: Task, networks: Networks, problems: Problems) -> tuple[Result
     """
     # the real photos come first, so that a broken one fails early
     reals = {
-        protocol.name: _real_statistics(task, networks, protocol, problems)
+        protocol.name: real_statistics(task, networks, protocol, problems)
         for protocol in task.pairs.protocols
         if "fid" in task.pairs.metrics and network_of("fid", protocol) in networks.inceptions
     }
@@ -160,16 +161,24 @@ def evaluate(task: Task, networks: Networks, problems: Problems) -> tuple[Result
     return evaluator.compute()
 
 
-def _real_statistics(task: Task, networks: Networks, protocol: Protocol, problems: Problems) -> fid.Gaussian:
-    """Statistics of the real photos' features, from the cache if possible."""
-    kind = protocol.inception
-    view, weights = protocol.view(task.pairs.data_set), networks.weights[kind]["sha256"]
+def real_settings(task: Task, networks: Networks, protocol: Protocol) -> dict[str, Any]:
+    """All that the statistics of the real photos' features depend on, but for the photos."""
+    view = protocol.view(task.pairs.data_set)
+    return {
+        "inception": protocol.inception, "weights": networks.weights[protocol.inception]["sha256"],
+        "precision": task.precision, "size": list(view.size), "filter": view.photos, "fid_batch": protocol.fid_batch,
+        "network_size": list(find_dataset(task.pairs.data_set).stored_size) if protocol.network_resize else None,
+    }  # fmt: skip
+
+
+def real_statistics(task: Task, networks: Networks, protocol: Protocol, problems: Problems) -> fid.Gaussian:
+    """Statistics of the real photos' features, from a file or the cache if possible."""
+    settings = real_settings(task, networks, protocol)
+    if task.real_file:
+        return fid.read_statistics(task.real_file, {"protocol": protocol.name, **settings})
+    kind, view = protocol.inception, protocol.view(task.pairs.data_set)
     names = task.real_photos.names[: _counted(len(task.real_photos), protocol.fid_batch)]  # they are sorted
     photos = PhotoDataset(task.real_photos.folder, names, view)
-    settings = {
-        "inception": kind, "weights": weights, "precision": task.precision, "size": view.size, "filter": view.photos,
-        "network_size": protocol.network_resize and find_dataset(task.pairs.data_set).stored_size,
-    }  # fmt: skip
     file = fid.cache_file(task.cache_dir, photos.folder, photos.names, settings)
     if cached := fid.load_cached(file):
         return cached

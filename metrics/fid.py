@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from util.errors import UserError
+from util.errors import UserError, first_line
 from util.files import atomic_write
 from util.image import DECODING
 
@@ -78,6 +78,28 @@ def save_cached(file: Path, statistics: Gaussian) -> None:
         atomic_write(file, lambda opened: np.savez(opened, **statistics._asdict()))
     except UserError as error:
         print(f"warning: the features of the real photos are not cached: {error}", file=sys.stderr)
+
+
+def write_statistics(file: Path, statistics: Gaussian, settings: Mapping[str, object]) -> None:
+    """An npz file of `statistics` that people can publish: n, mean, covariance, and `settings` as JSON."""
+    content = {**statistics._asdict(), "settings": json.dumps(settings)}
+    atomic_write(file, lambda opened: np.savez(opened, **content))
+
+
+def read_statistics(file: Path, settings: Mapping[str, object]) -> Gaussian:
+    """What `write_statistics` wrote; UserError if that is damaged, or was measured with other `settings`."""
+    try:
+        with np.load(file, allow_pickle=False) as saved:
+            found = dict(json.loads(str(saved["settings"])))
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{file}: not a file of python -m metrics.statistics ({first_line(error)})") from error
+    if wrong := [
+        f"{name} {found.get(name)}, not {value}" for name, value in settings.items() if found.get(name) != value
+    ]:
+        raise UserError(f"{file}: these statistics cannot be used here: they have {'; '.join(wrong)}")
+    if not (statistics := load_cached(file)):
+        raise UserError(f"{file}: damaged")
+    return statistics
 
 
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:

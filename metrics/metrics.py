@@ -75,13 +75,15 @@ def make_task(args: Namespace, pairs: Sequence[Pair] | None, problems: Problems,
     use_precision(args.precision, device)
     batch_size = args.batch_size or (8 if device.type == "cpu" else 64)
     size = find_dataset(args.data_set).stored_size
-    real = args.fid_real_path
+    real, real_file = args.fid_real_path, None
+    if real and real.suffix == ".npz":
+        real, real_file = None, real
     real_photos = PhotoDataset(real, photos_below(real, "--fid_real_path"), View(size)) if real else None
     samples, wrong = find_samples(args, pairs)
     problems.add(wrong, last=True)
     if not samples:
         raise UserError("nothing to evaluate: no result has a target photo")
-    if "fid" in args.metrics and min(len(samples), len(real_photos)) < 2:
+    if "fid" in args.metrics and (len(samples) < 2 or (real_photos and len(real_photos) < 2)):
         raise UserError("fid needs at least 2 images on each side; choose other --metrics")
     if args.baseline == "mean_image":
         save_image(to_pil(mean_image(real_photos, batch_size, args.nThreads, problems)), scratch / "mean.png")
@@ -90,7 +92,7 @@ def make_task(args: Namespace, pairs: Sequence[Pair] | None, problems: Problems,
     keypoints = target_keypoints(args.annotations, samples, size) if set(args.metrics) & set(MASKED) else None
     has_network = any(network_of(name, protocol) for name in args.metrics for protocol in protocols)
     dataset = PairDataset(samples, args.gt_path, args.data_set, protocols, args.metrics, keypoints, has_network)
-    return Task(dataset, real_photos, args.cache_dir, device, args.precision, batch_size, args.nThreads)
+    return Task(dataset, real_photos, real_file, args.cache_dir, device, args.precision, batch_size, args.nThreads)
 
 
 def find_samples(args: Namespace, pairs: Sequence[Pair] | None) -> Matches:

@@ -43,7 +43,11 @@ def make_parser() -> ArgumentParser:
     weights = {"default": "imagenet", "metavar": "W"}
 
     add = add_image_flags(parser)
-    add("--fid_real_path", **FOLDER, help="real photos that fid compares with: the training folder")
+    add(
+        "--fid_real_path",
+        **FOLDER,
+        help="real photos that fid compares with: the training folder, or FILE.npz of metrics.statistics",
+    )
     add("--annotations", **CSV, help="keypoints of the targets, for mask metrics")
     add("--baseline", choices=("copy_source", "mean_image"),
         help="instead of generated images, evaluate the source photos or the mean of the training photos")  # fmt: skip
@@ -55,16 +59,20 @@ def make_parser() -> ArgumentParser:
 
     add = parser.add_argument_group("networks").add_argument
     add("--alexnet_weights", **weights, help="weights of LPIPS: imagenet (torchvision's, the default) or a file")
-    add("--inception_weights", **weights,
-        help="weights of FID and IS in papers' protocols: imagenet (torchvision's, the default) or a file")  # fmt: skip
-    add("--fid_inception_weights", default="pytorch-fid", metavar="W",
-        help="weights of FID and IS in the standard protocol: pytorch-fid (the default) or a file")  # fmt: skip
+    add_inception_flags(add)
     add("--skip_unavailable", action="store_true", help="leave out metrics whose weights are unavailable")
     add("--cache_dir", **FOLDER, default=CACHE, help="cache of the real photos' features (default: in the user cache)")
 
     add_output_flags(parser)
     add_speed_flags(parser)
     return parser
+
+
+def add_inception_flags(add: Callable[..., Any]) -> None:
+    add("--inception_weights", default="imagenet", metavar="W",
+        help="weights of FID and IS in papers' protocols: imagenet (torchvision's, the default) or a file")  # fmt: skip
+    add("--fid_inception_weights", default="pytorch-fid", metavar="W",
+        help="weights of FID and IS in the standard protocol: pytorch-fid (the default) or a file")  # fmt: skip
 
 
 def add_output_flags(parser: ArgumentParser) -> Callable[..., Any]:
@@ -166,6 +174,8 @@ def find_problem(args: Namespace) -> str | None:
     if not args.fid_real_path and ("fid" in args.metrics or args.baseline == "mean_image"):
         flag = "--metrics fid" if "fid" in args.metrics else "--baseline mean_image"
         return f"{flag} needs the training photos: --fid_real_path DIR"
+    if args.baseline == "mean_image" and args.fid_real_path.suffix == ".npz":
+        return "--baseline mean_image needs the training photos themselves: --fid_real_path DIR"
     if args.per_image and not any(METRICS[name].per_image for name in args.metrics):
         return f"--per_image: {', '.join(args.metrics)} has no value for a single image; add other --metrics"
     return None

@@ -104,7 +104,7 @@ def make_task(folder: Path, names: list[str], wanted: list[str], batch_size: int
     protocols = [PROTOCOLS[name] for name in names]
     pairs = PairDataset(samples(folder), folder / "photo", "fashion", protocols, wanted, None, keep_images=True)
     reals = PhotoDataset(folder / "photo", [f"{number}.png" for number in range(3)], View((256, 176)))
-    return Task(pairs, reals, folder / "cache", torch.device("cpu"), "fp32", batch_size, 0)
+    return Task(pairs, reals, None, folder / "cache", torch.device("cpu"), "fp32", batch_size, 0)
 
 
 @pytest.mark.parametrize("name", ["dptn", "gfla", "pidm", "cfld", "pcdms"])
