@@ -18,6 +18,7 @@ from torch import Tensor
 
 from data import find_dataset
 from metrics import fid
+from metrics.bootstrap import Interval, fid_draws, interval, mean_draws
 from metrics.inception import Inception
 from metrics.lpips import LPIPS
 from metrics.pairing import Problems
@@ -67,6 +68,7 @@ class Measurement:
     n_real: int | None = None  # fid: how many real photos
     reason: str | None = None
     note: str | None = None
+    interval: Interval | None = None  # with --bootstrap
 
     @staticmethod
     def of(values: np.ndarray) -> "Measurement":
@@ -91,6 +93,7 @@ class Task:
     precision: str
     batch_size: int
     workers: int
+    bootstrap: int = 0  # draws
 
     def autocast(self) -> AbstractContextManager:
         dtype = PRECISIONS[self.precision]
@@ -108,6 +111,18 @@ class Networks:
 
 
 Results = dict[str, dict[str, Measurement]]  # by protocol and metric
+
+
+class Evaluation(NamedTuple):
+    """What `evaluate` measured.
+
+    values: of single images: a row for each measured sample, by its index, and a column for each (protocol, metric).
+    draws: with --bootstrap, each (protocol, metric) as measured in each draw of pairs.
+    """
+
+    results: Results
+    values: pd.DataFrame
+    draws: dict[tuple[str, str], np.ndarray]
 
 
 def network_of(metric: str, protocol: Protocol) -> str | None:
@@ -143,12 +158,8 @@ def load_networks(task: Task, sources: Mapping[str, str], skip_unavailable: bool
 
 
 @torch.inference_mode()
-def evaluate(task: Task, networks: Networks, problems: Problems) -> tuple[Results, pd.DataFrame]:
-    """Measure everything. Images that cannot be used go to `problems`, which may raise.
-
-    Returns the results, and the values of single images: a row for each measured sample, by its index, and a column for
-    each (protocol, metric).
-    """
+def evaluate(task: Task, networks: Networks, problems: Problems) -> Evaluation:
+    """Measure everything. Images that cannot be used go to `problems`, which may raise."""
     # the real photos come first, so that a broken one fails early
     reals = {
         protocol.name: real_statistics(task, networks, protocol, problems)
@@ -210,7 +221,8 @@ class _Evaluator:
         self.task, self.networks, self.reals = task, networks, reals
         self.metrics, self.protocols = task.pairs.metrics, task.pairs.protocols
         self.values: list[pd.DataFrame] = []
-        self.features = {protocol.name: fid.FeatureStatistics() for protocol in self.protocols}
+        self.draws: dict[tuple[str, str], np.ndarray] = {}
+        self.features = {protocol.name: fid.FeatureStatistics(keep=task.bootstrap > 0) for protocol in self.protocols}
         self.scores = {protocol.name: fid.InceptionScore(len(task.pairs)) for protocol in self.protocols}
         names = pd.Series([sample.generated.name for sample in task.pairs.samples])
         # protocols whose networks see the same images
@@ -268,14 +280,14 @@ class _Evaluator:
         """Which of these samples are not in the tail that `batch` does not divide."""
         return self.rank[indices] < _counted(len(self.rank), batch)
 
-    def compute(self) -> tuple[Results, pd.DataFrame]:
+    def compute(self) -> Evaluation:
         keys = [(protocol.name, metric) for protocol in self.protocols for metric in self.metrics]
         values = pd.concat(self.values) if self.values else pd.DataFrame(columns=keys, dtype=float)
         results = {
             protocol.name: {metric: self._measure(protocol, metric, values) for metric in self.metrics}
             for protocol in self.protocols
         }
-        return results, values[[key for key in keys if key in values]]
+        return Evaluation(results, values[[key for key in keys if key in values]], self.draws)
 
     def _measure(self, protocol: Protocol, metric: str, values: pd.DataFrame) -> Measurement:
         if not protocol.has(metric):
@@ -285,7 +297,11 @@ class _Evaluator:
             return Measurement(None, reason=self.networks.missing[network])
         if metric == "fid":
             fake, real = self.features[protocol.name].compute(), self.reals[protocol.name]
-            return Measurement(fid.frechet_distance(fake, real), fake.n, n_real=real.n)
+            measurement = Measurement(fid.frechet_distance(fake, real), fake.n, n_real=real.n)
+            if self.task.bootstrap:
+                draws = fid_draws(self.features[protocol.name].features(), real, self.task.bootstrap)
+                self._add_interval(measurement, protocol, metric, draws)
+            return measurement
         if metric == "is":
             return replace(Measurement.of(self.scores[protocol.name].compute()), n=len(values))
         column = values[protocol.name, metric]
@@ -296,4 +312,11 @@ class _Evaluator:
             first = self.task.pairs.samples[undefined[0]]
             where = f"first {first.generated.name} for {first.target}"
             measurement.note = f"{len(undefined):,} of {len(column):,} values are not finite, {where}"
+        elif self.task.bootstrap and measurement.n > 1:
+            draws = mean_draws(column.to_numpy(), self.task.bootstrap)
+            self._add_interval(measurement, protocol, metric, draws)
         return measurement
+
+    def _add_interval(self, measurement: Measurement, protocol: Protocol, metric: str, draws: np.ndarray) -> None:
+        self.draws[protocol.name, metric] = draws
+        measurement.interval = interval(measurement.value, draws)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from util.errors import UserError, first_line
@@ -29,10 +30,15 @@ class Gaussian(NamedTuple):
 
 
 class FeatureStatistics:
-    """Sums over features (N,D), in any batches and order, on the features' device (Apple's MPS lacks float64: CPU)."""
+    """Sums over features (N,D), in any batches and order, on the features' device (Apple's MPS lacks float64: CPU).
 
-    def __init__(self) -> None:
+    keep: the features themselves are kept, too, for the bootstrap.
+    """
+
+    def __init__(self, keep: bool = False) -> None:
         self.n = 0
+        self._keep = keep
+        self._kept: list[Tensor] = []
 
     def update(self, features: Tensor) -> None:
         features = (features.cpu() if features.device.type == "mps" else features).double()
@@ -40,8 +46,14 @@ class FeatureStatistics:
             width = features.shape[1]
             self._sum, self._outer = features.new_zeros(width), features.new_zeros(width, width)
         self.n += len(features)
+        if self._keep:
+            self._kept.append(features.float().cpu())
         self._sum += features.sum(0)
         self._outer.addmm_(features.T, features)
+
+    def features(self) -> Tensor:
+        """All features (n,D), float32, if they are kept."""
+        return torch.cat(self._kept)
 
     def compute(self) -> Gaussian:
         """Raises UserError for fewer than two images."""

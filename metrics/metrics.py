@@ -24,7 +24,7 @@ import numpy as np
 from data import find_dataset
 from data.pairs import Pair, read_keypoints, read_pairs
 from metrics import report
-from metrics.evaluation import MASKED, Networks, Task, evaluate, load_networks, network_of
+from metrics.evaluation import MASKED, Evaluation, Networks, Task, evaluate, load_networks, network_of
 from metrics.options import parse
 from metrics.pairing import Matches, Problems, Sample, copy_sources, match_names, match_pairs, photos_below
 from metrics.protocols import PROTOCOLS, View
@@ -42,9 +42,20 @@ def main() -> None:
     if args.compare:
         print(report.compare(args.compare, args.published))
         return
-    start = time.perf_counter()
     report.check_outputs(args.out, args.per_image, args.html)
     pairs = read_pairs(args.pairs) if args.pairs else None
+    first = run(args, pairs)
+    if args.against:
+        changed = {"distorated_path": args.against, "name": str(args.against)}
+        changed |= dict.fromkeys(("baseline", "checkpoint", "per_image", "html"))
+        second = run(Namespace(**{**vars(args), **changed}), pairs)
+        print(f"\nfirst: {args.name}, second: {args.against}; first - second, {args.bootstrap} draws of the same pairs")
+        print(report.format_table(report.difference_table(first, second)))
+
+
+def run(args: Namespace, pairs: Sequence[Pair] | None) -> Evaluation:
+    """Evaluate one folder of results, or a baseline: print the numbers, and write all that `args` wants."""
+    start = time.perf_counter()
     problems = Problems(args.allow_missing)
     with tempfile.TemporaryDirectory() as scratch:
         task = make_task(args, pairs, problems, Path(scratch))
@@ -52,7 +63,8 @@ def main() -> None:
         networks = load_networks(task, weights | {"alexnet": args.alexnet_weights}, args.skip_unavailable)
         record = describe_inputs(args, task, networks)  # before evaluating, so an unreadable file fails early
         print(f"{len(task.pairs):,} pairs on {describe_device(task.device)}", flush=True)
-        results, values = evaluate(task, networks, problems)
+        evaluation = evaluate(task, networks, problems)
+        results, values, _ = evaluation
 
         record["time"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
         record["seconds"] = round(time.perf_counter() - start, 3)
@@ -67,6 +79,7 @@ def main() -> None:
             write_evaluation_page(args.html, args.name, summary, results, values, task.pairs, args.source_path)
     print("\n".join([report.format_table(report.results_table(results)), *report.remarks(results), *summary]))
     print(f"{record['seconds']:.0f} s; recorded in {args.out}")
+    return evaluation
 
 
 def make_task(args: Namespace, pairs: Sequence[Pair] | None, problems: Problems, scratch: Path) -> Task:
@@ -92,7 +105,17 @@ def make_task(args: Namespace, pairs: Sequence[Pair] | None, problems: Problems,
     keypoints = target_keypoints(args.annotations, samples, size) if set(args.metrics) & set(MASKED) else None
     has_network = any(network_of(name, protocol) for name in args.metrics for protocol in protocols)
     dataset = PairDataset(samples, args.gt_path, args.data_set, protocols, args.metrics, keypoints, has_network)
-    return Task(dataset, real_photos, real_file, args.cache_dir, device, args.precision, batch_size, args.nThreads)
+    return Task(
+        dataset,
+        real_photos,
+        real_file,
+        args.cache_dir,
+        device,
+        args.precision,
+        batch_size,
+        args.nThreads,
+        args.bootstrap,
+    )
 
 
 def find_samples(args: Namespace, pairs: Sequence[Pair] | None) -> Matches:

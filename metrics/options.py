@@ -55,6 +55,13 @@ def make_parser() -> ArgumentParser:
     add = parser.add_argument_group("numbers").add_argument
     add("--protocol", **NAMES, help=f"one or several of {', '.join(PROTOCOLS)} (default: dptn), in separate columns")
     add("--metrics", **NAMES, help=f"some of {', '.join(METRICS)} (default: {','.join(DEFAULT)})")
+    add("--bootstrap", type=count, default=0, metavar="N",
+        help="95 %% intervals from N draws of pairs with replacement, such as 1000; of fid, each takes seconds")  # fmt: skip
+    add(
+        "--against",
+        **FOLDER,
+        help="other results of the same pairs: print the difference with its interval (--bootstrap)",
+    )
     add("--calculate_mask", action="store_true", help=f"add {', '.join(MASKED)}")
 
     add = parser.add_argument_group("networks").add_argument
@@ -176,6 +183,8 @@ def find_problem(args: Namespace) -> str | None:
         return f"{flag} needs the training photos: --fid_real_path DIR"
     if args.baseline == "mean_image" and args.fid_real_path.suffix == ".npz":
         return "--baseline mean_image needs the training photos themselves: --fid_real_path DIR"
+    if args.against and not (args.bootstrap and args.pairs and not args.allow_missing):
+        return "--against compares pair by pair: it needs --bootstrap N and --pairs, and no --allow_missing"
     if args.per_image and not any(METRICS[name].per_image for name in args.metrics):
         return f"--per_image: {', '.join(args.metrics)} has no value for a single image; add other --metrics"
     return None

@@ -11,7 +11,8 @@ from typing import Any
 import pandas as pd
 
 from data.pairs import Pair
-from metrics.evaluation import METRICS, Results
+from metrics.bootstrap import LEVEL, Interval, interval
+from metrics.evaluation import METRICS, Evaluation, Results
 from metrics.pairing import Sample
 from metrics.protocols import PROTOCOLS
 from util.errors import UserError
@@ -22,7 +23,7 @@ PUBLISHED = Path(__file__).with_name("published.csv")  # numbers that papers pri
 
 
 def results_table(results: Results) -> pd.DataFrame:
-    """Text cells: a row for each metric, four columns for each protocol."""
+    """Text cells: a row for each metric, four columns for each protocol, and one more with intervals."""
     blocks = []
     for protocol, measurements in results.items():
         rows = {}
@@ -32,6 +33,10 @@ def results_table(results: Results) -> pd.DataFrame:
             spread = ["" if number is None else f"{number:.3g}" for number in spread]
             rows[title(metric)] = [value, *spread, _count(measured.n, measured.n_real)]
         columns = [protocol, "variance", "std. error", "n"]
+        if any(measured.interval for measured in measurements.values()):
+            columns.append(f"{LEVEL} % interval")
+            for metric, measured in measurements.items():
+                rows[title(metric)].append(_interval(measured.interval))
         blocks.append(pd.DataFrame.from_dict(rows, orient="index", columns=columns))
     return pd.concat(blocks, axis=1)
 
@@ -62,6 +67,28 @@ def remarks(results: Results) -> list[str]:
 
 def _count(n: int, n_real: int | None) -> str:
     return f"{n:,}" if n_real is None else f"{n:,} vs {n_real:,}"
+
+
+def _interval(found: Interval | None) -> str:
+    return "{:.4f} to {:.4f}".format(*found) if found else ""
+
+
+def difference_table(first: Evaluation, second: Evaluation) -> pd.DataFrame:
+    """Text cells: for each protocol and metric both values, `first` - `second` with its interval, and which is better.
+
+    Neither is where the interval contains 0.
+    """
+    rows = {}
+    for protocol, metric in first.draws.keys() & second.draws.keys():
+        a, b = (evaluation.results[protocol][metric].value for evaluation in (first, second))
+        found = interval(a - b, first.draws[protocol, metric] - second.draws[protocol, metric])
+        first_is_better = (a > b) == METRICS[metric].higher_is_better
+        better = "-" if found is None or found[0] <= 0 <= found[1] else ("first" if first_is_better else "second")
+        rows[protocol, metric] = [f"{a:.6f}", f"{b:.6f}", f"{a - b:+.6f}", _interval(found), better]
+    order = [(protocol, metric) for protocol in first.results for metric in METRICS if (protocol, metric) in rows]
+    index = [f"{title(metric)} ({protocol})" for protocol, metric in order]
+    columns = ["first", "second", "difference", f"{LEVEL} % interval", "better"]
+    return pd.DataFrame([rows[key] for key in order], index=index, columns=columns)
 
 
 def check_outputs(out: Path, per_image: Path | None, page: Path | None) -> None:
