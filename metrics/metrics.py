@@ -105,17 +105,8 @@ def make_task(args: Namespace, pairs: Sequence[Pair] | None, problems: Problems,
     keypoints = target_keypoints(args.annotations, samples, size) if set(args.metrics) & set(MASKED) else None
     has_network = any(network_of(name, protocol) for name in args.metrics for protocol in protocols)
     dataset = PairDataset(samples, args.gt_path, args.data_set, protocols, args.metrics, keypoints, has_network)
-    return Task(
-        dataset,
-        real_photos,
-        real_file,
-        args.cache_dir,
-        device,
-        args.precision,
-        batch_size,
-        args.nThreads,
-        args.bootstrap,
-    )
+    speed = device, args.precision, batch_size, args.nThreads
+    return Task(dataset, real_photos, real_file, args.cache_dir, *speed, args.bootstrap)
 
 
 def find_samples(args: Namespace, pairs: Sequence[Pair] | None) -> Matches:

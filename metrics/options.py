@@ -56,12 +56,8 @@ def make_parser() -> ArgumentParser:
     add("--protocol", **NAMES, help=f"one or several of {', '.join(PROTOCOLS)} (default: dptn), in separate columns")
     add("--metrics", **NAMES, help=f"some of {', '.join(METRICS)} (default: {','.join(DEFAULT)})")
     add("--bootstrap", type=count, default=0, metavar="N",
-        help="95 %% intervals from N draws of pairs with replacement, such as 1000; of fid, each takes seconds")  # fmt: skip
-    add(
-        "--against",
-        **FOLDER,
-        help="other results of the same pairs: print the difference with its interval (--bootstrap)",
-    )
+        help="95 %% intervals from N draws of pairs with replacement; of fid, each takes seconds")  # fmt: skip
+    add("--against", **FOLDER, help="other results of the same pairs: the differences with their intervals")
     add("--calculate_mask", action="store_true", help=f"add {', '.join(MASKED)}")
 
     add = parser.add_argument_group("networks").add_argument

@@ -99,5 +99,5 @@ class OutputBlock(nn.Module):
         self.conv = nn.Conv2d(channels, 3, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = leaky_relu(ops.reflection_pad1(x))
+        x = leaky_relu(ops.reflection_pad(x, 1))
         return ops.at_least_float32(self.conv(x)).tanh()

@@ -1,14 +1,14 @@
-"""DPTN discriminator: a residual patch discriminator with spectral normalization on every convolution.
+"""The discriminators of DPTN and of its successor DPTN-TA. Both see images only, no pose.
 
-It sees images only, no pose. It has no feature normalization, and 4 layers for DeepFashion, 3 for Market-1501.
-Letters: B batch, H x W image.
+DPTN's is a residual patch discriminator with spectral normalization on every convolution and no feature normalization.
+It has 4 layers for DeepFashion, 3 for Market-1501. Letters: B batch, H x W image.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.ops import at_least_float32, leaky_relu
+from models.ops import at_least_float32, leaky_relu, reflection_pad
 
 
 class SpectralNormConv2d(nn.Module):
@@ -78,3 +78,53 @@ class Discriminator(nn.Module):
         for block in self.blocks:
             x = block(x)
         return at_least_float32(self.head(leaky_relu(x)))
+
+
+class CastingConv2d(nn.Conv2d):
+    """Convolution in the dtype of its input, whatever the dtype of its weights."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._conv_forward(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
+
+
+class ReflectionPad(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+
+    def forward(self, x: Tensor) -> Tensor:
+        return reflection_pad(x, self.width)
+
+
+class ResnetBlock(nn.Module):
+    """(B,C,H,W) -> (B,C,H,W); there is no activation after the sum."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv_block = nn.Sequential(
+            ReflectionPad(1), CastingConv2d(channels, channels, 3), nn.InstanceNorm2d(channels), nn.ReLU(),
+            ReflectionPad(1), CastingConv2d(channels, channels, 3), nn.InstanceNorm2d(channels),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv_block(x)
+
+
+class ResnetDiscriminator(nn.Module):
+    """DPTN-TA's: (B,3,H,W) image in [-1, 1] -> (B,4*ndf,H/4,W/4) scores, float32, and `blocks` residual blocks.
+
+    It has no head: the adversarial loss averages over all channels, as published. Each channel's mean over positions
+    is that of a ReLU of normalized values, at most 0.5, whatever the weights: it tells real from generated images by
+    how scores vary over positions. Its modules are numbered so that they carry the published key names.
+    """
+
+    def __init__(self, ndf: int, blocks: int) -> None:
+        super().__init__()
+        layers = [ReflectionPad(3), CastingConv2d(3, ndf, 7), nn.InstanceNorm2d(ndf), nn.ReLU()]
+        for width in (ndf, 2 * ndf):
+            halve = CastingConv2d(width, 2 * width, 3, stride=2, padding=1)
+            layers += [halve, nn.InstanceNorm2d(2 * width), nn.ReLU()]
+        self.model = nn.Sequential(*layers, *(ResnetBlock(4 * ndf) for _ in range(blocks)))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return at_least_float32(self.model(image))

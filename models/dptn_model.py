@@ -13,8 +13,10 @@ from torch import Tensor
 
 from data.keypoints import heat_map_factors, multiply_factors
 from models.base_model import BaseModel
-from models.losses import GAN_MODES, GANLoss, content_and_style, gan_mode, gradient_penalty, load_vgg19, mean_absolute
-from models.networks import INITIALIZERS, NORMS, define_D, define_G, initialize, linear_decay
+from models.losses import (
+    GAN_MODES, Features, GANLoss, content_and_style, gan_mode, gradient_penalty, load_vgg19, mean_absolute,
+)  # fmt: skip
+from models.networks import DISCRIMINATORS, INITIALIZERS, NORMS, define_D, define_G, initialize, linear_decay
 from util import distributed
 from util.arguments import count, number, positive_int, weight
 from util.draw_pose import draw_skeleton
@@ -53,6 +55,11 @@ class DPTNModel(BaseModel):
         size.add_argument("--num_TTBs", type=count, default=2, help="Texture Transfer Blocks")
         if not is_train:
             return
+        size.add_argument(
+            "--netD", choices=DISCRIMINATORS, default="spectral",
+            help="discriminator: spectral (with spectral norm), resnet (with instance norm); default: spectral, "
+            "or resnet with --model DPTNTA",
+        )  # fmt: skip
         size.add_argument("--ndf", type=positive_int, default=32, help="width of the discriminator's first block")
         size.add_argument(
             "--dis_layers", "--dis_layer", type=positive_int, default=4,
@@ -91,8 +98,9 @@ class DPTNModel(BaseModel):
             raise ValueError(
                 "--accumulate needs --norm instance: batch statistics would come from micro-batches, updated twice"
             )
-        for flag in ("layers_g", "dis_layers"):
-            layers = getattr(opt, flag, 0)
+        halvings = ["layers_g"] + ["dis_layers"] * (getattr(opt, "netD", "") == "spectral")
+        for flag in halvings:
+            layers = getattr(opt, flag)
             if any(length % 2**layers for length in network_size):
                 height, width = network_size
                 raise ValueError(f"--{flag} {layers}: {height} x {width} images cannot be halved {layers} times")
@@ -111,9 +119,9 @@ class DPTNModel(BaseModel):
         # backward pass, and WGAN-GP differentiates it twice.
         self.gan_loss = GANLoss(opt.gan_mode)
         self.vgg = None  # it costs as much as the generator, so it is left out where no loss needs it
-        if opt.lambda_content or opt.lambda_style:
+        if self.needs_vgg(opt):
             self.vgg = self.prepare(load_vgg19(opt.vgg_weights))
-            self.content_and_style = self.compile(self.run_vgg)
+            self.vgg_losses = self.compile(self.run_vgg)
         # Losses are logged in this order and with these weights; the sum also takes each task's share.
         self.loss_weights = {
             "app_gen_s": opt.lambda_rec, "content_gen_s": opt.lambda_content, "style_gen_s": opt.lambda_style,
@@ -138,6 +146,10 @@ class DPTNModel(BaseModel):
         }
         if opt.cuda_graph:
             self.optimize_parameters = self.record_step(lambda: self.batch)
+
+    @staticmethod
+    def needs_vgg(opt: Namespace) -> bool:
+        return bool(opt.lambda_content or opt.lambda_style)
 
     def set_input(self, batch: dict[str, Any]) -> None:
         names = Batch._fields if self.is_train else ("source_image", "source_keypoints", "target_keypoints")
@@ -188,13 +200,18 @@ class DPTNModel(BaseModel):
         """Patch scores (B,1,h,w), float32, of images (B,3,H,W) in [-1, 1]."""
         return self.net_D(self.in_compute_dtype(image))
 
-    def run_vgg(self, fakes: Tensor, reals: Tensor) -> tuple[Tensor, Tensor]:
-        """Content and style terms of each sample. Only VGG19 runs under autocast: Gram matrices need float32."""
+    def run_vgg(self, fakes: Tensor, reals: Tensor) -> dict[str, Tensor]:
+        """`feature_losses` of two image batches. Only VGG19 runs under autocast: Gram matrices need float32."""
         with self.autocast():
             with torch.no_grad():
                 of_reals = self.vgg(reals)
             of_fakes = self.vgg(fakes)
-        return content_and_style(of_fakes, of_reals)
+        return self.feature_losses(of_fakes, of_reals)
+
+    def feature_losses(self, of_fakes: Features, of_reals: Features) -> dict[str, Tensor]:
+        """Unweighted losses by name, from VGG19 features of (fake_target, fake_source) and (target, source)."""
+        content, style = content_and_style(of_fakes, of_reals)
+        return by_task("content_gen", content) | by_task("style_gen", style)
 
     def backward_D(self) -> dict[str, Tensor]:
         """Gradients of the discriminator's loss on a real and a generated image; returns the loss by name."""
@@ -212,13 +229,11 @@ class DPTNModel(BaseModel):
         fakes = torch.cat((self.fake_target, self.fake_source))  # both tasks as one batch
         reals = torch.cat((self.batch.target_image, self.batch.source_image))
         losses = {"ad_gen_t": self.gan_loss.generator(self.discriminate(self.fake_target))}
-        content = style = torch.zeros(len(fakes), device=self.device)
+        losses |= by_task("app_gen", mean_absolute(fakes, reals))
         if self.vgg is not None:
-            content, style = self.content_and_style(fakes, reals)
-        per_sample = {"app_gen": mean_absolute(fakes, reals), "content_gen": content, "style_gen": style}
-        for name, values in per_sample.items():
-            losses[f"{name}_t"], losses[f"{name}_s"] = values.unflatten(0, (2, -1)).mean(1)
-        return losses
+            return losses | self.vgg_losses(fakes, reals)
+        zero = torch.zeros((), device=self.device)
+        return dict.fromkeys(self.loss_weights.keys() - {"dis_img_gen_t"}, zero) | losses
 
     def backward_G(self) -> dict[str, Tensor]:
         """Gradients of the weighted sum of all generator losses; returns the weighted losses by name."""
@@ -324,6 +339,12 @@ class DPTNModel(BaseModel):
             images(self.fake_source), images(self.fake_target),
         )  # fmt: skip
         return [list(row) for row in zip(*columns)]
+
+
+def by_task(name: str, per_sample: Tensor) -> dict[str, Tensor]:
+    """Losses (2B,) of the samples of both tasks -> the mean of each task, by its full name."""
+    target, source = per_sample.unflatten(0, (2, -1)).mean(1)
+    return {f"{name}_t": target, f"{name}_s": source}
 
 
 def _mean_losses(losses: list[dict[str, Tensor]]) -> dict[str, Tensor]:

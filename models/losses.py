@@ -118,6 +118,18 @@ def content_and_style(of_fakes: Features, of_reals: Features) -> tuple[Tensor, T
     return content, style
 
 
+def texture_affinity(fake: Tensor, real: Tensor, source: Tensor) -> Tensor:
+    """How differently the positions of two images match those of the source: three (B,C,h,w) features -> (B,) float32.
+
+    Each position's matches are the softmax of its cosine similarities to all positions of the source; the loss is the
+    mean absolute difference of the matches of `fake` and `real`. (Zhang et al., TVCG 2023, as its code computes it:
+    there is no temperature.) No autocast.
+    """
+    fake, real, source = (F.normalize(at_least_float32(f).flatten(2), dim=1, eps=1e-4) for f in (fake, real, source))
+    matches_fake, matches_real = ((f.transpose(1, 2) @ source).softmax(-1) for f in (fake, real))  # (B,h*w,h*w)
+    return mean_absolute(matches_fake, matches_real)
+
+
 def load_vgg19(source: str) -> VGG19Features:
     """VGG19 by `--vgg_weights`: 'imagenet' (torchvision, cached under TORCH_HOME), 'random' (seeded), or a file.
 

@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from models.blocks import InstanceNorm, Norm
-from models.discriminator import Discriminator
+from models.discriminator import Discriminator, ResnetDiscriminator
 from models.generator import Generator
 
 # --norm: (for feature maps, for transformer tokens). The published instance norms keep no running statistics.
@@ -18,6 +18,7 @@ NORMS: dict[str, tuple[Norm, Norm]] = {
     "batch": (nn.BatchNorm2d, nn.BatchNorm1d),
 }
 
+DISCRIMINATORS = ("spectral", "resnet")  # --netD: DPTN's and DPTN-TA's
 INIT_GAIN = 0.02
 INITIALIZERS: dict[str, Callable[[Tensor], Tensor]] = {
     "orthogonal": partial(nn.init.orthogonal_, gain=INIT_GAIN),
@@ -49,13 +50,17 @@ def define_G(opt: Namespace) -> Generator:
     )  # fmt: skip
 
 
-def define_D(opt: Namespace) -> Discriminator:
-    """PyTorch's default convolution weights and zero biases, whatever `--init_type` says.
+def define_D(opt: Namespace) -> Discriminator | ResnetDiscriminator:
+    """The spectrally normalized one has PyTorch's default convolution weights and zero biases, whatever `--init_type`.
 
     On purpose: the published training ran its initializer on a stale copy of the spectrally normalized weights,
     so the discriminator behind the paper's numbers kept the defaults.
     """
-    return Discriminator(opt.ndf, opt.dis_layers)
+    if opt.netD == "spectral":
+        return Discriminator(opt.ndf, opt.dis_layers)
+    net_D = ResnetDiscriminator(opt.ndf, opt.dis_layers)
+    initialize(net_D, opt.init_type)
+    return net_D
 
 
 def linear_decay(optimizer: Optimizer, niter: int, niter_decay: int) -> LambdaLR:

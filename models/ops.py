@@ -208,15 +208,18 @@ def must_repeat_results(device: torch.device) -> bool:
     return device.type == "cuda" and torch.are_deterministic_algorithms_enabled()
 
 
-def reflection_pad1(x: Tensor) -> Tensor:
-    """`F.pad(x, (1, 1, 1, 1), mode="reflect")`: (B,C,H,W) -> (B,C,H+2,W+2).
+def reflection_pad(x: Tensor, width: int) -> Tensor:
+    """`F.pad(x, (width,) * 4, mode="reflect")`: (B,C,H,W) -> (B,C,H+2*width,W+2*width).
 
     On CUDA the backward pass of PyTorch's form adds in any order, which --deterministic refuses.
     """
     if not must_repeat_results(x.device):
-        return F.pad(x, (1, 1, 1, 1), mode="reflect")
-    x = torch.cat((x[..., 1:2], x, x[..., -2:-1]), dim=-1)
-    return torch.cat((x[..., 1:2, :], x, x[..., -2:-1, :]), dim=-2)
+        return F.pad(x, (width,) * 4, mode="reflect")
+    for dim in (-1, -2):
+        length = x.shape[dim]
+        before, after = x.narrow(dim, 1, width), x.narrow(dim, length - width - 1, width)
+        x = torch.cat((before.flip(dim), x, after.flip(dim)), dim)
+    return x
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

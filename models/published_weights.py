@@ -61,6 +61,7 @@ KEYS: dict[str, str] = {
     **_prefixed("first", "block0", {"conv1": "model.0", "conv2": "model.2", "shortcut": "shortcut.1"}),
     **_prefixed("blocks.#", "encoder#", {"conv1": "model.1", "conv2": "model.3", "shortcut": "shortcut.1"}),
     "head": "conv",
+    "model": "model",  # DPTN-TA's discriminator has the published names
 }
 
 # Published prefix -> second published name of the same tensor.

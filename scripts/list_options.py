@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="compare only; write nothing")
     check = parser.parse_args().check
     parsers = {
-        "train.py": TrainOptions().parser([]),
+        "train.py": TrainOptions().parser(["--model=DPTNTA"]),  # DPTN's flags and one more
         "test.py": TestOptions().parser([]),
         "scripts/transfer.py": TransferOptions().parser([]),
         "python -m metrics.metrics": make_parser(),

@@ -63,7 +63,8 @@ def test_compiled_bf16_losses_keep_gram_matrices_in_float32():
     fakes.requires_grad_()
     results = []
     for run in (model.run_vgg, torch.compile(model.run_vgg, fullgraph=True)):
-        content, style = run(fakes, reals)
+        losses = run(fakes, reals)
+        content, style = (torch.stack([losses[f"{name}_gen_{task}"] for task in "ts"]) for name in ("content", "style"))
         results.append(
             (content.detach(), style.detach(), *torch.autograd.grad(content.sum() + 500 * style.sum(), fakes))
         )

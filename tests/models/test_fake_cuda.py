@@ -45,9 +45,9 @@ def test_inference_stays_on_the_gpu(precision):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("gan_mode", ["lsgan", "hinge", "vanilla"])
-def test_training_losses_stay_on_the_gpu(precision, gan_mode):
-    model = model_with_input(f"--precision={precision}", f"--gan_mode={gan_mode}", is_train=True)
+@pytest.mark.parametrize("flag", ["--gan_mode=lsgan", "--gan_mode=hinge", "--gan_mode=vanilla", "--model=DPTNTA"])
+def test_training_losses_stay_on_the_gpu(precision, flag):
+    model = model_with_input(f"--precision={precision}", flag, is_train=True)
     model.forward()
     losses = model.generator_losses()
     losses["real"] = model.gan_loss.discriminator_real(model.net_D(model.batch.target_image))

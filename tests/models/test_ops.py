@@ -20,7 +20,7 @@ from models.ops import (
     attention,
     leaky_relu,
     max_pool2,
-    reflection_pad1,
+    reflection_pad,
     relu,
     up_convolution,
 )
@@ -232,9 +232,10 @@ def test_mean_absolute_of_a_million_values_is_accurate():
         torch.testing.assert_close(mean.double(), wanted, rtol=1e-6, atol=0)
 
 
-def test_reflection_pad1_equals_torchs_in_its_deterministic_form(monkeypatch):
+@pytest.mark.parametrize("width", [1, 3])
+def test_reflection_pad_equals_torchs_in_its_deterministic_form(width, monkeypatch):
     x = noise(2, 3, 5, 4)
-    wanted = with_gradients(lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect"), x)
-    assert_equal(with_gradients(reflection_pad1, x), wanted)
+    wanted = with_gradients(lambda x: F.pad(x, (width,) * 4, mode="reflect"), x)
+    assert_equal(with_gradients(lambda x: reflection_pad(x, width), x), wanted)
     monkeypatch.setattr("models.ops.must_repeat_results", lambda _: True)
-    assert_equal(with_gradients(reflection_pad1, x), wanted, rtol=1e-14, atol=1e-15)
+    assert_equal(with_gradients(lambda x: reflection_pad(x, width), x), wanted, rtol=1e-14, atol=1e-15)

@@ -143,7 +143,7 @@ def test_every_choice_constructs(flag):
 
 
 def test_names_find_their_classes():
-    assert [find_model(name).__name__ for name in model_choices()] == ["DPTNModel"]
+    assert [find_model(name).__name__ for name in model_choices()] == ["DPTNModel", "DPTNTAModel"]
     assert [find_dataset(name).__name__ for name in dataset_names()] == ["FashionDataset", "MarketDataset"]
 
 

@@ -1,0 +1,42 @@
+"""DPTN-TA: DPTN with a texture affinity loss and another discriminator (Zhang et al., TVCG 2023).
+
+The generator is DPTN's. What the published code computes is followed, on its branch DPTN-Affinity. `--netD spectral`
+keeps DPTN's discriminator, and `--lambda_affi 0` DPTN's losses, so that each change can be measured alone.
+"""
+
+from argparse import ArgumentParser, Namespace
+
+import torch
+from torch import Tensor
+
+from models.dptn_model import DPTNModel
+from models.losses import Features, texture_affinity
+from util.arguments import weight
+
+
+class DPTNTAModel(DPTNModel):
+    @staticmethod
+    def modify_commandline_options(parser: ArgumentParser, is_train: bool) -> None:
+        DPTNModel.modify_commandline_options(parser, is_train)
+        if is_train:
+            loss = parser.add_argument_group("DPTNTA: losses")
+            loss.add_argument("--lambda_affi", type=weight, default=100.0, help="weight of the texture affinity loss")
+            parser.set_defaults(netD="resnet")
+
+    def __init__(self, opt: Namespace, device: torch.device, is_train: bool) -> None:
+        super().__init__(opt, device, is_train)
+        if is_train:
+            self.loss_weights["affi_gen_t"] = opt.lambda_affi
+            self.task_shares["affi_gen_t"] = opt.t_s_ratio
+
+    @staticmethod
+    def needs_vgg(opt: Namespace) -> bool:
+        return DPTNModel.needs_vgg(opt) or opt.lambda_affi > 0
+
+    def feature_losses(self, of_fakes: Features, of_reals: Features) -> dict[str, Tensor]:
+        """Those of DPTN, and the affinity of fake_target and target, each to the source, from relu4_1 and relu5_1."""
+        (fakes, _), (reals, _) = of_fakes, of_reals
+        affinity = sum(
+            texture_affinity(fake.chunk(2)[0], *real.chunk(2)) for fake, real in zip(fakes[3:], reals[3:])
+        )  # fake_target, target, source
+        return super().feature_losses(of_fakes, of_reals) | {"affi_gen_t": affinity.mean()}
