@@ -14,7 +14,14 @@ from torch import Tensor
 from data.keypoints import heat_map_factors, multiply_factors
 from models.base_model import BaseModel
 from models.losses import (
-    GAN_MODES, Features, GANLoss, content_and_style, gan_mode, gradient_penalty, load_vgg19, mean_absolute,
+    GAN_MODES,
+    Features,
+    GANLoss,
+    content_and_style,
+    gan_mode,
+    gradient_penalty,
+    load_vgg19,
+    mean_absolute,
 )  # fmt: skip
 from models.networks import DISCRIMINATORS, INITIALIZERS, NORMS, define_D, define_G, initialize, linear_decay
 from util import distributed
