@@ -15,11 +15,14 @@ from metrics.bootstrap import LEVEL, Interval, interval
 from metrics.evaluation import METRICS, Evaluation, Results
 from metrics.pairing import Sample
 from metrics.protocols import PROTOCOLS
+from metrics.reid_ranking import PROTOCOL as REID
+from metrics.reid_ranking import SCORES
 from util.errors import UserError
 from util.files import append_text, atomic_write
 from util.packages import require_package
 
 PUBLISHED = Path(__file__).with_name("published.csv")  # numbers that papers print, and where each comes from
+ALL_METRICS = {**METRICS, **SCORES}
 
 
 def results_table(results: Results) -> pd.DataFrame:
@@ -55,7 +58,7 @@ def table_rows(table: pd.DataFrame) -> list[Sequence[str]]:
 
 
 def title(metric: str) -> str:
-    return f"{metric} {'↑' if METRICS[metric].higher_is_better else '↓'}"
+    return f"{metric} {'↑' if ALL_METRICS[metric].higher_is_better else '↓'}"
 
 
 def remarks(results: Results) -> list[str]:
@@ -111,18 +114,21 @@ def check_writable(path: Path) -> None:
         path.unlink()
 
 
-def append_records(path: Path, common: Mapping[str, Any], results: Results) -> None:
-    """One JSON line for each protocol: `common`, the protocol's switches, its measurements.
+def append_records(
+    path: Path, common: Mapping[str, Any], results: Results, switches: Mapping[str, Mapping[str, Any]] | None = None
+) -> None:
+    """One JSON line for each protocol: `common`, the protocol's switches (of PROTOCOLS if None), its measurements.
 
     JSON has no infinity or NaN, which are written as the texts "inf", "-inf" and "nan".
     """
     lines = []
+    switches = switches or {name: protocol.switches() for name, protocol in PROTOCOLS.items()}
     for protocol, measurements in results.items():
         metrics = {
             metric: {name: _jsonable(value) for name, value in asdict(measurement).items() if value is not None}
             for metric, measurement in measurements.items()
         }
-        record = {**common, "protocol": protocol, "switches": PROTOCOLS[protocol].switches(), "metrics": metrics}
+        record = {**common, "protocol": protocol, "switches": switches[protocol], "metrics": metrics}
         lines.append(json.dumps(record, allow_nan=False) + "\n")
     append_text(path, "".join(lines))
 
@@ -165,13 +171,13 @@ def comparison_table(records: pd.DataFrame) -> pd.DataFrame:
     """
     if len(kinds := sorted(set(records["kind"]))) > 1:
         raise UserError(f"evaluations of several data sets or protocols cannot stand in one table: {'; '.join(kinds)}")
-    return records.reindex(columns=list(METRICS)).T.dropna(how="all").fillna("-").rename(index=title)
+    return records.reindex(columns=list(ALL_METRICS)).T.dropna(how="all").fillna("-").rename(index=title)
 
 
 def read_published(kind: str) -> pd.DataFrame:
     """The numbers of PUBLISHED of a data set and protocol, a row for each method, in the form of `read_records`."""
     numbers = pd.read_csv(PUBLISHED, dtype=str)
-    numbers["kind"] = [_kind(*pair) for pair in zip(numbers["data_set"], numbers["protocol"])]
+    numbers["kind"] = [_kind(*pair, {}) for pair in zip(numbers["data_set"], numbers["protocol"])]
     rows = []
     for method, found in numbers[numbers["kind"] == kind].groupby("method", sort=False):
         sources = "; ".join(dict.fromkeys(found["source"]))
@@ -179,10 +185,6 @@ def read_published(kind: str) -> pd.DataFrame:
         row = {"name": method, "kind": kind, "description": f"{method}: published, {verified} ({sources})"}
         rows.append(row | dict(zip(found["metric"], found["value"])))
     return pd.DataFrame(rows)
-
-
-def _kind(data_set: str, protocol: str) -> str:
-    return data_set + ", " + protocol + " protocol"  # raises TypeError for what is no text
 
 
 def read_records(path: Path) -> pd.DataFrame:
@@ -209,7 +211,7 @@ def _read_record(line: str, where: str) -> dict[str, str]:
         precision = [] if record.get("precision", "fp32") == "fp32" else [record["precision"]]
         row = {
             "name": name,
-            "kind": _kind(record["data_set"], protocol),
+            "kind": _kind(record["data_set"], protocol, switches),
             "description": name
             + ": "
             + ", ".join([record["paths"]["generated"], record["time"], *weights, *precision]),
@@ -217,12 +219,21 @@ def _read_record(line: str, where: str) -> dict[str, str]:
         }
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{where}: not a line that an evaluation wrote ({type(error).__name__}: {error})") from error
-    if protocol not in PROTOCOLS or switches != PROTOCOLS[protocol].switches():
+    if protocol != REID and (protocol not in PROTOCOLS or switches != PROTOCOLS[protocol].switches()):
         raise UserError(
             f"{where}: measured with a protocol '{protocol}' of other switches ({switches}); its numbers cannot be "
             "compared with these. Evaluate again, or remove the line"
         )
     return row
+
+
+def _kind(data_set: str, protocol: str, switches: Mapping[str, str]) -> str:
+    """Evaluations of one kind are comparable. Re-identification has switches on the command line."""
+    return data_set + ", " + protocol + (f": {describe_switches(switches)}" if protocol == REID else " protocol")
+
+
+def describe_switches(switches: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in switches.items())
 
 
 def _comparison_cell(found: Mapping[str, Any]) -> str:
