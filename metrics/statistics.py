@@ -41,7 +41,7 @@ def main() -> None:
     print(f"{args.out}: statistics of {statistics.n:,} photos for FID under the {protocol.name} protocol")
 
 
-def parse() -> Namespace:
+def make_parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="python -m metrics.statistics", description="Statistics of real photos for FID.", allow_abbrev=False
     )
@@ -54,7 +54,11 @@ def parse() -> Namespace:
     add("--cache_dir", **FOLDER, default=CACHE, help="cache of features (default: in the user cache)")
     add_inception_flags(add)
     add_speed_flags(parser)
-    args = parser.parse_args()
+    return parser
+
+
+def parse() -> Namespace:
+    args = make_parser().parse_args()
     if args.out.suffix != ".npz":
         raise UserError(f"--out {args.out}: its name must end in .npz")
     return args

@@ -61,7 +61,8 @@ class TrainOptions(BaseOptions):
         add("--save_epoch_freq", type=positive_int, default=1, metavar="N",
             help="epochs between kept EPOCH_net_G.pth and _net_D.pth (40 MB)")  # fmt: skip
         add("--save_by_iter", action=BooleanOptionalAction, default=False,
-            help="keep TOTALSAMPLES_net_G.pth and _net_D.pth at each --save_latest_freq too; Market: on")  # fmt: skip
+            help="keep TOTALSAMPLES_net_G.pth and _net_D.pth at each --save_latest_freq too; Market: on, "
+                 "which takes 200 GB in the 200 epochs of the paper")  # fmt: skip
         add("--tf_log", action=BooleanOptionalAction, default=False,
             help="TensorBoard scalars in the run folder's tf_log")  # fmt: skip
         add("--display_id", type=count, default=0, metavar="N", help="visdom: window number, 0 = off")
