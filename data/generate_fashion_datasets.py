@@ -139,8 +139,8 @@ def main() -> int:
                         help="176 x 256, or 352 x 512 from the high-resolution archive")  # fmt: skip
     parser.add_argument("--dataroot", type=Path, metavar="DIR", help="the data set; default: that of --dataset_mode")
     parser.add_argument("--raw", type=Path, metavar="DIR", help="folder with the raw photos; default: --dataroot")
-    parser.add_argument("--quality", type=number(int, 1, 100), default=95, metavar="Q",
-                        help="JPEG quality; 95 (default) because the photos are compressed a second time")  # fmt: skip
+    parser.add_argument("--quality", type=number(int, 1, 100), default=75, metavar="Q",
+                        help="JPEG quality; 75 (default), as in the published data, or 95, for less loss")  # fmt: skip
     parser.add_argument("--allow_highres", action="store_true",
                         help="scale high-resolution photos down; published numbers will not match")  # fmt: skip
     parser.add_argument("--workers", type=positive_int, default=available_cores(), metavar="N", help="processes")

@@ -72,7 +72,7 @@ class PosePairDataset(Dataset):
     camera_pattern: ClassVar[str | None] = None  # of a photo's name; its group is the number of the camera
 
     @classmethod
-    def modify_commandline_options(cls, parser: ArgumentParser) -> None:
+    def modify_commandline_options(cls, parser: ArgumentParser, is_train: bool) -> None:
         """Set this data set's defaults. A subclass that needs flags of its own adds them here."""
         parser.set_defaults(name=cls.default_name, dataroot=cls.default_root)
 

@@ -118,9 +118,8 @@ class BaseModel(ABC):
         for name in names or self.nets:
             save_network(self.nets[name], self.run_dir / f"{label}_net_{name}.pth")
 
-    def save_latest(self) -> None:
-        """Write every network as 'latest' and, with --ema, the generator's averaged weights as `ema_net_G.pth`."""
-        self.save_networks("latest")
+    def save_average(self) -> None:
+        """With --ema, write the generator's averaged weights as `ema_net_G.pth`."""
         if self.ema is not None:
             save_network(self.ema.average, self.run_dir / "ema_net_G.pth")
 

@@ -14,7 +14,16 @@ from torch import Tensor
 from data.keypoints import heat_map_factors, multiply_factors
 from models.base_model import BaseModel
 from models.generator import PTM_VALUES
-from models.losses import GAN_MODES, Features, GANLoss, content_and_style, gradient_penalty, load_vgg19, mean_absolute
+from models.losses import (
+    GAN_MODES,
+    Features,
+    GANLoss,
+    content_and_style,
+    gan_mode,
+    gradient_penalty,
+    load_vgg19,
+    mean_absolute,
+)  # fmt: skip
 from models.networks import DISCRIMINATORS, INITIALIZERS, NORMS, define_D, define_G, initialize, linear_decay
 from models.weight_average import WeightAverage
 from util import distributed
@@ -73,7 +82,10 @@ class DPTNModel(BaseModel):
             "--init_type", choices=list(INITIALIZERS), default="orthogonal", help="initial weights of the generator"
         )
         loss = parser.add_argument_group("DPTN: losses")
-        loss.add_argument("--gan_mode", choices=list(GAN_MODES), default="lsgan", help="adversarial loss")
+        loss.add_argument(
+            "--gan_mode", type=gan_mode, choices=list(GAN_MODES), default="lsgan",
+            help="adversarial loss; wgan-gp, the published code's name of wgangp, is accepted too",
+        )  # fmt: skip
         loss.add_argument("--lambda_rec", type=weight, default=5.0, help="weight of the L1 loss")
         loss.add_argument("--lambda_content", type=weight, default=0.5, help="weight of the VGG19 content loss")
         loss.add_argument("--lambda_style", type=weight, default=500.0, help="weight of the VGG19 style loss")

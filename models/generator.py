@@ -92,4 +92,4 @@ class Generator(nn.Module):
         """`module` on both branches' (B,...) inputs; as a single batch where that gives the same numbers."""
         if self.separate_branches and self.training:
             return module(source), module(target)
-        return module(torch.cat((source, target))).chunk(2)
+        return module(torch.cat((source, target))).unflatten(0, (2, -1)).unbind()

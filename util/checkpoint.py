@@ -119,16 +119,16 @@ class Checkpoints:
         return f"resuming in epoch {self.progress.epoch}, after {self.progress.total} samples"
 
     def save(self, *labels: str | int) -> None:
-        """Save all networks as 'latest', the generator under `labels` too, and the training state.
+        """Save all networks as 'latest' and under each of `labels`, and the training state.
 
         Raises UserError, and saves nothing, if the weights are not finite or differ between processes, or if another
         process trains this run, too.
         """
         distributed.run_on_main(self.lock.check)
         distributed.check_weights(self.model.nets)
-        distributed.run_on_main(self.model.save_latest)
-        for label in labels:
-            distributed.run_on_main(self.model.save_networks, label, ("G",))
+        for label in ("latest", *labels):
+            distributed.run_on_main(self.model.save_networks, label)
+        distributed.run_on_main(self.model.save_average)
         self._save_state()  # last, so that it never refers to missing weight files
 
     def _save_state(self) -> None:

@@ -69,7 +69,7 @@ def test_photos_are_found_in_every_layout(call, tmp_path, layout):
     assert stored(root) == ALL_STORED
     assert re.search(r"train +4 +0 +4 +0 +0\ntest +2 +0 +2 +0 +0\n", done.stdout)
     assert "found: 7, of which not listed: 1" in done.stdout
-    assert "JPEG quality 95" in done.stdout
+    assert "JPEG quality 75" in done.stdout
     raw = np.array(Image.open(root / layout / next(iter(NAMES)))).astype(int)
     with Image.open(root / "train" / next(iter(NAMES.values()))) as photo:
         assert photo.size == (176, 256)
@@ -115,6 +115,16 @@ def test_published_command_runs_as_a_script(command, tmp_path):
     done = command("data/generate_fashion_datasets.py", PYTHONPATH="")
     assert done.returncode == 0, done.stderr
     assert stored(root) == ALL_STORED
+
+
+def test_default_quality_writes_the_published_bytes(call, tmp_path):
+    """The published script calls Pillow's `save` without a quality."""
+    root = make_raw(tmp_path / "fashion")
+    call(generate_fashion_datasets, "--dataroot", root)
+    for number, (raw, name) in enumerate(NAMES.items()):
+        Image.open(root / "img" / raw).crop((40, 0, 216, 256)).save(tmp_path / "published.jpg")
+        ours = root / ("train" if number < 4 else "test") / name
+        assert ours.read_bytes() == (tmp_path / "published.jpg").read_bytes()
 
 
 def test_quality_sets_the_jpeg_quality(call, tmp_path):
