@@ -27,7 +27,7 @@ def test_scores_of_the_card(command, tmp_path):
     folders = (f"--checkpoints_dir={FOLDER.parent}", f"--dataroot={people}", f"--results_dir={tmp_path / 'results'}")
     done = command("test.py", "--name=rendered_market", "--gpu_id=-1", "--nThreads=0", "--batchSize=8", *folders)
     assert done.returncode == 0, done.stderr
-    assert "ngf: 32" in done.stdout
+    assert "ngf 32" in done.stdout
 
     def scores(*flags: str) -> dict[str, float]:
         out = tmp_path / f"{len(flags)}.jsonl"
