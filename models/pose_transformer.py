@@ -105,10 +105,23 @@ class PoseTransformerModule(nn.Module):
 
     def forward(self, f_ss: Tensor, f_st: Tensor, f_s: Tensor) -> Tensor:
         """Source-to-source, source-to-target and source-encoder features, each (B,d,h,w) -> (B,d,h,w)."""
-        # (B,N,d) tokens; also under autocast they are float32 outside of matrix products
-        memory, tokens, texture = (at_least_float32(f).flatten(2).transpose(1, 2) for f in (f_ss, f_st, f_s))
+        return self.transfer(f_st, self.augment(f_ss), to_tokens(f_s))
+
+    def augment(self, f_ss: Tensor) -> Tensor:
+        """Source-to-source features (B,d,h,w) -> the memory (B,N,d)."""
+        memory = to_tokens(f_ss)
         for cab in self.cabs:
             memory = cab(memory)
+        return memory
+
+    def transfer(self, f_st: Tensor, memory: Tensor, texture: Tensor) -> Tensor:
+        """Source-to-target features (B,d,h,w), memory and source texture (B,N,d) each -> (B,d,h,w)."""
+        tokens = to_tokens(f_st)
         for ttb in self.ttbs:
             tokens = ttb(tokens, memory, texture)
         return self.norm(tokens).transpose(1, 2).unflatten(2, f_st.shape[2:])
+
+
+def to_tokens(features: Tensor) -> Tensor:
+    """(B,d,h,w) -> (B,N,d). Also under autocast, tokens are float32 outside of matrix products."""
+    return at_least_float32(features).flatten(2).transpose(1, 2)
