@@ -188,7 +188,7 @@ function fractionAt(view, event) {
 function drawMap(levels, rows, columns) {
   const small = new OffscreenCanvas(columns, rows);
   const data = new ImageData(columns, rows);
-  levels.forEach((level, i) => { data.data[4 * i + 3] = 0.85 * (255 - level); });
+  levels.forEach((level, i) => { data.data[4 * i + 3] = 0.75 * (255 - level); });
   small.getContext("2d").putImageData(data, 0, 0);
   const canvas = $("map");
   [canvas.height, canvas.width] = look.size.map((length) => 4 * length);
