@@ -15,6 +15,7 @@ class FashionDataset(PosePairDataset):
     keypoints_csv = "fasion-resize-annotation-{phase}.csv"
     stored_size = (256, 176)
     network_size = (256, 256)
+    camera_pattern = r"_(\d+)"  # the view: 1front, 2side, 3back, 4full, 7additional
     published = {"train": (48_674, 101_966), "test": (4_038, 8_570)}
 
     @staticmethod

@@ -11,4 +11,5 @@ class MarketDataset(PosePairDataset):
     stored_size = (128, 64)
     network_size = (128, 64)
     published = {"train": (12_936, 263_632), "test": (19_732, 12_000)}
+    camera_pattern = r"_c(\d+)"
     distractors = ("-1", "0000")  # "junk" and "distractor" detections, as the authors call them

@@ -68,6 +68,7 @@ class PosePairDataset(Dataset):
     network_size: ClassVar[tuple[int, int]]  # (H, W) of the network's input and output
     published: ClassVar[dict[str, tuple[int, int]]] = {}  # phase -> numbers of photos and pairs in the published set
     distractors: ClassVar[tuple[str, ...]] = ()  # identities that do not stand for one person
+    camera_pattern: ClassVar[str | None] = None  # of a photo's name; its group is the number of the camera
 
     @classmethod
     def modify_commandline_options(cls, parser: ArgumentParser) -> None:

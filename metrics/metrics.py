@@ -33,7 +33,6 @@ from util.device import describe_device, select_device, use_precision
 from util.errors import UserError, run_main, summarize
 from util.files import sha256
 from util.image import save_image, to_pil
-from util.packages import require_package
 from util.reproducibility import git_revision, versions
 from util.results import PAGE_FILE, RUN_FILE
 
@@ -44,10 +43,7 @@ def main() -> None:
         print(report.compare(args.compare))
         return
     start = time.perf_counter()
-    for path in filter(None, (args.out, args.per_image, args.html and args.html / "index.html")):
-        report.check_writable(path)
-    if args.html:
-        require_package("dominate", "--html")
+    report.check_outputs(args.out, args.per_image, args.html)
     pairs = read_pairs(args.pairs) if args.pairs else None
     problems = Problems(args.allow_missing)
     with tempfile.TemporaryDirectory() as scratch:
@@ -139,7 +135,8 @@ def describe_inputs(args: Namespace, task: Task, networks: Networks) -> dict[str
     """What the JSON lines of this evaluation say about its inputs and its environment."""
     paths = {
         "generated": args.baseline or args.distorated_path, "targets": args.gt_path, "sources": args.source_path,
-        "real": args.fid_real_path, "pairs": args.pairs, "annotations": args.annotations,
+        "real": getattr(args, "fid_real_path", None), "pairs": args.pairs,
+        "annotations": getattr(args, "annotations", None),
     }  # fmt: skip
     return {
         "name": args.name, "data_set": args.data_set, "baseline": args.baseline, "pairs": len(task.pairs),

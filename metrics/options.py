@@ -1,9 +1,10 @@
-"""Flags of `python -m metrics.metrics`."""
+"""Flags of `python -m metrics.metrics`, and what `python -m metrics.reid` shares with them."""
 
 import os
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from data import find_dataset
 from metrics.evaluation import DEFAULT, MASKED, METRICS
@@ -12,32 +13,40 @@ from util.arguments import count, positive_int
 from util.device import PRECISIONS
 from util.parallel import available_cores
 
+FOLDER, CSV, JSONL = ({"type": Path, "metavar": metavar} for metavar in ("DIR", "CSV", "JSONL"))
+NAMES = {"type": lambda text: text.split(","), "action": "extend", "metavar": "NAMES"}
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dptn_metrics"
 
-def make_parser() -> ArgumentParser:
-    description = "Evaluate generated images against their target photos."
-    parser = ArgumentParser(prog="python -m metrics.metrics", description=description, allow_abbrev=False)
-    folder, csv, jsonl = ({"type": Path, "metavar": metavar} for metavar in ("DIR", "CSV", "JSONL"))
-    names = {"type": lambda text: text.split(","), "action": "extend", "metavar": "NAMES"}
-    weights = {"default": "imagenet", "metavar": "W"}
 
+def add_image_flags(parser: ArgumentParser) -> Callable[..., Any]:
+    """Which images are compared with which photos. Returns the function that adds more flags to this group."""
     add = parser.add_argument_group("images").add_argument
-    add("--gt_path", **folder, help="the target photos")
-    add("--distorated_path", "--distorted_path", **folder, help="generated images, SOURCE_2_TARGET_vis.jpg or .png")
-    add("--fid_real_path", **folder, help="real photos that fid compares with: the training folder")
-    add("--source_path", **folder, help="the source photos (default: --gt_path)")
+    add("--gt_path", **FOLDER, help="the target photos")
+    add("--distorated_path", "--distorted_path", **FOLDER, help="generated images, SOURCE_2_TARGET_vis.jpg or .png")
+    add("--source_path", **FOLDER, help="the source photos (default: --gt_path)")
     add("--market", action="store_true", help="Market-1501, 128 x 64 (default: DeepFashion, 256 x 176)")
     add("--name", help="name of this evaluation (default: the folder of the generated images)")
     add("--pairs", metavar="CSV",
         help="pairs that must all have a result; 'none': pairs are inferred from file names, missing results cannot be "
         "detected (default: the data set's own csv beside --gt_path, or none where there is no such file)")  # fmt: skip
-    add("--annotations", **csv, help="keypoints of the targets, for mask metrics")
     add("--allow_missing", action="store_true", help="leave out and count what cannot be evaluated instead of stopping")
+    return add
+
+
+def make_parser() -> ArgumentParser:
+    description = "Evaluate generated images against their target photos."
+    parser = ArgumentParser(prog="python -m metrics.metrics", description=description, allow_abbrev=False)
+    weights = {"default": "imagenet", "metavar": "W"}
+
+    add = add_image_flags(parser)
+    add("--fid_real_path", **FOLDER, help="real photos that fid compares with: the training folder")
+    add("--annotations", **CSV, help="keypoints of the targets, for mask metrics")
     add("--baseline", choices=("copy_source", "mean_image"),
         help="instead of generated images, evaluate the source photos or the mean of the training photos")  # fmt: skip
 
     add = parser.add_argument_group("numbers").add_argument
-    add("--protocol", **names, help=f"one or several of {', '.join(PROTOCOLS)} (default: dptn), in separate columns")
-    add("--metrics", **names, help=f"some of {', '.join(METRICS)} (default: {','.join(DEFAULT)})")
+    add("--protocol", **NAMES, help=f"one or several of {', '.join(PROTOCOLS)} (default: dptn), in separate columns")
+    add("--metrics", **NAMES, help=f"some of {', '.join(METRICS)} (default: {','.join(DEFAULT)})")
     add("--calculate_mask", action="store_true", help=f"add {', '.join(MASKED)}")
 
     add = parser.add_argument_group("networks").add_argument
@@ -47,16 +56,25 @@ def make_parser() -> ArgumentParser:
     add("--fid_inception_weights", default="pytorch-fid", metavar="W",
         help="weights of FID and IS in the standard protocol: pytorch-fid (the default) or a file")  # fmt: skip
     add("--skip_unavailable", action="store_true", help="leave out metrics whose weights are unavailable")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dptn_metrics"
-    add("--cache_dir", **folder, default=cache, help="cache of the real photos' features (default: in the user cache)")
+    add("--cache_dir", **FOLDER, default=CACHE, help="cache of the real photos' features (default: in the user cache)")
 
+    add_output_flags(parser)
+    add_speed_flags(parser)
+    return parser
+
+
+def add_output_flags(parser: ArgumentParser) -> Callable[..., Any]:
+    """What is written. Returns the function that adds more flags to this group."""
     add = parser.add_argument_group("output").add_argument
-    add("--out", **jsonl, help="append the numbers to this file (default: metrics.jsonl beside the results' folder)")
-    add("--per_image", **csv, help="write a row for each pair; the cells of a pair that was left out are empty")
-    add("--html", **folder, help="write a page with histograms and the worst and best pairs")
+    add("--out", **JSONL, help="append the numbers to this file (default: metrics.jsonl beside the results' folder)")
+    add("--per_image", **CSV, help="write a row for each pair; the cells of a pair that was left out are empty")
+    add("--html", **FOLDER, help="write a page with histograms and the worst and best pairs")
     add("--checkpoint", type=Path, metavar="FILE", help="record these weights as the ones that generated the images")
-    add("--compare", **jsonl, help="only print the evaluations in this file side by side")
+    add("--compare", **JSONL, help="only print the evaluations in this file side by side")
+    return add
 
+
+def add_speed_flags(parser: ArgumentParser) -> None:
     add = parser.add_argument_group("speed").add_argument
     add("--gpu_ids", "--gpu_id", metavar="ID", help="CUDA GPU, -1 for the CPU; default: a GPU if there is one")
     add("--batch_size", type=positive_int, metavar="N", help="images in a batch (default: 64 on a GPU, 8 on the CPU)")
@@ -68,12 +86,23 @@ def make_parser() -> ArgumentParser:
         default="fp32",
         help="of the networks; tf32 (CUDA only) and bf16 are less exact",
     )
-    return parser
 
 
 def parse(argv: Sequence[str] | None = None) -> Namespace:
     """Options of a command line, with all defaults filled in; exits with status 2 on a bad one."""
     parser = make_parser()
+    args = parse_images(parser, argv)
+    if args.compare:
+        return args
+    fill_in_defaults(args)
+    if problem := find_problem(args):
+        parser.error(problem)
+    args.metrics = [name for name in METRICS if name in args.metrics]
+    return args
+
+
+def parse_images(parser: ArgumentParser, argv: Sequence[str] | None) -> Namespace:
+    """Parse a command line whose flags of `add_image_flags`, --baseline and --compare must fit together."""
     args = parser.parse_args(argv)
     if args.compare:
         others = {name for name, value in vars(args).items() if value != parser.get_default(name)} - {"compare"}
@@ -84,20 +113,21 @@ def parse(argv: Sequence[str] | None = None) -> Namespace:
         parser.error("--gt_path is needed: the folder of the target photos")
     if bool(args.distorated_path) == bool(args.baseline):
         parser.error("give one of --distorated_path (the generated images) and --baseline")
-    fill_in_defaults(args)
-    if problem := find_problem(args):
-        parser.error(problem)
-    args.metrics = [name for name in METRICS if name in args.metrics]
     return args
 
 
 def fill_in_defaults(args: Namespace) -> None:
-    """Set the defaults that depend on other flags, the data set's name, and `paired_by`: what chose the pairs."""
+    """Set the defaults that depend on other flags."""
+    args.protocol = list(dict.fromkeys(args.protocol or ["dptn"]))
+    args.metrics = [*(args.metrics or DEFAULT), *(MASKED if args.calculate_mask else [])]
+    fill_in_images(args)
+
+
+def fill_in_images(args: Namespace) -> None:
+    """Set the data set's name, `paired_by` (what chose the pairs), and the defaults of flags that commands share."""
     args.data_set = "market" if args.market else "fashion"
     args.name = args.name or args.baseline or args.distorated_path.name
     args.source_path = args.source_path or args.gt_path
-    args.protocol = list(dict.fromkeys(args.protocol or ["dptn"]))
-    args.metrics = [*(args.metrics or DEFAULT), *(MASKED if args.calculate_mask else [])]
     photos = Path(os.path.abspath(args.gt_path))
     own_pairs = photos.parent / find_dataset(args.data_set).pairs_csv.format(phase=photos.name)
     if args.pairs and args.pairs != "none":
@@ -113,13 +143,12 @@ def fill_in_defaults(args: Namespace) -> None:
 
 def find_problem(args: Namespace) -> str | None:
     """The first reason why the options cannot be used together, or None."""
+    folders = (args.gt_path, args.distorated_path, args.fid_real_path, args.source_path)
+    if problem := find_image_problem(args, folders):
+        return problem
     for flag, names, known in (("--protocol", args.protocol, PROTOCOLS), ("--metrics", args.metrics, METRICS)):
         if unknown := [name for name in names if name not in known]:
             return f"{flag}: '{unknown[0]}' is not one of {', '.join(known)}"
-    if args.baseline and not args.pairs:
-        return f"--baseline {args.baseline} needs --pairs"
-    if args.checkpoint and not args.checkpoint.is_file():
-        return f"--checkpoint {args.checkpoint}: no such file"
     if set(args.metrics) & set(MASKED) and not args.annotations:
         return "mask metrics need the keypoints of the targets: --annotations CSV"
     if not args.fid_real_path and ("fid" in args.metrics or args.baseline == "mean_image"):
@@ -127,7 +156,16 @@ def find_problem(args: Namespace) -> str | None:
         return f"{flag} needs the training photos: --fid_real_path DIR"
     if args.per_image and not any(METRICS[name].per_image for name in args.metrics):
         return f"--per_image: {', '.join(args.metrics)} has no value for a single image; add other --metrics"
-    for folder in filter(None, (args.gt_path, args.distorated_path, args.fid_real_path, args.source_path)):
+    return None
+
+
+def find_image_problem(args: Namespace, folders: Sequence[Path | None]) -> str | None:
+    """The first reason why flags that commands share cannot be used together, or None. `folders`: data and results."""
+    if args.baseline and not args.pairs:
+        return f"--baseline {args.baseline} needs --pairs"
+    if args.checkpoint and not args.checkpoint.is_file():
+        return f"--checkpoint {args.checkpoint}: no such file"
+    for folder in filter(None, folders):
         if args.cache_dir.resolve().is_relative_to(folder.resolve()):
             return f"--cache_dir {args.cache_dir} lies in {folder}; keep it out of data and results"
         if args.html and args.html.resolve() == folder.resolve():

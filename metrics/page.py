@@ -8,8 +8,8 @@ import pandas as pd
 from dominate import svg, tags
 from PIL import Image
 
-from metrics.evaluation import METRICS, Results
-from metrics.report import remarks, results_table, table_rows, title
+from metrics.evaluation import Results
+from metrics.report import ALL_METRICS, remarks, results_table, table_rows, title
 from metrics.stream import PairDataset
 from util.html import HEIGHT, WIDTH, add_table, new_page, write_page
 from util.image import contact_sheet, decode_photo, save_image
@@ -49,7 +49,7 @@ def write_evaluation_page(
             with tags.div(cls="metric"):
                 _add_histogram(column)
                 ranks = tags.div(cls="ranks")
-            for rank, ranked in rank_pairs(column, METRICS[metric].higher_is_better).items():
+            for rank, ranked in rank_pairs(column, ALL_METRICS[metric].higher_is_better).items():
                 with ranks, tags.div():
                     tags.h3(rank)
                     for index, value in ranked.items():

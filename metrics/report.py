@@ -14,8 +14,13 @@ from data.pairs import Pair
 from metrics.evaluation import METRICS, Results
 from metrics.pairing import Sample
 from metrics.protocols import PROTOCOLS
+from metrics.reid_ranking import PROTOCOL as REID
+from metrics.reid_ranking import SCORES
 from util.errors import UserError
 from util.files import append_text, atomic_write
+from util.packages import require_package
+
+ALL_METRICS = {**METRICS, **SCORES}
 
 
 def results_table(results: Results) -> pd.DataFrame:
@@ -47,7 +52,7 @@ def table_rows(table: pd.DataFrame) -> list[Sequence[str]]:
 
 
 def title(metric: str) -> str:
-    return f"{metric} {'↑' if METRICS[metric].higher_is_better else '↓'}"
+    return f"{metric} {'↑' if ALL_METRICS[metric].higher_is_better else '↓'}"
 
 
 def remarks(results: Results) -> list[str]:
@@ -59,6 +64,14 @@ def remarks(results: Results) -> list[str]:
 
 def _count(n: int, n_real: int | None) -> str:
     return f"{n:,}" if n_real is None else f"{n:,} vs {n_real:,}"
+
+
+def check_outputs(out: Path, per_image: Path | None, page: Path | None) -> None:
+    """UserError if a file of an evaluation cannot be written. `page`: the folder of its web page."""
+    for path in filter(None, (out, per_image, page and page / "index.html")):
+        check_writable(path)
+    if page:
+        require_package("dominate", "--html")
 
 
 def check_writable(path: Path) -> None:
@@ -73,18 +86,21 @@ def check_writable(path: Path) -> None:
         path.unlink()
 
 
-def append_records(path: Path, common: Mapping[str, Any], results: Results) -> None:
-    """One JSON line for each protocol: `common`, the protocol's switches, its measurements.
+def append_records(
+    path: Path, common: Mapping[str, Any], results: Results, switches: Mapping[str, Mapping[str, Any]] | None = None
+) -> None:
+    """One JSON line for each protocol: `common`, the protocol's switches (of PROTOCOLS if None), its measurements.
 
     JSON has no infinity or NaN, which are written as the texts "inf", "-inf" and "nan".
     """
     lines = []
+    switches = switches or {name: asdict(protocol) for name, protocol in PROTOCOLS.items()}
     for protocol, measurements in results.items():
         metrics = {
             metric: {name: _jsonable(value) for name, value in asdict(measurement).items() if value is not None}
             for metric, measurement in measurements.items()
         }
-        record = {**common, "protocol": protocol, "switches": asdict(PROTOCOLS[protocol]), "metrics": metrics}
+        record = {**common, "protocol": protocol, "switches": switches[protocol], "metrics": metrics}
         lines.append(json.dumps(record, allow_nan=False) + "\n")
     append_text(path, "".join(lines))
 
@@ -122,7 +138,7 @@ def comparison_table(records: pd.DataFrame) -> pd.DataFrame:
     """
     if len(kinds := sorted(set(records["kind"]))) > 1:
         raise UserError(f"evaluations of several data sets or protocols cannot stand in one table: {'; '.join(kinds)}")
-    return records.reindex(columns=list(METRICS)).T.dropna(how="all").fillna("-").rename(index=title)
+    return records.reindex(columns=list(ALL_METRICS)).T.dropna(how="all").fillna("-").rename(index=title)
 
 
 def read_records(path: Path) -> pd.DataFrame:
@@ -149,7 +165,7 @@ def _read_record(line: str, where: str) -> dict[str, str]:
         precision = [] if record.get("precision", "fp32") == "fp32" else [record["precision"]]
         row = {
             "name": name,
-            "kind": record["data_set"] + ", " + protocol + " protocol",
+            "kind": record["data_set"] + ", " + _protocol_title(protocol, switches),
             "description": name
             + ": "
             + ", ".join([record["paths"]["generated"], record["time"], *weights, *precision]),
@@ -157,12 +173,21 @@ def _read_record(line: str, where: str) -> dict[str, str]:
         }
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{where}: not a line that an evaluation wrote ({type(error).__name__}: {error})") from error
-    if protocol not in PROTOCOLS or switches != asdict(PROTOCOLS[protocol]):
+    if protocol != REID and (protocol not in PROTOCOLS or switches != asdict(PROTOCOLS[protocol])):
         raise UserError(
             f"{where}: measured with a protocol '{protocol}' of other switches ({switches}); its numbers cannot be "
             "compared with these. Evaluate again, or remove the line"
         )
     return row
+
+
+def _protocol_title(protocol: str, switches: Mapping[str, str]) -> str:
+    """Evaluations under one title are comparable. Re-identification has switches on the command line."""
+    return protocol + (f": {describe_switches(switches)}" if protocol == REID else " protocol")
+
+
+def describe_switches(switches: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in switches.items())
 
 
 def _comparison_cell(found: Mapping[str, Any]) -> str:

@@ -11,7 +11,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from inference.transfer_options import TransferOptions
-from metrics.options import make_parser
+from metrics import options as metrics_options
+from metrics import reid_options
 from options.test_options import TestOptions
 from options.train_options import TrainOptions
 from util.errors import UserError, run_main
@@ -56,7 +57,8 @@ def main() -> None:
         "train.py": TrainOptions().parser(["--model=DPTNTA"]),  # DPTN's flags and one more
         "test.py": TestOptions().parser([]),
         "scripts/transfer.py": TransferOptions().parser([]),
-        "python -m metrics.metrics": make_parser(),
+        "python -m metrics.metrics": metrics_options.make_parser(),
+        "python -m metrics.reid": reid_options.make_parser(),
     }
     page = "\n".join([TITLE, *(section(*item) for item in parsers.items())])
     if not check:

@@ -131,6 +131,7 @@ def test_flags_on_the_pages_exist(page):
     """Every --flag that a page names is a flag of some program of this repository."""
     elsewhere = {"--nproc_per_node", "--nnodes", "--rdzv_backend", "--rdzv_endpoint", "--help", "--quick"}
     elsewhere |= {"--ipc", "--shm", "--user", "--cpus", "--gres", "--job", "--signal", "--time"}  # Docker, SLURM
+    elsewhere |= {"--config", "--eval"}  # fast-reid: --config-file, --eval-only
     named = set(re.findall(r"(?<![\w-])--[a-zA-Z_]+", PAGES[page])) - elsewhere
     known = sources()
     assert sorted(flag for flag in named if f'"{flag.replace("--no-", "--")}"' not in known) == []

@@ -199,10 +199,12 @@ def to_pil(image: Tensor) -> Image.Image:
     return Image.merge("RGB", [Image.fromarray(plane) for plane in planes])  # much faster than interleaving here
 
 
-def stretch(image: Image.Image, size: tuple[int, int]) -> Tensor:
-    """RGB image -> uint8 (3,H,W) of `size` (H, W), by PIL's bilinear filter where the size differs, as published."""
+def stretch(
+    image: Image.Image, size: tuple[int, int], resampling: Image.Resampling = Image.Resampling.BILINEAR
+) -> Tensor:
+    """RGB image -> uint8 (3,H,W) of `size` (H, W), resampled by PIL where the size differs (as published: bilinear)."""
     if (image.height, image.width) != size:
-        image = image.resize(size[::-1], Image.Resampling.BILINEAR)
+        image = image.resize(size[::-1], resampling)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 

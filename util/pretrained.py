@@ -42,7 +42,7 @@ def load_pretrained(net: nn.Module, source: str, published: PretrainedWeights, f
             ) from error
     else:
         state = load_tensors(source, what=f"{what} weights ({flag})")
-    expected = _without_bn_counters(net)
+    expected = without_bn_counters(net)
     if wrong := [k for k, tensor in expected.items() if k not in state or state[k].shape != tensor.shape]:
         problem = f"missing or mis-shaped {', '.join(wrong[:10])}"
         raise UserError(f"{source}: not a {library} {what.lower()} state dict: {problem}")
@@ -52,12 +52,12 @@ def load_pretrained(net: nn.Module, source: str, published: PretrainedWeights, f
 def weights_hash(net: nn.Module) -> str:
     """The SHA-256 of the names and values of all weights in `net`; it does not depend on the file they came from."""
     digest = hashlib.sha256()
-    for key, tensor in sorted(_without_bn_counters(net).items()):
+    for key, tensor in sorted(without_bn_counters(net).items()):
         digest.update(key.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
-def _without_bn_counters(net: nn.Module) -> dict[str, Tensor]:
+def without_bn_counters(net: nn.Module) -> dict[str, Tensor]:
     """The state dict without the counters of batch norm, which old files lack and inference never reads."""
     return {key: tensor for key, tensor in net.state_dict().items() if not key.endswith("num_batches_tracked")}

@@ -1,6 +1,7 @@
 """Shared by the tests of metrics/: formula weights, small networks, a folder of results, readers of what is written."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,13 @@ from data.pairs import read_pairs, result_name
 from metrics import evaluation
 from metrics.inception import Inception
 from metrics.lpips import LPIPS
+from metrics.reid_network import ReidNetwork
 from tests.conftest import REPOSITORY
 from tests.formula import formula_array, formula_images
 from util.errors import UserError
 
 GOLDENS = np.load(REPOSITORY / "tests/goldens/metric_goldens.npz")
+REID_GOLDENS = np.load(REPOSITORY / "tests/goldens/reid_goldens.npz")
 PIXELS = ["psnr", "ssim", "ssim_256", "mae", "l1"]
 
 
@@ -148,3 +151,29 @@ def save(image: np.ndarray, path: Path) -> None:
 
 def read_pixels(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path))
+
+
+@pytest.fixture(scope="session")
+def reid_state() -> dict[str, torch.Tensor]:
+    """The formula weights of the goldens of fast-reid, under its newest keys. The classifier knows 12,029 people."""
+    keys = json.loads((REPOSITORY / "tests/goldens/reid_keys.json").read_text())
+    shapes = {key: tuple(12_029 if length == "N" else length for length in shape) for key, shape in keys.items()}
+    state = {key: np.asarray(formula_array(key, shape)) for key, shape in shapes.items() if key != "heads.weight"}
+    state |= {key: value * np.float32(0.25) for key, value in state.items() if key.endswith("bn3.weight")}
+    state |= {f"heads.bottleneck.0.running_{name}": REID_GOLDENS[f"neck_{name}"] for name in ("mean", "var")}
+    classifier = torch.zeros(1, 1).expand(shapes["heads.weight"])
+    return {key: torch.from_numpy(value) for key, value in state.items()} | {"heads.weight": classifier}
+
+
+@pytest.fixture(scope="session")
+def reid_file(reid_state, tmp_path_factory) -> Path:
+    """A checkpoint as fast-reid writes it."""
+    path = tmp_path_factory.mktemp("weights") / "model_final.pth"
+    schedule = {"milestones": Counter({40: 1, 90: 1}), "last_epoch": 3}  # as of torch's MultiStepLR
+    torch.save({"model": reid_state, "optimizer": {}, "lr_sched": schedule, "epoch": 119, "metric": 0.9}, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def reid_network(reid_file) -> ReidNetwork:
+    return ReidNetwork(reid_file)

@@ -1,0 +1,220 @@
+"""Person re-identification: do generated images show the person of their source photo?
+
+    python -m metrics.reid --gt_path=./dataset/fashion/test --distorated_path=./results/DPTN_fashion \\
+        --reid_weights ./fast-reid-master/logs/Fashion/bagtricks_R50-ibn/model_final.pth
+    python -m metrics.reid --gt_path=./dataset/market/test --distorated_path=./results/DPTN_market --market \\
+        --reid_weights market_bot_R50-ibn.pth
+
+Each generated image is a query: it ranks a gallery of real photos by the distance of their features, and photos of its
+person should come first. Network and scores are those of fast-reid, which the paper's authors used. Which images they
+compared is not published, so that it is inferred (docs/evaluation.md). All flags: python -m metrics.reid --help
+"""
+
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+
+from data import find_dataset
+from data.pairs import Pair, read_pairs
+from metrics import fid, report
+from metrics.evaluation import Measurement, Networks, Task
+from metrics.metrics import describe_inputs, find_samples, summarize_run
+from metrics.pairing import Problems
+from metrics.reid_network import SIZE, WIDTH, ReidNetwork, to_input
+from metrics.reid_options import parse, switches
+from metrics.reid_people import Lists, describe_classes, gallery_names, make_lists, strangers, write_list
+from metrics.reid_ranking import PROTOCOL, SCORES, People, Ranking, rank_gallery
+from metrics.stream import Item, PairDataset, PhotoDataset, load_batches
+from util.device import describe_device, select_device, use_precision
+from util.errors import UserError, run_main
+from util.image import list_photos, to_pil
+from util.pretrained import weights_hash
+
+NOTE = "protocol inferred, not published"
+
+
+class Features(NamedTuple):
+    """`values` (N,2048) float32 of the images that could be read; `rows`: which row is whose, by path."""
+
+    rows: dict[Path, int]
+    values: np.ndarray
+
+
+@dataclass
+class PersonPhotos(PhotoDataset):
+    """Index of a photo -> its `index`, and the `image` as the network sees it."""
+
+    @property
+    def item_bytes(self) -> int:
+        """How much memory an item takes."""
+        return 3 * SIZE[0] * SIZE[1]
+
+    def __getitem__(self, index: int) -> Item:
+        image, problems = super().__getitem__(index)
+        return (None if problems else {"index": index, "image": to_input(to_pil(image))}), problems
+
+
+def main() -> None:
+    args = parse()
+    if args.compare:
+        print(report.compare(args.compare))
+        return
+    start = time.perf_counter()
+    pairs = read_pairs(args.pairs) if args.pairs else None
+    problems = Problems(args.allow_missing)
+    task = make_task(args, pairs, problems)
+    lists = make_lists(args, task.pairs.samples, task.real_photos.names, pairs)
+    if args.list:
+        write_list(args.list, lists)
+        print(f"{args.list}: {len(lists.queries):,} queries, {len(lists.gallery):,} photos in the gallery ({NOTE})")
+        return
+    report.check_outputs(args.out, args.per_image, args.html)
+    network = ReidNetwork(args.reid_weights, args.reid_pool).to(task.device)
+    trained_on = describe_training(args, network)
+    weights = {"source": str(args.reid_weights), "sha256": weights_hash(network)}
+    record = describe_inputs(args, task, Networks(weights={PROTOCOL: weights}))  # an unreadable file fails early
+    print(f"{len(lists.queries):,} queries, {len(lists.gallery):,} photos, {describe_device(task.device)}", flush=True)
+    ranking, counts = evaluate(args, task, network, lists, problems)
+
+    results = {PROTOCOL: measure(ranking.scores, counts["gallery"])}
+    values = ranking.scores.set_axis([(PROTOCOL, name) for name in SCORES], axis="columns")
+    record |= {"note": NOTE, "classes": network.classes, "trained on": trained_on, **counts}
+    record["time"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    record["seconds"] = round(time.perf_counter() - start, 3)
+    record["problems"] = problems.counts()
+    report.append_records(args.out, record, results, {PROTOCOL: switches(args)})
+    summary = [*summarize_run(args, task, problems), *describe_protocol(args, counts), trained_on]
+    if args.per_image:
+        report.write_per_image(args.per_image, task.pairs.samples, values, pairs)
+    if args.html:
+        from metrics.page import write_evaluation_page
+
+        write_evaluation_page(args.html, args.name, summary, results, values, task.pairs, args.source_path)
+    print("\n".join([report.format_table(report.results_table(results)), *summary]))
+    print(f"{record['seconds']:.0f} s; recorded in {args.out}")
+
+
+def make_task(args: Namespace, pairs: Sequence[Pair] | None, problems: Problems) -> Task:
+    """Read and check everything but the images themselves."""
+    device = select_device(args.gpu_ids)
+    use_precision(args.precision, device)
+    samples, wrong = find_samples(args, pairs)
+    problems.add([*wrong, *strangers(args, samples)], last=True)
+    if args.baseline == "real":
+        samples = [sample._replace(generated=args.gt_path / sample.target) for sample in samples]
+    if not samples:
+        raise UserError("nothing to evaluate: no result has a target photo")
+    size = find_dataset(args.data_set).stored_size
+    names = gallery_names(args, list_photos(args.gt_path).photos)
+    gallery = PersonPhotos(args.gt_path, names, size)
+    queries = PairDataset(samples, args.gt_path, args.data_set, [], [], None, keep_images=False)
+    batch_size = args.batch_size or (8 if device.type == "cpu" else 64)
+    return Task(queries, gallery, args.cache_dir, device, args.precision, batch_size, args.nThreads)
+
+
+def describe_training(args: Namespace, network: ReidNetwork) -> str:
+    """A line about the people that the network was trained on; a warning where they do not fit, or the file is old."""
+    told, contradicts = describe_classes(network.classes, args.identity)
+    if contradicts:
+        print(f"warning: {told}, but --identity is {args.identity}", file=sys.stderr)
+    if network.is_old and network.pool == "unpadded":
+        origin = "was written by a fast-reid of before September 2020, whose max pool was padded until August"
+        advice = "if the weights are that old, give --reid_pool padded"
+        print(f"note: {args.reid_weights} {origin}: {advice}", file=sys.stderr)
+    return told
+
+
+def evaluate(
+    args: Namespace, task: Task, network: ReidNetwork, lists: Lists, problems: Problems
+) -> tuple[Ranking, dict[str, int]]:
+    """Rank the gallery for every query. Images that cannot be read go to `problems`, which may raise.
+
+    Also returns how many queries were ranked and were skipped, how many photos and people are in the gallery, and how
+    many times a photo was junk.
+    """
+    photos = photo_features(task, network, task.real_photos, problems)  # first, so that a broken one fails early
+    gallery, gallery_people = select(lists.gallery, photos)
+    queries, query_people = select(lists.queries, query_features(args, task, network, photos, problems))
+    positions = {name: position for position, name in enumerate(gallery.index)}
+    left_out = [[positions[name] for name in lists.left_out[query] if name in positions] for query in queries.index]
+    ranking = rank_gallery(query_people, gallery_people, left_out)
+    ranking.scores.index = queries.index[ranking.scores.index]
+    if ranking.scores.empty:
+        junk = f"{ranking.junk:,} times a photo of the person was left out, because it has the query's camera"
+        raise UserError(f"no query has a photo of its person among the {len(gallery):,} of the gallery; {junk}")
+    counts = {"queries": len(ranking.scores), "skipped": len(queries) - len(ranking.scores), "gallery": len(gallery)}
+    return ranking, counts | {"gallery people": gallery["person"].nunique(), "junk": ranking.junk}
+
+
+def query_features(args: Namespace, task: Task, network: ReidNetwork, photos: Features, problems: Problems) -> Features:
+    """Features of the generated images, or of a baseline's photos. `photos`: the features of --gt_path."""
+    size = task.real_photos.size
+    if not args.baseline:
+        paths = [str(sample.generated) for sample in task.pairs.samples]
+        return extract(task, network, PersonPhotos(Path(), paths, size), "queries", problems)
+    if args.baseline == "copy_source" and args.source_path != args.gt_path:
+        sources = PersonPhotos(args.source_path, list_photos(args.source_path).photos, size)
+        return photo_features(task, network, sources, problems)
+    return photos
+
+
+def photo_features(task: Task, network: ReidNetwork, photos: PersonPhotos, problems: Problems) -> Features:
+    """Features of real photos, from the cache if possible."""
+    settings = {"network": PROTOCOL, "weights": weights_hash(network), "max pool": network.pool}
+    settings |= {"precision": task.precision, "size": photos.size}
+    file = fid.cache_file(task.cache_dir, photos.folder, photos.names, settings)
+    if cached := fid.load_arrays(file, ["values"]):
+        return Features({photos.folder / name: row for row, name in enumerate(photos.names)}, *cached)
+    features = extract(task, network, photos, "real photos", problems)
+    if len(features.values) == len(photos):  # features without some photos must not be found in the cache
+        fid.save_arrays(file, {"values": features.values})
+    return features
+
+
+@torch.inference_mode()
+def extract(task: Task, network: ReidNetwork, photos: PersonPhotos, what: str, problems: Problems) -> Features:
+    """Features of all photos that can be read. `what` they are, for the progress bar."""
+    values, rows = np.empty((len(photos), WIDTH), np.float32), {}
+    for batch in load_batches(photos, task.batch_size, task.workers, what, problems):
+        with task.autocast():
+            features = network(batch["image"].to(task.device))
+        values[len(rows) : len(rows) + len(features)] = features.cpu().numpy()
+        rows |= {photos.folder / photos.names[i]: row for row, i in enumerate(batch["index"].tolist(), len(rows))}
+    return Features(rows, values[: len(rows)])
+
+
+def select(table: pd.DataFrame, features: Features) -> tuple[pd.DataFrame, People]:
+    """The rows of a table of `Lists` whose images could be read, and what their ranking needs."""
+    table = table[table["path"].isin(features.rows)]
+    values = features.values[table["path"].map(features.rows).to_numpy(int)]
+    return table, People(values, table["person"].to_numpy(), table["camera"].to_numpy())
+
+
+def measure(scores: pd.DataFrame, photos: int) -> dict[str, Measurement]:
+    """The mean of each score over all valid queries; `photos` are in the gallery."""
+    return {name: replace(Measurement.of(scores[name].to_numpy()), n_real=photos) for name in scores}
+
+
+def describe_protocol(args: Namespace, counts: dict[str, int]) -> list[str]:
+    """Lines for the console and the web page: which switches were used, and what was compared."""
+    photos = f"gallery of {counts['gallery']:,} photos of {counts['gallery people']:,} people"
+    lines = [
+        f"{NOTE}: {report.describe_switches(switches(args))}",
+        f"{counts['queries']:,} queries; {photos}; {counts['junk']:,} times junk, of the query's person and camera",
+    ]
+    if counts["skipped"]:
+        lines.append(f"{counts['skipped']:,} queries were skipped: no (other) photo of their person is in the gallery")
+    return lines
+
+
+if __name__ == "__main__":
+    run_main(main)

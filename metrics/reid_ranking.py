@@ -1,0 +1,78 @@
+"""Re-identification scores as fast-reid computes them: each query ranks the gallery by cosine distance.
+
+Photos of the query's person by the query's camera ("junk") are dropped from its ranking. A query without a right photo
+in what is left counts in no mean. Unlike fast-reid, equal distances keep the gallery's order, and galleries may be
+small.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from metrics.evaluation import Metric
+
+PROTOCOL = "re-id"  # in tables and records
+SCORES = {name: Metric(higher_is_better=True) for name in ("rank1", "rank5", "rank10", "mAP", "mINP")}
+BLOCK = 512  # rows; bounds the memory
+
+
+class People(NamedTuple):
+    """One side of the comparison: features (N,D) float32, and each image's person and camera, (N,) integers."""
+
+    features: np.ndarray
+    persons: np.ndarray
+    cameras: np.ndarray
+
+
+class Ranking(NamedTuple):
+    """`scores`: a row for each valid query, by its index, and a column for each of SCORES, in percent.
+
+    `junk`: how many photos were dropped for having the query's person and camera, summed over all queries.
+    """
+
+    scores: pd.DataFrame
+    junk: int
+
+
+def rank_gallery(queries: People, gallery: People, left_out: Sequence[Sequence[int]]) -> Ranking:
+    """Scores of every query. `left_out`: for each query, gallery photos that are dropped from its ranking, too."""
+    rows, junk = {}, 0
+    for start in range(0, len(queries.features), BLOCK):
+        block = cosine_distances(queries.features[start : start + BLOCK], gallery.features)
+        for query, distances in enumerate(block, start):
+            right = gallery.persons == queries.persons[query]
+            dropped = right & (gallery.cameras == queries.cameras[query])
+            junk += int(dropped.sum())
+            dropped[list(left_out[query])] = True
+            order = np.argsort(distances, kind="stable")
+            positions = np.flatnonzero(right[order[~dropped[order]]]) + 1
+            if len(positions):
+                rows[query] = _scores(positions)
+    return Ranking(pd.DataFrame.from_dict(rows, orient="index", columns=list(SCORES), dtype=float), junk)
+
+
+def cosine_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Features (N,D) and (M,D) -> 1 - cosine, (N,M) float32, on the CPU.
+
+    Sums in float64 make photos with equal features equally distant, wherever they stand.
+    """
+    distances = np.empty((len(a), len(b)), np.float32)
+    a = _normalize(a)
+    for start in range(0, len(b), BLOCK):  # a whole copy of `b` in float64 would be too large
+        distances[:, start : start + BLOCK] = 1 - a @ _normalize(b[start : start + BLOCK]).T
+    return distances
+
+
+def _normalize(features: np.ndarray) -> np.ndarray:
+    """Divide each row by its length, in float64; lengths below 1e-12 count as that."""
+    features = features.astype(np.float64)
+    return features / np.linalg.norm(features, axis=1, keepdims=True).clip(1e-12)
+
+
+def _scores(positions: np.ndarray) -> tuple[float, ...]:
+    """A query's value of each of SCORES, from the positions of its right photos in its ranking, from 1."""
+    hits = np.arange(1, len(positions) + 1)
+    ranks = (100.0 * (positions[0] <= k) for k in (1, 5, 10))
+    return (*ranks, 100 * (hits / positions).mean(), 100 * hits[-1] / positions[-1])
