@@ -217,7 +217,7 @@ class Studio:
         """The cached source of a request. HTTPException 410 if it is cached no more: the page sends it again."""
         name = str(request.get("source"))
         if name not in self.sources:
-            raise HTTPException(410, "the source is cached no more")
+            raise HTTPException(410, "other tabs have displaced the source; move a joint, then try again")
         self.sources.move_to_end(name)
         return self.sources[name]
 
@@ -309,9 +309,10 @@ def _decode(content: bytes, formats: tuple[str, ...] = PHOTO_FORMATS) -> Image.I
     try:
         with Image.open(io.BytesIO(content), formats=formats) as file:
             if file.width * file.height > MAX_PIXELS:
-                limit = f"{MAX_PIXELS // 1_000_000} million pixels"
-                raise UserError(f"{file.width} x {file.height} pixels are more than {limit}; use a smaller photo")
+                raise Image.DecompressionBombError
             return to_upright_rgb(file).image
+    except Image.DecompressionBombError as error:
+        raise UserError(f"more than {MAX_PIXELS // 1_000_000} million pixels; use a smaller photo") from error
     except DECODING_ERRORS as error:
         raise UserError(f"not a photo that can be decoded ({', '.join(formats)})") from error
 

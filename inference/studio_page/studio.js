@@ -110,22 +110,24 @@ function setPose(pose) {
 
 // Undo and redo: a state is the source and both poses.
 function remember() {
-  const state = JSON.stringify({ image: source.image, source: sourceEditor.pose, target: target.pose });
+  const state = { image: source.image, poses: JSON.stringify([sourceEditor.pose, target.pose]) };
+  const now = history.states[history.at];
   showTray();
-  if (history.states[history.at] === state) return;
+  if (now && now.image === state.image && now.poses === state.poses) return;
   history.states.splice(history.at + 1, Infinity, state);
   history.at = history.states.length - 1;
   showHistory();
 }
 
 function travel(step) {
-  if (!history.states[history.at + step]) return;
+  const state = history.states[history.at + step];
+  if (!state) return;
   history.at += step;
-  const state = JSON.parse(history.states[history.at]);
+  const [sourcePose, targetPose] = JSON.parse(state.poses);
+  source.dirty ||= state.image !== source.image || JSON.stringify(sourcePose) !== JSON.stringify(sourceEditor.pose);
   source.image = sourceEditor.image = state.image;
-  source.dirty = true;
-  sourceEditor.set(state.source);
-  target.set(state.target);
+  sourceEditor.set(sourcePose);
+  target.set(targetPose);
   showTray();
   showHistory();
   refresh();
