@@ -12,6 +12,7 @@ import io
 import json
 import secrets
 import tempfile
+from argparse import Namespace
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +30,7 @@ from starlette.routing import Route
 
 from data import find_dataset
 from data.keypoints import JOINTS, NUM_JOINTS
+from data.pairs import read_keypoints
 from data.synthetic.body import Posture
 from data.synthetic.people import LOOKS, RenderedPhoto, random_scene, render_identity, render_photo
 from data.synthetic.walk import render_walk
@@ -59,6 +61,7 @@ FPS = 12.0
 PHOTO_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 KEYPOINT_FORMATS = {"dwpose": "pose.json", "patn": "pose.csv"}  # what can be exported, and the file's name
 EXAMPLES = 6  # rendered people that the page offers
+PRESETS = 16  # poses of the data set that it offers beside those of a rendered person
 SEED = 1  # not that of pretrained/rendered_market's training
 
 
@@ -79,6 +82,13 @@ def render_offers(mode: str, size: tuple[int, int]) -> Rendered:
     presets = [_scaled(photo, size) for photo in render_identity(1, mode, 8, SEED)]
     walk = [_scaled(photo, size) for photo in render_walk(mode, 12, 1.0, 60.0, SEED)]
     return Rendered(examples, presets, walk, examples[0][1])
+
+
+def data_set_poses(opt: Namespace) -> list[np.ndarray]:
+    """Poses of the data set's test split, spread over its csv file, in pixels of the stored size; none without it."""
+    path = Path(opt.dataroot) / find_dataset(opt.dataset_mode).keypoints_csv.format(phase="test")
+    poses = [pose for pose in read_keypoints(path).values() if can_be_framed(pose)] if path.is_file() else []
+    return poses[:: max(1, len(poses) // PRESETS)][:PRESETS]
 
 
 def _standing_person(number: int, mode: str) -> RenderedPhoto:

@@ -28,12 +28,13 @@ def main() -> None:
         require_package(package, "scripts/studio.py")
     import uvicorn
 
-    from inference.studio import Studio, create_app, render_offers
+    from inference.studio import Studio, create_app, data_set_poses, render_offers
 
     device = select_device(opt.gpu_ids)
     transfer = PoseTransfer(opt, device)
     estimator = load_estimator(opt.estimator, opt.estimator_weights, device) if opt.estimator else None
-    studio = Studio(transfer, estimator, render_offers(opt.dataset_mode, transfer.stored_size))
+    offers = render_offers(opt.dataset_mode, transfer.stored_size)
+    studio = Studio(transfer, estimator, offers._replace(presets=data_set_poses(opt) + offers.presets))
     with socket.create_server((opt.host or LOOPBACK, opt.port)) as listening:
         port = listening.getsockname()[1]
         token = secrets.token_urlsafe(16) if opt.host else None

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+from argparse import Namespace
 
 import numpy as np
 import pytest
@@ -18,8 +19,9 @@ from inference.cached_source import CachedSource
 from inference.estimators import Estimator
 from inference.framing import crop, frame_person, to_frame
 from inference.people import Person
-from inference.studio import MAX_SOURCES, Rendered, Studio, create_app
+from inference.studio import MAX_SOURCES, Rendered, Studio, create_app, data_set_poses
 from inference.tracks import interpolate
+from tests.conftest import write_keypoints
 from tests.inference.test_framing import standing
 from tests.inference.tiny_transfer import SIZE, keypoints_of, load_tiny, tiny_walk, write_tiny
 
@@ -198,6 +200,17 @@ def test_interpolate_and_animate(client, source, people):
     np.testing.assert_allclose([from_json(pose) for pose in between], expected, atol=1e-3)
     gif = Image.open(io.BytesIO(client.post("/api/animation", json={"source": source, "poses": between}).content))
     assert (gif.format, gif.n_frames, gif.size) == ("GIF", 5, SIZE[::-1])
+
+
+def test_data_set_poses_are_spread_over_the_test_split(tmp_path):
+    opt = Namespace(dataroot=str(tmp_path), dataset_mode="market")
+    assert data_set_poses(opt) == []
+    rows = {f"{number:02d}.jpg": standing().round() + number for number in range(40)}
+    rows["20.jpg"] = np.full((18, 2), -1.0)  # nobody
+    write_keypoints(tmp_path / "market-annotation-test.csv", rows)
+    poses = data_set_poses(opt)
+    np.testing.assert_array_equal([pose[1] - standing()[1].round() for pose in poses[:3]], [[0, 0], [2, 2], [4, 4]])
+    assert len(poses) == 16
 
 
 GOOD = [[1, 2]] * 18
