@@ -9,6 +9,7 @@ import json
 import shutil
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -146,6 +147,25 @@ def test_drag_generates_what_pose_transfer_generates(page, studio):
     assert (pixels(page) != expected_image(studio, 0, before)).any()
     assert_close(pixels(page), expected_image(studio, 0, after))
     assert page.locator("#latency").text_content().endswith(" ms")
+
+
+def test_drag_on_a_slow_network_skips_poses_and_ends_with_the_latest(page, monkeypatch):
+    """One request is in flight at a time: of nine moves only some are generated, and the last one is."""
+    before = wait_for_image(page)
+    generate, generated = CachedSource.generate, []
+
+    def generate_slowly(source: CachedSource, keypoints: np.ndarray) -> Image.Image:
+        time.sleep(1)
+        generated.append(keypoints)
+        return generate(source, keypoints)
+
+    monkeypatch.setattr(CachedSource, "generate", generate_slowly)
+    for _ in range(3):
+        drag(page, WRIST, 10, -10)
+    after = wait_for_image(page)
+    np.testing.assert_allclose(after[WRIST] - before[WRIST], np.array([-30, 30]) / pixels_per_unit(page), atol=0.9)
+    np.testing.assert_array_equal(generated[-1], after)
+    assert len(generated) < 9
 
 
 def test_shift_drag_moves_the_limb_and_lock_keeps_its_length(page):
