@@ -26,10 +26,10 @@ def main() -> None:
     options = TestOptions()
     opt = options.parse()
     device = select_device(opt.gpu_ids)
-    print(options.text)
+    print(options.changed_text)
     seed_everything(opt.seed)
     transfer = PoseTransfer(opt, device)  # the model with the weights of --name and --which_epoch
-    print(f"device: {describe_device(device)}, {opt.precision}")
+    print(f"weights: {transfer.weights_file}\ndevice: {describe_device(device)}, {opt.precision}")
     dataset = create_test_dataset(opt)
     names = result_names(dataset.pairs, opt.image_format)
     run = describe_run(opt, transfer.weights_file, dataset.photo_dir, dataset.fingerprint()["csv_sha256"])

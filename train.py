@@ -46,13 +46,12 @@ def main() -> int | None:
         progress, last_epoch = checkpoints.progress, opt.niter + opt.niter_decay
         nan_check = NonFiniteCheck()
 
-        visualizer = Visualizer(opt, model.run_dir, model.visual_names, progress.total)
+        visualizer = Visualizer(opt, model.run_dir, model.visual_names, progress.total, model.unused_losses)
         visualizer.write_run_files(options, opt, device=describe_device(device), data=data, model=model)
         if val_loader and distributed.is_main():
             write_pairs(model.run_dir / "val_pairs.csv", val_loader.dataset.pairs)
-        visualizer.print(
-            f"{options.text}\ndevice: {describe_device(device)}, {model.precision}\n{model.parameter_table()}"
-        )
+        visualizer.print(f"{options.changed_text}\nall options, and the networks' parameters: {model.run_dir}/*.txt")
+        visualizer.print(f"device: {describe_device(device)}, {model.precision}")
         visualizer.print(f"{origin}; {len(train_loader.dataset)} pairs, {len(train_loader)} batches an epoch")
 
         for epoch in range(progress.epoch, last_epoch + 1):

@@ -29,6 +29,7 @@ PHASES = ("train", "test")
 PAIR_COLUMNS = ("from", "to")
 KEYPOINT_COLUMNS = ("name", "keypoints_y", "keypoints_x")
 RESERVED = re.compile(r'[<>:"|?*\\\x00-\x1f]')  # what Windows does not allow in file names
+DEVICE = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(?=\.|$)", re.IGNORECASE)  # Windows opens a device of that name
 MAX_COORDINATE = 1e6  # pixels; smaller coordinates are exact to 1/16 of a pixel in float32
 
 
@@ -45,8 +46,8 @@ def result_name(source: str, target: str, image_format: str = "jpg") -> str:
 
 
 def result_stem(name: str) -> str:
-    """`photo_stem`, with an underscore for each character that Windows does not allow in a file name."""
-    return RESERVED.sub("_", photo_stem(name))
+    """`photo_stem` as Windows allows it: an underscore for each forbidden character, and after a device's name."""
+    return DEVICE.sub(r"\1_", RESERVED.sub("_", photo_stem(name)))
 
 
 def photo_stem(name: str) -> str:

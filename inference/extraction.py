@@ -20,7 +20,7 @@ from inference.people import describe_choice, first_pose
 from inference.photos import fits_in_csv
 from util.draw_pose import draw_skeleton
 from util.errors import UserError, summarize
-from util.files import atomic_write
+from util.files import append_text, atomic_write
 from util.image import contact_sheet, decode_photo, photo_names
 from util.parallel import map_in_processes
 
@@ -72,14 +72,15 @@ class RowCache:
                 raise
         self.rows = {name: rows[name] for name in names if name in rows}
         lines = [_json_line(settings), *(_json_line([name, *row]) for name, row in self.rows.items())]
-        atomic_write(path, lambda file: file.writelines(lines))
+        atomic_write(path, lambda file: file.write("".join(lines).encode()))
 
     def _read(self, settings: Mapping[str, str]) -> dict[str, ExtractedRow]:
         """The rows in the file, without a last line that a killed run did not finish."""
         advice = "--overwrite discards it; another OUT.csv leaves it unchanged"
         try:
             first, *lines = (json.loads(line) for line in self.path.read_bytes().split(b"\n")[:-1])
-            changed = [f"{key} {first[key]}, now {new}" for key, new in settings.items() if first[key] != new]
+            old = {"decoding": "not recorded"} | first  # older versions turned no photo upright
+            changed = [f"{key} {old[key]}, now {new}" for key, new in settings.items() if old[key] != new]
             rows = {
                 name: ExtractedRow(int(people), np.array(keypoints, np.float32).reshape(NUM_JOINTS, 2), str(choice))
                 for name, people, keypoints, choice in lines
@@ -93,12 +94,11 @@ class RowCache:
     def add(self, name: str, row: ExtractedRow) -> None:
         """The row is in the file when this returns."""
         self.rows[name] = row
-        with self.path.open("ab") as file:
-            file.write(_json_line([name, *row]))
+        append_text(self.path, _json_line([name, *row]))
 
 
-def _json_line(content: object) -> bytes:
-    return json.dumps(content, default=np.ndarray.tolist).encode() + b"\n"
+def _json_line(content: object) -> str:
+    return json.dumps(content, default=np.ndarray.tolist) + "\n"
 
 
 def extract_rows(find: Callable[[str], ExtractedRow | str], names: list[str], workers: int, cache: RowCache) -> None:

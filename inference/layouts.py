@@ -320,7 +320,11 @@ class YoloText(PoseFormat):
 
     def parse(self, content: str, file: Path, photos: Photos) -> PeopleByPhoto:
         name = photos.name(file.stem)
-        return {name: _to_people([self._parse_line(line) for line in self._lines(content)], name, photos)}
+        found = [self._parse_line(line) for line in self._lines(content)]
+        for rows, _, _ in found:
+            _check_fractions(rows)
+        size = np.array(photos.size(name))
+        return {name: [_to_person(rows, names, size) for rows, names, _ in found]}
 
     @staticmethod
     def _parse_line(numbers: list[float]) -> "_Found":
@@ -374,8 +378,7 @@ class MediaPipe(PoseFormat):
             numbers += [x, y, 1 if visibility is None else visibility]  # landmarks without visibility are visible
         rows = _to_rows(numbers)
         rows[rows[:, 2] <= BLAZEPOSE_MIN_VISIBILITY, 2] = 0
-        if np.abs(rows[rows[:, 2] > 0, :2]).max(initial=0) > MAX_FRACTION:
-            raise ValueError("landmarks beyond 2: fractions of the photo from 0 to 1 are expected, not pixels")
+        _check_fractions(rows)
         rows[((rows[:, :2] < 0) | (rows[:, :2] > 1)).any(axis=1), 2] = 0
         return rows
 
@@ -449,12 +452,21 @@ def _to_triples(keypoints: np.ndarray, confidence: int = 1, digits: int = 3) -> 
     return triples
 
 
+def _check_fractions(rows: np.ndarray) -> None:
+    """ValueError for (K,3) coordinates that cannot be fractions of the photo."""
+    if np.abs(rows[rows[:, 2] > 0, :2]).max(initial=0) > MAX_FRACTION:
+        raise ValueError(f"joints beyond {MAX_FRACTION:g}: fractions of the photo from 0 to 1 are expected, not pixels")
+
+
 def _are_fractions(people: Sequence[np.ndarray]) -> bool:
-    """Whether (K,3) coordinates are fractions of the photo. ValueError for OpenPose's third kind, from -1 to 1."""
-    values = np.concatenate([rows[rows[:, 2] > 0, :2].ravel() for rows in people] or [np.zeros(0)])
-    if not values.size or np.abs(values).max() > MAX_FRACTION:
+    """Whether (K,3) coordinates are fractions of the photo. ValueError for OpenPose's third kind, from -1 to 1.
+
+    Small numbers are pixels all the same if, as fractions, they would put each joint outside the photo.
+    """
+    points = np.concatenate([rows[rows[:, 2] > 0, :2] for rows in people] or [np.zeros((0, 2))])
+    if np.abs(points).max(initial=0) > MAX_FRACTION or not (points < 1).all(axis=1).any():
         return False
-    if values.min() < MIN_FRACTION:
+    if points.min() < MIN_FRACTION:
         raise ValueError("coordinates from -1 to 1; only pixels and fractions from 0 to 1 can be read")
     return True
 

@@ -66,6 +66,11 @@ def describe_choice(people: Sequence[Person]) -> str:
     return f"{len(people)} people, taken: {_describe(people[0])}; next: {_describe(people[1])}"
 
 
+def describe_left_out(count: int) -> str:
+    """How many people a keypoint file has without any known joint."""
+    return f"people left out, because no joint of them is known (only a box, a face or a hand): {count}"
+
+
 def _describe(person: Person) -> str:
     y, x = np.nanmean(person.keypoints, axis=0)
     size = f"{extent(person):.0f} pixels in extent around x = {x:.0f}, y = {y:.0f}"

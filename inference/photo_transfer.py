@@ -1,5 +1,6 @@
 """The steps of scripts/transfer.py: check the options, find and frame the people, generate images, save them."""
 
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -74,7 +75,8 @@ def check_outputs(opt: Namespace, sources: Sequence[PoseSource], fps: float | No
         check_animation(opt.out, fps)
     else:
         _check_image_outputs(opt, sources)
-    inputs = [path for path in (opt.source, *map(Path, (*opt.pose, opt.source_pose or ""))) if path.is_file()]
+    named = (opt.source, *map(Path, (*opt.pose, opt.source_pose or "")))
+    inputs = [path for path in named if os.path.isfile(path)]  # Path.is_file raises for a long csv:NAME
     for flag, path in (("--out", out), ("--sheet", opt.sheet)):
         if path and path.is_file() and any(path.samefile(given) for given in inputs):
             raise UserError(f"{flag} {path}: would replace one of the inputs")

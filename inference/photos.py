@@ -5,6 +5,7 @@ from pathlib import Path, PureWindowsPath
 
 from data.pairs import result_stem
 from util.errors import UserError
+from util.files import explain_missing
 from util.image import PHOTO_SUFFIXES, photo_names, photo_size
 
 Size = tuple[int, int]  # (H, W)
@@ -62,6 +63,9 @@ class Photos:
                 how = "scripts/convert_poses.py takes it by --photos DIR or --size WIDTH HEIGHT"
                 raise UserError(f"{name}: the photo's size is needed to turn fractions into pixels; {how}")
             return declared
+        if name not in self._names:
+            reason = explain_missing([name], self._names, self.folder).get(name, "")
+            raise UserError(f"{self.folder / name}: no such photo{reason}")
         return photo_size(self.folder / name)
 
 

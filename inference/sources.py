@@ -1,6 +1,8 @@
 """Where poses come from: photos, videos, keypoint files, rows of a keypoints csv."""
 
 import difflib
+import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
@@ -12,11 +14,11 @@ from PIL import Image
 from data.pairs import photo_stem, read_keypoints
 from inference.estimators import Estimator
 from inference.formats import keypoint_files, read_people
-from inference.people import Person, rank
+from inference.people import Person, describe_left_out, rank
 from inference.photos import Photos
 from inference.video import ANIMATIONS, VIDEOS, is_moving, read_frames
 from util.errors import UserError
-from util.files import natural_sort_key
+from util.files import explain_missing, natural_sort_key
 from util.image import content_hint, decode_photo, is_photo, photo_names
 
 ROW_PREFIX = "csv:"
@@ -47,7 +49,9 @@ class FoundPeople(NamedTuple):
 def read_photo(path: Path) -> Image.Image:
     """A user's photo as RGB, as viewers show it (util/image.py). Raises UserError."""
     if not path.is_file():
-        raise UserError(f"{path}: no such photo")
+        present = os.listdir(path.parent) if path.parent.is_dir() else ()
+        reason = explain_missing([path.name], present, path.parent).get(path.name, "")
+        raise UserError(f"{path}: no such photo{reason}")
     return decode_photo(path)
 
 
@@ -87,7 +91,9 @@ def open_poses(text: str, csv_files: Sequence[Path], every: int = 1, size: tuple
         folder = path if path.is_dir() else path.parent
         entries = [(name, partial(read_photo, folder / name)) for name in photos]
         return PoseSource(text, entries, len(photos), needs_estimator=True)
-    people = read_people(path, photos=Photos(size=size)).people
+    _, people, without_joints = read_people(path, photos=Photos(size=size))
+    if without_joints:
+        print(f"note: {path}: {describe_left_out(without_joints)}", file=sys.stderr)
     names = sorted(people, key=natural_sort_key)[::every]
     entries = [(name, rank(people[name])) for name in names]
     is_data_set_csv = path.resolve() in [file.resolve() for file in csv_files]

@@ -17,7 +17,7 @@ from metrics.protocols import PROTOCOLS
 from metrics.reid_ranking import PROTOCOL as REID
 from metrics.reid_ranking import SCORES
 from util.errors import UserError
-from util.files import append_text, atomic_write
+from util.files import append_text, atomic_write, to_utf8
 from util.packages import require_package
 
 ALL_METRICS = {**METRICS, **SCORES}
@@ -118,7 +118,7 @@ def write_per_image(path: Path, samples: Sequence[Sample], values: pd.DataFrame,
     if pairs:
         table = pd.DataFrame(pairs).merge(table.drop_duplicates(["source", "target"]), how="left")
     text = table.to_csv(index=False, lineterminator="\n")
-    atomic_write(path, lambda file: file.write(text.encode()))
+    atomic_write(path, lambda file: file.write(to_utf8(text)))
 
 
 def compare(path: Path) -> str:

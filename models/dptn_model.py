@@ -314,6 +314,11 @@ class DPTNModel(BaseModel):
         """Names of the losses in the log's order."""
         return list(self.loss_weights)
 
+    @property
+    def unused_losses(self) -> set[str]:
+        """Names of the losses whose weight is 0: they stay in the log files, but would only fill the console."""
+        return {name for name, value in self.loss_weights.items() if value == 0}
+
     def get_current_losses(self) -> dict[str, float]:
         values = distributed.mean(torch.stack([self.losses[name] for name in self.loss_names]))
         return dict(zip(self.loss_names, values.tolist()))

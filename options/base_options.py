@@ -5,6 +5,7 @@ abbreviations, no unknown flags, every value checked. Nothing here touches a dev
 """
 
 import argparse
+import textwrap
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace, _ArgumentGroup
 from collections.abc import Sequence
 
@@ -23,6 +24,7 @@ class BaseOptions:
     description: str
     text: str  # after `parse`: all options, one a line, with a mark on those in `changed`
     changed: list[str]  # after `parse`: names of the options that differ from their defaults
+    changed_text: str  # after `parse`: these options and their values, a paragraph for the console
 
     def add_flags(self, parser: ArgumentParser) -> None:
         run, data = self.add_network_flags(parser)
@@ -92,16 +94,20 @@ class BaseOptions:
         return self.finish(parser, parser.parse_args(argv))
 
     def finish(self, parser: ArgumentParser, opt: Namespace) -> Namespace:
-        """Check `opt` as a whole, and set `text` and `changed`."""
+        """Check `opt` as a whole, and set `text`, `changed` and `changed_text`."""
         try:
             self.validate(opt)
         except ValueError as error:
             parser.error(str(error))
-        defaults = self.parser([f"--model={opt.model}", f"--dataset_mode={opt.dataset_mode}"])
+        parser = self.parser([f"--model={opt.model}", f"--dataset_mode={opt.dataset_mode}"])
         options = dict(sorted(vars(opt).items()))
-        self.changed = [name for name, value in options.items() if value != defaults.get_default(name)]
-        marks = {name: f"    [default: {defaults.get_default(name)}]" for name in self.changed}
+        defaults = {name: parser.get_default(name) for name in options}
+        self.changed = [name for name, value in options.items() if value != defaults[name]]
+        marks = {name: f"    [default: {defaults[name]}]" for name in self.changed}
         self.text = "\n".join(f"{name}: {value}{marks.get(name, '')}" for name, value in options.items())
+        given = ", ".join(f"{name} {options[name]}" for name in self.changed)
+        style = {"subsequent_indent": "  ", "break_long_words": False, "break_on_hyphens": False}
+        self.changed_text = textwrap.fill(f"options: {given or 'all defaults'}", width=100, **style)
         return opt
 
     def validate(self, opt: Namespace) -> None:

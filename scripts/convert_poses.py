@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from inference.formats import read_people, write_poses
 from inference.layouts import FORMATS, WRITTEN_FORMATS
-from inference.people import CHOICES, describe_choice, first_pose, rank_all
+from inference.people import CHOICES, describe_choice, describe_left_out, first_pose, rank_all
 from inference.photos import Photos
 from util.arguments import positive_int
 from util.errors import UserError, run_main, summarize
@@ -77,7 +77,7 @@ def main() -> None:
         how = {"prominent": "most prominent"}.get(args.people, args.people)
         print(f"{len(several)} of them with several people, of whom the {how} was taken:\n{summarize(several)}")
     if without_joints:
-        print(f"people left out, because no joint of them is known (only a box, a face or a hand): {without_joints}")
+        print(describe_left_out(without_joints))
     if nobody := [name for name, each in people.items() if not each]:
         print(f"{len(nobody)} of them without a person, written with all joints missing:\n{summarize(nobody)}")
     print(f"written to {args.out} ({args.to})")

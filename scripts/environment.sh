@@ -27,4 +27,4 @@ ensure_environment() {
     fi
 }
 
-pip_install() { "$python" -m pip install --quiet --disable-pip-version-check "$@"; }
+pip_install() { "$python" -m pip install --disable-pip-version-check "$@"; }

@@ -24,7 +24,7 @@ from util.arguments import positive_int
 from util.device import describe_device, select_device
 from util.errors import UserError, run_main, summarize
 from util.files import sha256
-from util.image import image_path, save_image
+from util.image import DECODING, image_path, save_image
 from util.parallel import available_cores
 
 
@@ -54,7 +54,9 @@ def main() -> None:
     device = select_device(args.gpu_ids) if kind.uses_gpu else CPU
     load_once(args.estimator, weights, device)  # so that missing weights or packages are one early error
     content = sha256(weights) if Path(weights).is_file() else weights
-    settings = {"folder": str(args.folder.resolve()), "estimator": args.estimator, "weights": content}
+    settings = {
+        "folder": str(args.folder.resolve()), "estimator": args.estimator, "weights": content, "decoding": DECODING,
+    }  # fmt: skip
     cache = RowCache(args.out.with_name(f"{args.out.name}.rows"), settings, names, args.overwrite)
     pending = [name for name in names if name not in cache.rows]
     if cache.rows:

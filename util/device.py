@@ -109,4 +109,5 @@ def describe_device(device: torch.device) -> str:
     """A description for logs: 'cuda:0 (NVIDIA A100-SXM4-40GB)' or 'cpu (2 threads)'."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
-    return f"cpu ({torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)
+    threads = torch.get_num_threads()
+    return f"cpu ({threads} thread{'s' if threads > 1 else ''})" if device.type == "cpu" else str(device)

@@ -52,8 +52,14 @@ def run_main(main: Callable[[], Any], needs_stdout: bool = True) -> None:
     ensure_home()
     if hasattr(sys.stdout, "reconfigure"):  # characters that the console lacks must not raise; stderr escapes them
         sys.stdout.reconfigure(errors="replace")
+
+    def main_and_its_output() -> Any:
+        status = main()
+        sys.stdout.flush()  # a status that refers to what was printed must not outlive it
+        return status
+
     with guarded_console(needs_stdout):
-        status = _status(main) or _status(sys.stdout.flush)
+        status = _status(main_and_its_output) or _status(sys.stdout.flush)  # --help does not return
     if status is not None:
         sys.exit(status)
 
@@ -68,8 +74,9 @@ def _status(step: Callable[[], Any]) -> Any:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except RuntimeError as error:
-        if remedy := worker_remedy(error):
-            print(f"error: {remedy}", file=sys.stderr)
+        is_of_links = str(error).startswith("Symlink loop")  # pathlib's, before Python 3.13
+        if message := str(error) if is_of_links else worker_remedy(error):
+            print(f"error: {message}", file=sys.stderr)
             return 2
         raise
     except KeyboardInterrupt:

@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 import sys
+import tempfile
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
@@ -20,9 +21,15 @@ def atomic_write(path: str | Path, write: Callable[[BinaryIO], object], flush: b
     """Call `write` on a temporary file beside `path`, then rename it to `path`. Missing folders are made.
 
     A reader sees either the old content or the new, never a mixture, whenever the process is killed; with `flush` also
-    after a power failure. Raises UserError if the write fails; the old content stays.
+    after a power failure. Raises UserError if the write fails; the old content stays. Devices and pipes, such as
+    /dev/null and /dev/stdout, are written directly.
     """
     path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{path}: could not be written (it is a folder)")
+    if path.exists() and not path.is_file():
+        _write_device(path, write)
+        return
     # Two processes that write one file must not share a temporary one. Its name is short, because that of `path` may
     # be as long as the file system allows.
     temporary = path.with_name(f".{secrets.token_hex(8)}.part")
@@ -39,8 +46,20 @@ def atomic_write(path: str | Path, write: Callable[[BinaryIO], object], flush: b
             temporary.unlink(missing_ok=True)
         if not isinstance(error, OSError | RuntimeError):  # torch.save reports a full disk as a RuntimeError
             raise
-        reason = error.__context__ if isinstance(error.__context__, OSError) else error  # older torch hides it there
+        hidden = isinstance(error, RuntimeError) and isinstance(error.__context__, OSError)  # older torch does so
+        reason = error.__context__ if hidden else error
         raise UserError(f"{path}: could not be written ({reason}); what was there before is untouched") from error
+
+
+def _write_device(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """A rename would put a file in the device's place, which root may do."""
+    try:
+        with tempfile.NamedTemporaryFile() as file:  # images and archives are not written from start to end
+            write(file)
+            file.flush()
+            path.write_bytes(Path(file.name).read_bytes())
+    except OSError as error:
+        raise UserError(f"{path}: could not be written ({error.strerror})") from error
 
 
 def remove_temporary_files(folder: Path) -> None:
@@ -53,10 +72,15 @@ def remove_temporary_files(folder: Path) -> None:
 def append_text(path: Path, text: str) -> None:
     """Append to a text file, which is made if it is missing. UserError, which names the file, if that fails."""
     try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(text)
+        with path.open("ab") as file:
+            file.write(to_utf8(text))
     except OSError as error:
         raise UserError(f"{path}: could not be written ({error.strerror})") from error
+
+
+def to_utf8(text: str) -> bytes:
+    """Text that may hold the name of a file or folder that is not UTF-8, whose odd bytes are escaped."""
+    return text.encode(errors="backslashreplace")
 
 
 def sha256(path: str | Path) -> str:
@@ -67,17 +91,22 @@ def sha256(path: str | Path) -> str:
 def walk(folder: Path) -> Iterator[os.DirEntry]:
     """All files and folders below `folder`, those in linked folders too. Raises OSError for an unreadable folder.
 
-    Links that lead nowhere are left out. A link back to a folder that it lies in is not followed, and a note on stderr
-    names it.
+    Links that lead nowhere are left out, and a link back to a folder that it lies in is not followed; notes on stderr
+    name them.
     """
-    return _walk(os.path.join(folder, ""), (os.path.realpath(folder),))
+    dangling: list[str] = []
+    yield from _walk(os.path.join(folder, ""), (os.path.realpath(folder),), dangling)
+    if dangling:
+        listed = f"{', '.join(dangling[:3])}{' ...' * (len(dangling) > 3)}"
+        print(f"note: {folder}: {len(dangling)} links lead nowhere and are left out: {listed}", file=sys.stderr)
 
 
-def _walk(folder: str, above: tuple[str, ...]) -> Iterator[os.DirEntry]:
-    """`above`: real paths of `folder` and of the folders on the way to it."""
+def _walk(folder: str, above: tuple[str, ...], dangling: list[str]) -> Iterator[os.DirEntry]:
+    """`above`: real paths of `folder` and of the folders on the way to it. `dangling`: gets links that lead nowhere."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_symlink() and not os.path.exists(entry.path):
+                dangling.append(entry.path)
                 continue
             yield entry
             if entry.is_dir():
@@ -85,7 +114,7 @@ def _walk(folder: str, above: tuple[str, ...]) -> Iterator[os.DirEntry]:
                 if any(f"{path}{os.sep}".startswith(f"{real}{os.sep}") for path in above):
                     print(f"note: {entry.path} is not followed: it is a link back to {real}", file=sys.stderr)
                 else:
-                    yield from _walk(entry.path, (*above, real))
+                    yield from _walk(entry.path, (*above, real), dangling)
 
 
 def file_names(folder: Path) -> set[str]:

@@ -43,6 +43,7 @@ TURNS = {
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
+GRAY_SCALES = {"L;2": 85, "L;4": 17}  # of gray levels of 2 and 4 bits to 8
 DECODING = "upright, on white"  # names the rule of `to_upright_rgb`: part of the key of caches that depend on it
 NEAR_BLACK = 64  # levels of 255; 14 bits or fewer in a file of 16 reach no more
 # What a user should know about photos that are decoded all the same.
@@ -111,9 +112,11 @@ def to_upright_rgb(image: Image.Image) -> Decoded:
     by the depth of the file, floating-point ones from 0..1. Raises ValueError for deep levels near black, which come
     from 12-bit values in 16-bit files and the like, and the errors of Pillow.
     """
-    deep = image.mode[0] in "IF" or ";16" in str(getattr(image, "tile", ""))
+    tile = str(getattr(image, "tile", ""))  # names how the file stores its pixels, until they are loaded
+    deep = image.mode[0] in "IF" or ";16" in tile
     _load(image)
     turn = TURNS.get(_orientation(image))
+    _scale_transparent_color(image, tile)
     if image.mode[0] in "IF":
         image = _scale_deep_gray(image)
     if image.has_transparency_data:
@@ -148,8 +151,23 @@ def _orientation(image: Image.Image) -> int:
     return orientation if orientation in TURNS else 1
 
 
+def _scale_transparent_color(image: Image.Image, tile: str) -> None:
+    """Bring the one color that a PNG declares transparent to 8 bits. Pillow scales the pixels, but not that color.
+
+    Of 16-bit colors Pillow keeps the upper 8 bits, so all that share these are transparent.
+    """
+    color = image.info.get("transparency")
+    if image.mode == "L" and isinstance(color, int):
+        image.info["transparency"] = color * next((scale for bits, scale in GRAY_SCALES.items() if bits in tile), 1)
+    elif image.mode == "RGB" and isinstance(color, tuple) and ";16" in tile:
+        image.info["transparency"] = tuple(level >> 8 for level in color)
+
+
 def _scale_deep_gray(image: Image.Image) -> Image.Image:
-    """An image of mode I, I;16 or F, whose levels convert() would clip, scaled to 8 bits by the depth of its file."""
+    """An image of mode I, I;16 or F, whose levels convert() would clip, scaled to 8 bits by the depth of its file.
+
+    It gets an alpha channel if the file declares a level transparent.
+    """
     levels, tags = np.asarray(image), getattr(image, "tag_v2", {})
     if image.mode == "F":
         if not (levels.min() >= 0 and levels.max() <= 1):
@@ -160,7 +178,10 @@ def _scale_deep_gray(image: Image.Image) -> Image.Image:
         signed = tags.get(ExifTags.Base.SampleFormat, (1,))[0] == 2
         white = 2 ** (bits - signed) - 1
         levels = levels.view(np.uint32) if bits == 32 and not signed else levels
-    return Image.fromarray((levels / white * 255).round().clip(0, 255).astype(np.uint8))
+    gray = Image.fromarray((levels / white * 255).round().clip(0, 255).astype(np.uint8))
+    if "transparency" in image.info:
+        gray.putalpha(Image.fromarray(levels != image.info["transparency"]).convert("L"))
+    return gray
 
 
 def size_problem(image: Image.Image, size: tuple[int, int]) -> str | None:

@@ -51,8 +51,8 @@ class BatchLoader:
             if remedy := worker_remedy(error):
                 raise UserError(remedy) from error
             raise
-        except OSError as error:  # of starting the workers
-            if self.loader.num_workers and "DataLoader worker" not in str(error):
+        except OSError as error:  # of starting the workers, or with a name: of a console that was flushed before that
+            if self.loader.num_workers and "DataLoader worker" not in str(error) and not error.filename:
                 raise UserError(f"no worker processes could be started ({error}): use --nThreads 0") from error
             raise
 

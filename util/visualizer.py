@@ -5,7 +5,7 @@ import json
 import shlex
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timezone
 from functools import wraps
 from pathlib import Path
@@ -19,7 +19,7 @@ from tqdm import tqdm
 from util import distributed
 from util.checkpoint import OPTIONS_FILE
 from util.errors import UserError, first_line
-from util.files import append_text, atomic_write
+from util.files import append_text, atomic_write, to_utf8
 from util.image import contact_sheet, save_image
 from util.packages import can_write_pages, require_package
 from util.reproducibility import git_revision, versions
@@ -54,7 +54,7 @@ class Visualizer:
 
     Files in the run folder:
 
-        loss_log.txt, val_log.txt       the lines printed for losses and validation scores
+        loss_log.txt, val_log.txt       the lines printed for losses and validation scores, with unused losses
         loss_log.jsonl, val_log.jsonl   the same as JSON objects, in full precision
         web/index.html, web/images/     loss curves, and sheets of example images
         train_opt.txt, train_opt.json, parameters.txt, run_info.jsonl: see `write_run_files`
@@ -63,12 +63,20 @@ class Visualizer:
     show will be repeated.
     """
 
-    def __init__(self, opt: Namespace, run_dir: Path, visual_names: Sequence[str], resume_from_total: int) -> None:
+    def __init__(
+        self,
+        opt: Namespace,
+        run_dir: Path,
+        visual_names: Sequence[str],
+        resume_from_total: int,
+        unused_losses: Collection[str] = (),
+    ) -> None:
         """`visual_names`: titles of the columns of a sheet. `resume_from_total`: samples done so far, 0 in a new run.
+        `unused_losses`: losses that the console and the page leave out.
 
         Raises UserError where the run folder cannot be written, or a package that a flag needs is missing.
         """
-        self.run_dir, self.name, self.visual_names = run_dir, opt.name, visual_names
+        self.run_dir, self.name, self.visual_names, self.unused_losses = run_dir, opt.name, visual_names, unused_losses
         self.active, self.failed = distributed.is_main(), False
         if not self.active:
             return
@@ -115,7 +123,8 @@ class Visualizer:
     ) -> None:
         """Print, log and plot losses after `iters` samples of the epoch, `total` in all; `seconds`: time per sample."""
         row = {"epoch": epoch, "iters": iters, "total_iters": total, "time": seconds, **losses}
-        _print(self.loss_log.append(row))
+        self.loss_log.append(row)
+        _print(_log_line({name: value for name, value in row.items() if name not in self.unused_losses}))
         self._plot(total, losses)
 
     @_output
@@ -123,7 +132,9 @@ class Visualizer:
         """Print, log and plot validation scores, unless they are logged already: a run that was killed between logging
         and saving validates again."""
         if all(row["total_iters"] != total for row in self.val_log.rows):
-            _print(self.val_log.append({"epoch": epoch, "total_iters": total, **values, "is_best": is_best}))
+            row = {"epoch": epoch, "total_iters": total, **values, "is_best": is_best}
+            self.val_log.append(row)
+            _print(_log_line(row))
             self._plot(total, {f"val_{name}": value for name, value in values.items()})
 
     @_output
@@ -143,7 +154,7 @@ class Visualizer:
 
             rows = self.loss_log.rows
             losses = pd.DataFrame(rows, index=[row["total_iters"] for row in rows])
-            losses = losses.drop(columns=[*POSITION], errors="ignore")
+            losses = losses.drop(columns=[*POSITION, *self.unused_losses], errors="ignore")
             newest = sorted(self.image_dir.glob("epoch*.jpg"), reverse=True)[:SHEETS_ON_PAGE]
             titles = ["epoch {}, {:,} samples".format(*_sheet_position(sheet)) for sheet in newest]
             sheets = {f"images/{sheet.name}": title for sheet, title in zip(newest, titles)}
@@ -166,7 +177,7 @@ class Visualizer:
 
 
 def _write_text(path: Path, text: str) -> None:
-    atomic_write(path, lambda file: file.write(text.encode()))
+    atomic_write(path, lambda file: file.write(to_utf8(text)))
 
 
 def _print(text: str) -> None:
@@ -198,13 +209,10 @@ class _Log:
             old = self.text.rename(path.with_name(f"{path.name}_old.txt"))
             _print(f"{self.text.name} was written by an older version: it is now {old.name}; a new log starts here")
 
-    def append(self, row: Row) -> str:
-        """Log a row; returns its line."""
+    def append(self, row: Row) -> None:
         self.rows.append(row)
-        line = _log_line(row)
-        for file, content in ((self.jsonl, json.dumps(row)), (self.text, line)):
+        for file, content in ((self.jsonl, json.dumps(row)), (self.text, _log_line(row))):
             append_text(file, content + "\n")
-        return line
 
 
 def _read_rows(jsonl: Path) -> list[Row]:

@@ -13,6 +13,7 @@ from data.pairs import (
     read_pairs,
     result_name,
     result_names,
+    result_stem,
     write_keypoints,
     write_pairs,
 )
@@ -231,6 +232,15 @@ def test_read_pairs_reports_a_file_that_is_not_text(tmp_path):
 
 def test_result_name_has_no_character_that_windows_reserves():
     assert result_name('a/b: "c"?.jpg', "d|*<>\\e.png") == "a_b_ _c___2_d_____e_vis.jpg"
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [("con.jpg", "con_"), ("NUL.a.png", "NUL_.a"), ("com1.jpg", "com1_"), ("con/a.jpg", "con_a"),
+     ("bacon.jpg", "bacon"), ("con1.jpg", "con1"), ("a.con.jpg", "a.con")],
+)  # fmt: skip
+def test_result_stem_is_no_device_of_windows(name, stem):
+    assert result_stem(name) == stem
 
 
 def test_result_names_longer_than_file_systems_allow_are_refused():

@@ -1,14 +1,27 @@
 """Parts of inference/extraction.py; tests/scripts/test_extract_poses.py runs the whole."""
 
+import os
+
 import numpy as np
+import pytest
 from PIL import Image
 
 from inference import extraction
-from inference.extraction import ExtractedRow, round_down, skeleton_sheet
+from inference.extraction import ExtractedRow, RowCache, round_down, skeleton_sheet
+from util.errors import UserError
 
 
 def test_round_down_keeps_hundredths():
     assert round_down(np.float32([63.9999, 1.23456])).tolist() == [63.99, 1.23]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+def test_row_cache_add_on_a_full_disk_names_the_file(tmp_path):
+    cache = RowCache(tmp_path / "a.rows", {}, ["a.jpg"], overwrite=False)
+    cache.path.unlink()
+    cache.path.symlink_to("/dev/full")
+    with pytest.raises(UserError, match=r"a\.rows: could not be written \(No space left on device\)"):
+        cache.add("a.jpg", ExtractedRow(0, np.full((18, 2), np.nan)))
 
 
 def test_skeleton_sheet_of_many_photos_shows_some(tmp_path, monkeypatch):

@@ -247,7 +247,7 @@ CANVAS = {"canvas_width": 10, "canvas_height": 20}
         ({"landmarks": [5]}, "not the 33 landmarks"),
         ({"pose_landmarks": None}, "no person in it"),
         (marks(), "the photo's size is needed"),
-        (marks(x=320), "landmarks beyond 2"),
+        (marks(x=320), "joints beyond 2: fractions"),
         (marks(y="a"), "no y, or not a proper one"),
         (marks(visibility="a"), "a is not a finite number"),
     ],

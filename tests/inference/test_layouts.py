@@ -138,6 +138,8 @@ def test_read_people_of_a_folder_of_yolo_texts(tmp_path):
         ({**COCO, "images": [{"id": 1, "file_name": "/x/a.jpg"}, {"id": 2, "file_name": "/y/a.jpg"}]}, "two images"),
         ({"people": [{"pose_keypoints_2d": [9, 9, 1] * 18}], "width": 1, "height": 1e-9}, "are not a size"),
         ("0 0.5 0.5 0.1 0.1 " + "0.5 " * 60, "65 numbers in a line, expected 5 of class and box"),
+        ("0 0.5 0.5 0.1 0.1 " + "9 9 1 " * 17, "joints beyond 2: fractions of the photo from 0 to 1 are expected"),
+        ("0 0.5 0.5 0.1 0.1 " + "1 1 1 " * 17, "the photo's size is needed"),
         ("0 0.5 0.5 0.1 0.1 " + "nan " * 51, "nan is not a finite number"),
     ],
 )
@@ -147,6 +149,13 @@ def test_read_people_bad_layout_is_one_clear_error(content, message, tmp_path):
     assert message in str(caught.value)
     assert "bad.json" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("point", "place"), [((1, 2), (2, 1)), ((1, 0.5), (0.5, 1)), ((0.5, 0.99), (594, 200))])
+def test_read_people_of_small_numbers_outside_the_photo_are_pixels(point, place, tmp_path):
+    """As fractions, 1 is the first column that the photo does not have. Files of examples have such placeholders."""
+    found = read_people(save(tmp_path / "a.json", [{"keypoints": [point] * 17}]), photos=Photos(size=SIZE))
+    np.testing.assert_allclose(found.people["a.jpg"][0].keypoints, np.broadcast_to(place, (18, 2)), rtol=1e-6)
 
 
 def test_read_people_beyond_what_a_csv_holds_is_refused(tmp_path):

@@ -4,6 +4,7 @@ import pytest
 from PIL import Image
 
 from inference.photos import Photos, fits_in_csv
+from util.errors import UserError
 
 
 @pytest.fixture
@@ -45,6 +46,12 @@ def test_name_of_path_without_a_folder_keeps_relative_paths():
 def test_name_of_id_is_cocos_name_or_a_shorter_one_that_exists(photos):
     assert photos.name_of_id(7) == "7.jpg"
     assert Photos().name_of_id(397133) == "000000397133.jpg"
+
+
+def test_size_of_a_missing_photo_names_another_unicode_form(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "cafe\u0301.jpg")
+    with pytest.raises(UserError, match=r"caf\u00e9.jpg: no such photo \(it is there in another Unicode form, NFD"):
+        Photos(tmp_path).size("caf\u00e9.jpg")
 
 
 @pytest.mark.parametrize(

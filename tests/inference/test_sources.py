@@ -6,6 +6,7 @@ from PIL import Image
 
 from inference.sources import open_poses, read_photo
 from tests.conftest import smooth
+from tests.inference.pose_files import PERSON, openpose_person, save
 from util.errors import UserError
 
 
@@ -62,3 +63,16 @@ def test_read_photo_comes_upright_and_rgb(tmp_path):
 def test_read_photo_missing_file_raises(tmp_path):
     with pytest.raises(UserError, match=r"gone\.png: no such photo"):
         read_photo(tmp_path / "gone.png")
+    (tmp_path / "cafe\u0301.png").touch()
+    with pytest.raises(UserError, match=r"caf\u00e9.png: no such photo \(it is there in another Unicode form, NFD"):
+        read_photo(tmp_path / "caf\u00e9.png")
+
+
+def test_open_poses_counts_people_without_joints(tmp_path, capsys):
+    people = [openpose_person(PERSON, 0.9), {"pose_keypoints_2d": []}, openpose_person(PERSON, 0)]
+    ((name, found),) = open_poses(str(save(tmp_path / "a.json", {"people": people})), []).entries
+    assert (name, len(found)) == ("a.jpg", 1)
+    assert capsys.readouterr().err == (
+        f"note: {tmp_path / 'a.json'}: people left out, because no joint of them is known (only a box, a face or a "
+        "hand): 2\n"
+    )

@@ -120,6 +120,8 @@ def test_text_marks_options_that_differ_from_defaults():
     options.parse(["--lr=0.001"])
     assert re.search(r"^lr: 0.001 +\[default: 0.0002\]$", options.text, re.MULTILINE)
     assert re.search(r"^beta1: 0.5$", options.text, re.MULTILINE)
+    assert re.search(r"^options: .*\blr 0.001,", options.changed_text, re.DOTALL)
+    assert "beta1" not in options.changed_text
 
 
 @pytest.mark.parametrize(

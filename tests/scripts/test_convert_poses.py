@@ -66,3 +66,30 @@ def test_convert_poses_takes_the_person_beside_a_phantom_and_says_so(call, tmp_p
     ]
     assert call(convert_poses, source, tmp_path / "box.csv", "--people=largest").returncode == 0
     np.testing.assert_array_equal(read_keypoints(tmp_path / "box.csv")["ghost.jpg"], PHANTOM)
+
+
+def test_convert_poses_writes_names_that_windows_allows(call, tmp_path):
+    """Written and read back, also where the photo is named like a device."""
+    poses = random_poses()
+    names = ["con.png", "a?.png", "nul.b.png"]
+    photos = write_photos(tmp_path / "photos", names)
+    write_keypoints(tmp_path / "in.csv", dict(zip(names, poses.values())))
+    assert call(convert_poses, tmp_path / "in.csv", tmp_path / "poses", "--to=dwpose", "--photos", photos).stderr == ""
+    assert sorted(file.name for file in (tmp_path / "poses").iterdir()) == ["a_.json", "con_.json", "nul_.b.json"]
+    assert call(convert_poses, tmp_path / "poses", tmp_path / "out.csv", "--photos", photos).returncode == 0
+    back = read_keypoints(tmp_path / "out.csv")
+    for name, pose in zip(names, poses.values()):
+        np.testing.assert_allclose(back[name], pose, atol=0.001)
+
+
+def test_convert_poses_refuses_names_that_file_systems_do_not_allow(call, tmp_path):
+    """Before the first file is written."""
+    poses = random_poses()
+    longest = "a" * (255 - len("_keypoints.json")) + ".jpg"
+    write_keypoints(tmp_path / "in.csv", {"short.jpg": poses["b.jpg"], longest: poses["b.jpg"]})
+    assert call(convert_poses, tmp_path / "in.csv", tmp_path / "fits", "--to=openpose").returncode == 0
+    write_keypoints(tmp_path / "in.csv", {"short.jpg": poses["b.jpg"], f"a{longest}": poses["b.jpg"]})
+    done = call(convert_poses, tmp_path / "in.csv", tmp_path / "poses", "--to=openpose")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "1 file names would be longer than 255 bytes" in done.stderr
+    assert not (tmp_path / "poses").exists()

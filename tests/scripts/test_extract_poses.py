@@ -16,6 +16,7 @@ from inference.estimators import Estimator
 from inference.people import Person
 from scripts import extract_poses
 from util.errors import UserError
+from util.image import DECODING
 
 SIZE = (64, 32)
 NAMES = ["a.png", "b/c.png", "b/d.png", "e.PNG", "f.png", "g.png"]
@@ -169,6 +170,20 @@ def test_extract_poses_other_settings_need_overwrite(extract, tmp_path):
     assert extract("--estimator_weights=other", "--overwrite").returncode == 0
     assert len(Stub.seen) == 6
     check_csv(tmp_path / "poses.csv", shift=0.5)
+
+
+def test_extract_poses_of_an_older_decoding_needs_overwrite(extract, tmp_path):
+    """Older versions ignored EXIF's orientation, and recorded no rule."""
+    rows = stop(extract, tmp_path)
+    settings, *lines = rows.read_text().splitlines(keepends=True)
+    older = json.loads(settings)
+    assert older.pop("decoding") == DECODING
+    rows.write_text("".join([json.dumps(older) + "\n", *lines]))
+    done = extract()
+    assert (done.returncode, Stub.seen) == (2, [])
+    assert f"other settings (decoding not recorded, now {DECODING})" in done.stderr
+    assert extract("--overwrite").returncode == 0
+    assert len(Stub.seen) == 6
 
 
 def test_extract_poses_overwrite_resumes_same_settings(extract, tmp_path):

@@ -5,25 +5,21 @@ import os
 import re
 import shutil
 import subprocess
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from metrics import options as metrics_options
-from metrics.protocols import PROTOCOLS
 from options.test_options import TestOptions
 from options.train_options import TrainOptions
-from scripts import demo_page
 from tests.conftest import REPOSITORY
 
 RECORDER = """#!/usr/bin/env python3
 import json, sys
 with open({log!r}, "a") as file:
     file.write(json.dumps(sys.argv[1:]) + "\\n")
-if sys.argv[1] == "-c":
-    print("fp32")
+if sys.argv[1] == "scripts/demo_plan.py":
+    print("--dataset_mode=market --ngf=16 --niter=1 --niter_decay=2")
 """
 
 
@@ -74,30 +70,42 @@ def test_published_commands_are_documented_and_accept_more_flags(repository, wor
 
 @pytest.mark.parametrize(("flags", "name", "minutes"), [([], "demo", 10), (["--quick"], "demo_quick", 1)])
 def test_demo_runs_every_step_with_accepted_flags(repository, flags, name, minutes):
-    """Renders people, trains, generates, measures beside both baselines, and makes a page."""
+    """Renders people, tests the released weights, measures them beside both baselines, and makes a page; then trains,
+    tests and measures a network of its own for the same table."""
     done, calls = run(repository, "demo.sh", *flags)
     assert done.returncode == 0, done.stderr
-    assert re.findall(r"== (\d)/5", done.stdout) == list("12345")
-    people, _, train, test, *measured, page = calls
+    assert re.findall(r"== (\d)/6", done.stdout) == list("123456")
+    people, released, *measured, first_page, plan, train, own, measured_own, last_page = calls
     assert people[:2] == ["-m", "data.synthetic"]
-    assert people[-2:] == ["--out", "dataset/demo_market"]
-    opt = parsed(train)
-    assert (opt.max_minutes, opt.name, opt.precision) == (minutes, name, "fp32")
-    assert (opt.lambda_content, opt.lambda_style) == (0, 0)  # no VGG19, nothing to download
-    assert parsed(test).results_dir == f"results/{name}"
-    evaluations = [parsed(call) for call in measured]
-    assert [e.baseline for e in evaluations] == [None, "copy_source", "mean_image"]
-    assert evaluations[0].distorated_path == Path(f"results/{name}")
+    assert people[-2:] == ["--out", "dataset/demo_people"]
+    assert plan[0] == "scripts/demo_plan.py"
+    assert plan[1:] == [f"--name={name}", "--dataroot=dataset/demo_people", f"--minutes={minutes}"]
+    assert (parsed(train).max_minutes, parsed(train).name) == (minutes, name)
+    assert (parsed(train).ngf, parsed(train).niter_decay) == (16, 2)  # the flags that the plan printed
+    assert f"--results_dir=results/{name}/released" in released
+    assert "--name=rendered_market" in released
+    assert parsed(own).results_dir == f"results/{name}/own"
+    evaluations = [parsed(call) for call in (*measured, measured_own)]
+    assert [e.name for e in evaluations] == ["released", "copy_source", "mean_image", "own"]
+    assert [e.baseline for e in evaluations] == [None, "copy_source", "mean_image", None]
+    assert evaluations[0].distorated_path == Path(f"results/{name}/released")
+    assert evaluations[3].distorated_path == Path(f"results/{name}/own")
     assert len({e.out for e in evaluations}) == 1
-    assert page[0] == "scripts/demo_page.py"
-    assert f"--metrics={evaluations[0].out}" in page
+    assert first_page == last_page
+    assert first_page[0] == "scripts/demo_page.py"
+    assert f"--metrics={evaluations[0].out}" in first_page
 
 
-def test_demo_resumes_its_training(repository):
-    (repository / "checkpoints/demo").mkdir(parents=True)
-    (repository / "checkpoints/demo/latest_state.pt").touch()
-    _, calls = run(repository, "demo.sh")
-    assert calls[2] == ["train.py", "--name=demo", "--continue_train", "--max_minutes=10"]
+def test_demo_tests_weights_on_people_of_another_seed(repository):
+    """The card of the released weights says which seeds they were trained on."""
+    people = run(repository, "demo.sh")[1][0]
+    seed = people[people.index("--seed") + 1]
+    card = (REPOSITORY / "pretrained/rendered_market/README.md").read_text(encoding="utf-8")
+    trained_on = re.findall(
+        r"seeds? (\d+)", next(line for line in card.splitlines() if line.startswith("| trained on"))
+    )
+    assert trained_on
+    assert seed not in trained_on
 
 
 @pytest.mark.parametrize("flags", [["--fast"], ["--quick", "--fast"]])
@@ -133,27 +141,3 @@ def test_demo_replaces_a_broken_environment(repository, tmp_path):
     assert "making .venv" in done.stdout
     assert done.returncode == 0, done.stderr
     assert calls[-1][0] == "scripts/demo_page.py"
-
-
-def test_demo_page_shows_scores_and_some_strips(call, tmp_path):
-    results = tmp_path / "results"
-    (results / "strips").mkdir(parents=True)
-    for number in range(30):
-        Image.new("RGB", (8, 8)).save(results / f"strips/{number:02}.jpg")
-    common = {"data_set": "market", "protocol": "standard", "switches": asdict(PROTOCOLS["standard"])}
-    common["paths"] = {"generated": "results"}
-    lines = [
-        {**common, "name": name, "time": "now", "metrics": {"l1": {"value": value, "n": 560}}}
-        for name, value in (("network", 0.05), ("<copy>", 0.07))
-    ]
-    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    flags = ("--results", results, "--metrics", tmp_path / "m.jsonl", "--training", tmp_path / "run")
-    done = call(demo_page, *flags)
-    assert done.returncode == 0, done.stderr
-    assert "l1 ↓    0.0500 (n 560)  0.0700 (n 560)" in done.stdout
-    html = (results / "demo.html").read_text()
-    assert "<th>&lt;copy&gt;</th>" in html
-    assert 6 <= html.count("<img") <= 12
-    assert "../run/web/index.html" in html
-    shutil.rmtree(results / "strips")
-    assert "run test.py first" in call(demo_page, *flags).stderr

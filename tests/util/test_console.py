@@ -15,6 +15,9 @@ from tqdm import tqdm
 from util.errors import UserError, run_main
 
 def main():
+    if "short" in sys.argv:
+        print("warning: 3 photos")
+        return 1
     for step in tqdm(range(2000)):
         tqdm.write("a long line of a log " * 10)
     Path("saved").write_text("state")
@@ -46,6 +49,13 @@ def test_command_continues_without_its_console(tmp_path, redirection):
     assert not any(word in done.stderr for word in ("Traceback", "Exception ignored", "lost sys.stderr"))
     if redirection in ("> /dev/full", "| head -1 >&2"):
         assert done.stderr.count("continuing without this output") == 1
+
+
+def test_command_whose_last_lines_are_lost_has_no_status_of_its_own(tmp_path):
+    """The text is still in Python's buffer when main returns."""
+    done = run_in_shell("> /dev/full", tmp_path, "needs", "short")
+    assert (done.stdout, done.stderr.count("No space left on device")) == ("status 2\n", 1)
+    assert run_in_shell("> /dev/null", tmp_path, "needs", "short").stdout == "status 1\n"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Errors of the user: one line and an exit status."""
 
+import contextlib
+
 import pytest
 
 from util.errors import UserError, run_main, summarize
@@ -20,6 +22,14 @@ def test_run_main_turns_an_error_into_a_line_and_a_status(error, status, message
     with pytest.raises(SystemExit) as end:
         run_main(main)
     assert (end.value.code, capsys.readouterr().err) == (status, message)
+
+
+def test_run_main_explains_a_link_to_itself(tmp_path, capsys):
+    """Python 3.13 resolves it to itself instead."""
+    (tmp_path / "loop").symlink_to("loop")
+    with contextlib.suppress(SystemExit):
+        run_main(lambda: (tmp_path / "loop").resolve() and None)
+    assert capsys.readouterr().err in ("", f"error: Symlink loop from '{tmp_path / 'loop'}'\n")
 
 
 def test_run_main_raises_errors_of_the_program():

@@ -1,5 +1,6 @@
 """Atomic writes, hashes, listing and natural order of files."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from util.files import (
     file_names,
     natural_sort_key,
     sha256,
+    to_utf8,
     walk,
 )
 
@@ -79,6 +81,49 @@ def test_atomic_write_takes_the_longest_names_and_the_usual_permissions(tmp_path
     assert path.stat().st_mode == (tmp_path / "usual").stat().st_mode
 
 
+def test_atomic_write_to_a_pipe_leaves_it_a_pipe(tmp_path):
+    """Root could replace /dev/null by a file."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    atomic_write(pipe, lambda file: file.write(b"abc"))
+    assert os.read(reader, 9) == b"abc"
+    os.close(reader)
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+def test_atomic_write_to_a_full_device_names_it(tmp_path):
+    (tmp_path / "link").symlink_to("/dev/full")
+    with pytest.raises(UserError, match=r"link: could not be written \(No space left on device\)"):
+        atomic_write(tmp_path / "link", lambda file: file.write(b"abc"))
+
+
+def test_atomic_write_gives_the_last_reason(tmp_path):
+    """Making folders meets a missing one first, then one that may not be written."""
+
+    def write(_file: object) -> None:
+        try:
+            raise FileNotFoundError(2, "No such file", "a/b")
+        except OSError:
+            raise PermissionError(13, "Permission denied", "a")  # noqa: B904
+
+    with pytest.raises(UserError, match=r"could not be written \(\[Errno 13\] Permission denied: 'a'\)"):
+        atomic_write(tmp_path / "a.txt", write)
+
+
+def test_atomic_write_to_a_folder_says_so(tmp_path):
+    for folder in (tmp_path, Path(), Path("/")):
+        with pytest.raises(UserError, match=r"could not be written \(it is a folder\)"):
+            atomic_write(folder, lambda file: file.write(b"abc"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_to_utf8_escapes_bytes_that_are_none():
+    assert to_utf8(os.fsdecode(b"\xc3\xbc\xff")) == b"\xc3\xbc\\udcff"
+
+
 def test_append_text_appends_or_names_the_file(tmp_path):
     append_text(tmp_path / "log", "a\n")
     append_text(tmp_path / "log", "ö\n")
@@ -114,9 +159,11 @@ def test_file_names_follows_links_and_no_loops(tmp_path, capsys):
     (disk / "b" / "back").symlink_to(root)
     assert file_names(root) == {"one/a.jpg", "two/a.jpg", "file.jpg"}
     notes = capsys.readouterr().err.splitlines()
-    assert sorted(note.split(" is not followed")[0] for note in notes) == [
+    assert sorted(note.split(" is not followed")[0] for note in notes[:-1]) == [
         f"note: {root}/{name}" for name in ("one/b/back", "two/b/back", "up")
     ]
+    assert notes[-1].startswith(f"note: {root}: 2 links lead nowhere and are left out: ")
+    assert set(notes[-1].split("left out: ")[1].split(", ")) == {f"{root}/gone", f"{root}/self"}
     assert file_names(tmp_path / "no folder") == set()
 
 

@@ -190,16 +190,41 @@ def test_decode_photo_composes_transparent_pixels_on_white(mode, tmp_path):
     assert [pixel[0] for pixel in decode_photo(path).getdata()] == [100, 177, 255]
 
 
-def deep_png(path: Path, level: int, channels: int) -> None:
-    """A PNG of 16 bits a channel: gray (1 channel) or RGB (3)."""
+def write_png(path: Path, bits: int, row: bytes, width: int, is_gray: bool, transparent: bytes = b"") -> None:
+    """A gray or RGB PNG of two equal rows, of a depth that Pillow does not write; `transparent`: its chunk tRNS."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    header = struct.pack(">IIBBBBB", 4, 2, 16, {1: 0, 3: 2}[channels], 0, 0, 0)
-    rows = (b"\0" + np.full(4 * channels, level, ">u2").tobytes()) * 2
-    content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    content = chunk(b"IHDR", struct.pack(">IIBBBBB", width, 2, bits, 0 if is_gray else 2, 0, 0, 0))
+    content += chunk(b"tRNS", transparent) if transparent else b""
+    content += chunk(b"IDAT", zlib.compress((b"\0" + row) * 2)) + chunk(b"IEND", b"")
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+
+
+def deep_png(path: Path, level: int, channels: int) -> None:
+    """A PNG of 16 bits a channel: gray (1 channel) or RGB (3)."""
+    write_png(path, 16, np.full(4 * channels, level, ">u2").tobytes(), 4, channels == 1)
+
+
+@pytest.mark.parametrize(
+    ("bits", "row", "is_gray", "transparent", "other"),
+    [
+        (1, bytes([0b01000000]), True, b"\0\0", (255, 255, 255)),
+        (2, bytes([0b01100000]), True, b"\0\1", (170, 170, 170)),
+        (4, bytes([0x5C]), True, b"\0\5", (204, 204, 204)),
+        (8, bytes([100, 200]), True, b"\0\x64", (200, 200, 200)),
+        (16, struct.pack(">2H", 30000, 30001), True, struct.pack(">H", 30000), (117, 117, 117)),
+        (8, bytes([1, 2, 3, 200, 100, 50]), False, b"\0\1\0\2\0\3", (200, 100, 50)),
+        (16, struct.pack(">6H", 0x3001, 9, 8, 0x130, 0x900, 0x800), False, struct.pack(">3H", 0x3001, 9, 8), (1, 9, 8)),
+    ],
+)  # fmt: skip
+def test_decode_photo_knows_the_transparent_color_of_a_png(bits, row, is_gray, transparent, other, tmp_path):
+    """The left of two pixels has the color that the file declares transparent: it is white."""
+    write_png(tmp_path / "a.png", bits, row, 2, is_gray, transparent)
+    photo = decode_photo(tmp_path / "a.png")
+    assert [photo.getpixel((x, 1)) for x in (0, 1)] == [(255, 255, 255), other]
+    assert inspect_photo(tmp_path / "a.png", (2, 2)) == (None, ("transparency",))
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -116,6 +116,17 @@ def test_workers_that_cannot_be_started_are_a_user_error(monkeypatch):
         list(BatchLoader(Samples(), 1, 1, batch_size=1))
 
 
+def test_a_full_disk_under_the_console_is_no_error_of_the_workers(monkeypatch):
+    """Python flushes stdout before it starts a process."""
+
+    def start(_self: object) -> None:
+        raise OSError(28, "No space left on device", "log.txt")
+
+    monkeypatch.setattr("multiprocessing.process.BaseProcess.start", start)
+    with pytest.raises(OSError, match=r"No space left on device: 'log.txt'"):
+        list(BatchLoader(Samples(), 1, 1, batch_size=1))
+
+
 def test_workers_ignore_the_signals_that_stop_a_run():
     def send_signals() -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):

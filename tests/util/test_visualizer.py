@@ -51,6 +51,18 @@ class TestLogs:
         row = json.loads((tmp_path / "run/loss_log.jsonl").read_text())
         assert row == {"epoch": 2, "iters": 64, "total_iters": 128, "time": 0.12345, **LOSSES}
 
+    def test_unused_losses_stay_in_the_files_but_not_on_console_and_page(self, start, tmp_path, capsys):
+        visualizer = start()
+        visualizer.unused_losses = {"style_gen_t"}
+        log_steps(visualizer, 3)
+        visualizer.update_page()
+        assert capsys.readouterr().out == "(epoch: 1, iters: 3, total iters: 3, time: 0.250) app_gen_s: 3.300000\n"
+        assert (tmp_path / "run/loss_log.txt").read_text().endswith(" app_gen_s: 3.300000 style_gen_t: 3.000000\n")
+        assert "style_gen_t" in json.loads((tmp_path / "run/loss_log.jsonl").read_text())
+        page = (tmp_path / "run/web/index.html").read_text()
+        assert "app_gen_s" in page
+        assert "style_gen_t" not in page
+
     def test_resume_drops_what_was_logged_after_the_position(self, start, tmp_path):
         visualizer = start()
         log_steps(visualizer, 3, 6)
