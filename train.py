@@ -13,7 +13,7 @@ from pathlib import Path
 
 from data.loaders import PairLoader, create_train_loaders, fingerprints
 from data.pairs import write_pairs
-from metrics.validation import validate
+from metrics.validation import Validation
 from models import create_model
 from models.base_model import BaseModel
 from options.train_options import TrainOptions
@@ -40,6 +40,7 @@ def main() -> int | None:
             use_deterministic_kernels()
         train_loader, val_loader = create_train_loaders(opt, device)
         model = create_model(opt, device, is_train=True)
+        validation = Validation(opt, device) if val_loader else None
         data = fingerprints(train_loader, val_loader)
         checkpoints = Checkpoints(model, opt, data, lock)
         origin = checkpoints.resume() if opt.continue_train else checkpoints.start()
@@ -85,7 +86,7 @@ def main() -> int | None:
             model.update_learning_rate()
             nan_check.check()
             labels = [epoch] if epoch % opt.save_epoch_freq == 0 else []
-            if val_loader and validate_epoch(model, val_loader, progress, visualizer):
+            if validation and validate_epoch(validation, model, val_loader, progress, visualizer):
                 labels.append("best")
             progress.next_epoch()
             checkpoints.save(*labels)
@@ -96,13 +97,16 @@ def main() -> int | None:
     return 2 if visualizer.failed else None
 
 
-def validate_epoch(model: BaseModel, val_loader: PairLoader, progress: Progress, visualizer: Visualizer) -> bool:
-    """Score the held-out pairs on process 0 and log the scores; returns whether the SSIM is the best so far."""
+def validate_epoch(
+    validation: Validation, model: BaseModel, val_loader: PairLoader, progress: Progress, visualizer: Visualizer
+) -> bool:
+    """Score the held-out pairs on process 0 and log the scores; returns whether --val_metric is the best so far."""
     is_best = False
     if distributed.is_main():
-        scores = validate(model, val_loader)
-        is_best = scores["ssim"] > progress.best_ssim
-        progress.best_ssim = max(progress.best_ssim, scores["ssim"])
+        scores = validation.scores(model, val_loader)
+        is_best = validation.is_better(scores, progress.best)
+        if is_best:
+            progress.best = scores[validation.metric]
         visualizer.print_validation(progress.epoch, progress.total, scores, is_best)
     return bool(distributed.maximum(is_best))
 

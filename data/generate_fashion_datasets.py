@@ -2,15 +2,18 @@
 
     python data/generate_fashion_datasets.py                                  # all in ./dataset/fashion
     python data/generate_fashion_datasets.py --raw /disk/DeepFashion/img      # photos elsewhere
+    python data/generate_fashion_datasets.py --dataset_mode fashion512        # 352 x 512, in ./dataset/fashion512
 
 You need the low-resolution archive (256 x 256 photos) of the in-shop clothes retrieval benchmark, unpacked anywhere
 below --raw, with or without its folder img; and train.lst and test.lst, PATN's lists of names, in --dataroot.
 
     WOMEN/Tees_Tanks/id_00007838/05_7_additional.jpg -> fashionWOMENTees_Tanksid0000783805_7additional.jpg
 
-Columns 40 to 215 are kept: 176 x 256 pixels (width x height). Nothing is deleted or overwritten, so a run that was
-stopped can be resumed. Exit status: 0 all listed photos exist, 1 some are missing or unusable, 2 the command could not
-start.
+Columns 40 to 215 are kept: 176 x 256 pixels (width x height). --dataset_mode fashion512 needs the high-resolution
+archive (img_highres, 750 x 1101) instead and scales it to 352 x 512, with every joint where PATN's keypoints have it.
+
+Nothing is deleted or overwritten, so a run that was stopped can be resumed. Exit status: 0 all listed photos exist,
+1 some are missing or unusable, 2 the command could not start.
 """
 
 import sys
@@ -24,6 +27,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from data import find_dataset
 from data.fashion_dataset import FashionDataset
 from data.pairs import PHASES
 from util.arguments import number, positive_int
@@ -91,31 +95,36 @@ def _is_high_resolution(width: int, height: int) -> bool:
     return height > RAW_SIZE[0] and abs(width / height / HIGHRES_ASPECT - 1) < 0.02
 
 
-def scale_down(image: Image.Image) -> Image.Image:
-    """A high-resolution photo -> 176 x 256, with the joints where they are in the low-resolution archive.
+def scale_down(image: Image.Image, size: tuple[int, int] = FashionDataset.stored_size) -> Image.Image:
+    """A high-resolution photo -> `size` (H, W), 256 x 176 or a multiple, with the joints where PATN's keypoints are.
 
-    That archive holds the same photos, scaled to a height of 256 (750 x 1101 becomes 174 wide) and centered in a square
-    of a plain color. Here the outermost columns are repeated instead of that color.
+    The low-resolution archive holds the same photos, scaled to a height of 256 (750 x 1101 becomes 174 wide) and
+    centered in a square of a plain color. Here the outermost columns are repeated instead of that color.
     """
-    height, width = FashionDataset.stored_size
+    height, width = size
     narrow = min(width, int(image.width * height / image.height))
     scaled = np.asarray(image.resize((narrow, height), Image.Resampling.LANCZOS))
     left = (width - narrow) // 2
     return Image.fromarray(np.pad(scaled, ((0, 0), (left, width - narrow - left), (0, 0)), mode="edge"))
 
 
-def prepare(job: tuple[Path, Path], quality: int, allow_highres: bool) -> str | None:
-    """Write one photo of the data set, or return why it is unusable. `job`: the raw photo, and the path to write."""
+def prepare(job: tuple[Path, Path], quality: int, size: tuple[int, int], highres: bool) -> str | None:
+    """Write one photo of `size` (H, W), or return why it is unusable. `job`: the raw photo, and the path to write.
+
+    `highres`: scale photos of the high-resolution archive down.
+    """
     raw, stored = job
     try:
         image = decode_photo(raw)
     except UserError as error:
         return str(error)
-    if (image.height, image.width) == FashionDataset.stored_size:  # already cropped: copied without another JPEG loss
+    if (image.height, image.width) == size:  # already cropped: copied without another JPEG loss
         atomic_write(stored, lambda file: file.write(raw.read_bytes()))
         return None
-    if allow_highres and _is_high_resolution(*image.size):
-        image = scale_down(image)
+    if highres and _is_high_resolution(*image.size):
+        image = scale_down(image, size)
+    elif size != FashionDataset.stored_size:
+        return f"{raw}: {image.width} x {image.height} pixels; expected a photo of the high-resolution archive"
     elif problem := size_problem(image, RAW_SIZE):
         return f"{raw}: {problem}"
     else:
@@ -126,16 +135,19 @@ def prepare(job: tuple[Path, Path], quality: int, allow_highres: bool) -> str | 
 
 def main() -> int:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
-    parser.add_argument(
-        "--dataroot", type=Path, default=FashionDataset.default_root, metavar="DIR", help="the data set"
-    )
+    parser.add_argument("--dataset_mode", choices=("fashion", "fashion512"), default="fashion",
+                        help="176 x 256, or 352 x 512 from the high-resolution archive")  # fmt: skip
+    parser.add_argument("--dataroot", type=Path, metavar="DIR", help="the data set; default: that of --dataset_mode")
     parser.add_argument("--raw", type=Path, metavar="DIR", help="folder with the raw photos; default: --dataroot")
-    parser.add_argument("--quality", type=number(int, 1, 100), default=95, metavar="Q",
-                        help="JPEG quality; 95 (default) because the photos are compressed a second time")  # fmt: skip
+    parser.add_argument("--quality", type=number(int, 1, 100), default=75, metavar="Q",
+                        help="JPEG quality; 75 (default), as in the published data, or 95, for less loss")  # fmt: skip
     parser.add_argument("--allow_highres", action="store_true",
                         help="scale high-resolution photos down; published numbers will not match")  # fmt: skip
     parser.add_argument("--workers", type=positive_int, default=available_cores(), metavar="N", help="processes")
     args = parser.parse_args()
+    dataset = find_dataset(args.dataset_mode)
+    args.dataroot = args.dataroot or Path(dataset.default_root)
+    needs_highres = dataset is not FashionDataset
 
     raw_root = args.raw or args.dataroot
     for folder in (args.dataroot, raw_root):
@@ -148,18 +160,20 @@ def main() -> int:
     listed = [args.dataroot / phase / name for phase, names in lists.items() for name in names]
     todo = [stored for stored in listed if not stored.exists()]
     if todo and not found:
+        archive = "img_highres" if needs_highres else "img"
         packed = ", ".join(sorted(path.name for path in raw_root.glob("*.zip")))
         raise UserError(
             f"{raw_root}: no raw photos such as WOMEN/Tees_Tanks/id_00007838/05_7_additional.jpg below it"
-            f"{f'; unpack {packed} first' if packed else ''}. You need img.zip of DeepFashion's in-shop clothes "
-            "retrieval benchmark; its owners give the password on request"
+            f"{f'; unpack {packed} first' if packed else ''}. You need {archive}.zip of "
+            "DeepFashion's in-shop clothes retrieval benchmark; its owners give the password on request"
         )
     jobs = [(found[stored.name], stored) for stored in todo if stored.name in found]
-    if not args.allow_highres:
+    if not args.allow_highres and not needs_highres:
         refuse_high_resolution([raw for raw, _ in jobs])
 
     print(f"{len(found)} raw photos found, {len(jobs)} to write with JPEG quality {args.quality}", flush=True)
-    work = partial(prepare, quality=args.quality, allow_highres=args.allow_highres)
+    highres = args.allow_highres or needs_highres
+    work = partial(prepare, quality=args.quality, size=dataset.stored_size, highres=highres)
     problems = list(map_in_processes(work, jobs, args.workers, "photos"))
     states = dict.fromkeys(listed, "already there") | dict.fromkeys(todo, "missing")
     states |= {stored: "unusable" if problem else "written" for (_, stored), problem in zip(jobs, problems)}

@@ -1,5 +1,7 @@
 """Market-1501: 128 x 64 photos, which the network gets at that size."""
 
+from argparse import ArgumentParser
+
 from data.pose_pair_dataset import PosePairDataset
 
 
@@ -13,3 +15,9 @@ class MarketDataset(PosePairDataset):
     published = {"train": (12_936, 263_632), "test": (19_732, 12_000)}
     camera_pattern = r"_c(\d+)"
     distractors = ("-1", "0000")  # "junk" and "distractor" detections, as the authors call them
+
+    @classmethod
+    def modify_commandline_options(cls, parser: ArgumentParser, is_train: bool) -> None:
+        super().modify_commandline_options(parser, is_train)
+        if is_train:
+            parser.set_defaults(save_by_iter=True)  # as published, for this data set only

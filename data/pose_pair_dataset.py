@@ -66,12 +66,13 @@ class PosePairDataset(Dataset):
     keypoints_csv: ClassVar[str]
     stored_size: ClassVar[tuple[int, int]]  # (H, W) of the photos on disk; results are written at this size
     network_size: ClassVar[tuple[int, int]]  # (H, W) of the network's input and output
+    keypoints_size: ClassVar[tuple[int, int] | None] = None  # (H, W) of the csv's pixels; None: stored_size
     published: ClassVar[dict[str, tuple[int, int]]] = {}  # phase -> numbers of photos and pairs in the published set
     distractors: ClassVar[tuple[str, ...]] = ()  # identities that do not stand for one person
     camera_pattern: ClassVar[str | None] = None  # of a photo's name; its group is the number of the camera
 
     @classmethod
-    def modify_commandline_options(cls, parser: ArgumentParser) -> None:
+    def modify_commandline_options(cls, parser: ArgumentParser, is_train: bool) -> None:
         """Set this data set's defaults. A subclass that needs flags of its own adds them here."""
         parser.set_defaults(name=cls.default_name, dataroot=cls.default_root)
 
@@ -99,7 +100,8 @@ class PosePairDataset(Dataset):
         names = sorted({name for pair in self.pairs for name in pair})
         self._row = {name: row for row, name in enumerate(names)}
         stacked = torch.from_numpy(np.stack([keypoints[name] for name in names]))
-        self._keypoints = scale_keypoints(stacked, self.stored_size, self.network_size)  # (photos,18,2)
+        size = self.keypoints_size or self.stored_size
+        self._keypoints = scale_keypoints(stacked, size, self.network_size)  # (photos,18,2)
         self._cache = ImageCache(len(names), self.network_size) if opt.cache_images else None
 
     def subset(self, pairs: list[Pair]) -> "PosePairDataset":

@@ -15,6 +15,7 @@ from data.keypoints import draw_heat_maps, scale_keypoints
 from inference.pose_transfer import PoseTransfer
 from models.generator import Generator
 from models.pose_transformer import to_tokens
+from util.errors import UserError
 from util.image import resize_uint8, stretch, to_pil, to_uint8, to_unit
 
 Pose = np.ndarray | Sequence[Sequence[float]]
@@ -25,6 +26,8 @@ class CachedSource:
 
     def __init__(self, transfer: PoseTransfer, image: Image.Image, keypoints: Pose) -> None:
         """`image`: RGB of the stored size. `keypoints`: (18,2) of (y, x) in its pixels, NaN = missing."""
+        if not transfer.opt.num_TTBs:
+            raise UserError("--num_TTBs 0: this network takes no texture from the source; use one with TTBs")
         self.transfer = transfer
         self.net: Generator = transfer.model.nets["G"]
         pixels = stretch(image, transfer.network_size)[None]
@@ -32,10 +35,11 @@ class CachedSource:
             pose = self._heat_maps(keypoints)
             image_in_unit = to_unit(transfer.model.images_to_device(pixels))
             self.image_and_pose = torch.cat((image_in_unit, pose), dim=1)  # (1,3+18,H,W)
-            self.memory = self.net.ptm.augment(self.net.encoder(self.image_and_pose, pose))  # (1,N,d)
-            f_s = self.net.source_encoder(image_in_unit)  # (1,d,h,w)
-            self.grid: tuple[int, int] = tuple(f_s.shape[2:])  # (h, w)
-            self.texture = to_tokens(f_s)  # (1,N,d)
+            f_ss = self.net.encoder(self.image_and_pose, pose)  # (1,d,h,w)
+            self.grid: tuple[int, int] = tuple(f_ss.shape[2:])  # (h, w)
+            self.memory = self.net.ptm.augment(f_ss)  # (1,N,d)
+            values = f_ss if self.net.ptm_values == "f_ss" else self.net.source_encoder(image_in_unit)
+            self.texture = to_tokens(values)  # (1,N,d)
 
     def generate(self, keypoints: Pose) -> Image.Image:
         """The person in the pose (18,2), which is given like the source's: an RGB image of the stored size.

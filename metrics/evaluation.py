@@ -4,6 +4,7 @@ Memory holds one number per image and metric, and sums of features; never all im
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -15,11 +16,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from data import find_dataset
 from metrics import fid
+from metrics.bootstrap import Interval, fid_draws, interval, mean_draws
 from metrics.inception import Inception
 from metrics.lpips import LPIPS
 from metrics.pairing import Problems
-from metrics.protocols import PROTOCOLS, Protocol
+from metrics.protocols import Protocol
+from metrics.resize import opencv_bilinear
 from metrics.stream import PairDataset, PhotoDataset, load_batches
 from util.device import PRECISIONS
 from util.errors import UserError
@@ -64,6 +68,7 @@ class Measurement:
     n_real: int | None = None  # fid: how many real photos
     reason: str | None = None
     note: str | None = None
+    interval: Interval | None = None  # with --bootstrap
 
     @staticmethod
     def of(values: np.ndarray) -> "Measurement":
@@ -81,12 +86,14 @@ class Task:
     """What is measured, and how."""
 
     pairs: PairDataset
-    real_photos: PhotoDataset | None  # for fid
+    real_photos: PhotoDataset | None  # for fid; each protocol has its own view of them
+    real_file: Path | None  # for fid, instead of photos: statistics by `python -m metrics.statistics`
     cache_dir: Path
     device: torch.device
     precision: str
     batch_size: int
     workers: int
+    bootstrap: int = 0  # draws
 
     def autocast(self) -> AbstractContextManager:
         dtype = PRECISIONS[self.precision]
@@ -106,8 +113,22 @@ class Networks:
 Results = dict[str, dict[str, Measurement]]  # by protocol and metric
 
 
+class Evaluation(NamedTuple):
+    """What `evaluate` measured.
+
+    values: of single images: a row for each measured sample, by its index, and a column for each (protocol, metric).
+    draws: with --bootstrap, each (protocol, metric) as measured in each draw of pairs.
+    """
+
+    results: Results
+    values: pd.DataFrame
+    draws: dict[tuple[str, str], np.ndarray]
+
+
 def network_of(metric: str, protocol: Protocol) -> str | None:
-    """The network that a metric needs under a protocol."""
+    """The network that a metric needs under a protocol; None also where the protocol does not have the metric."""
+    if not protocol.has(metric):
+        return None
     network = METRICS[metric].network
     return protocol.inception if network == "inception" else network
 
@@ -121,7 +142,7 @@ def load_networks(task: Task, sources: Mapping[str, str], skip_unavailable: bool
     wanted = [network_of(metric, protocol) for protocol in task.pairs.protocols for metric in task.pairs.metrics]
     for name in dict.fromkeys(filter(None, wanted)):
         try:
-            net = LPIPS(sources[name]) if name == "alexnet" else Inception(name, sources[name])
+            net = LPIPS(sources[name]) if name == "alexnet" else Inception(name, sources.get(name, ""))
         except UserError as error:
             if not skip_unavailable:
                 raise
@@ -137,97 +158,165 @@ def load_networks(task: Task, sources: Mapping[str, str], skip_unavailable: bool
 
 
 @torch.inference_mode()
-def evaluate(task: Task, networks: Networks, problems: Problems) -> tuple[Results, pd.DataFrame]:
-    """Measure everything. Images that cannot be used go to `problems`, which may raise.
-
-    Returns the results, and the values of single images: a row for each measured sample, by its index, and a column for
-    each (protocol, metric).
-    """
+def evaluate(task: Task, networks: Networks, problems: Problems) -> Evaluation:
+    """Measure everything. Images that cannot be used go to `problems`, which may raise."""
     # the real photos come first, so that a broken one fails early
-    kinds = networks.inceptions if "fid" in task.pairs.metrics else ()
-    reals = {kind: _real_statistics(task, networks, kind, problems) for kind in kinds}
+    reals = {
+        protocol.name: real_statistics(task, networks, protocol, problems)
+        for protocol in task.pairs.protocols
+        if "fid" in task.pairs.metrics and network_of("fid", protocol) in networks.inceptions
+    }
     evaluator = _Evaluator(task, networks, reals)
     for batch in load_batches(task.pairs, task.batch_size, task.workers, "pairs", problems):
         evaluator.update(batch)
     return evaluator.compute()
 
 
-def _real_statistics(task: Task, networks: Networks, kind: str, problems: Problems) -> fid.Gaussian:
-    """Statistics of the real photos' features, from the cache if possible. `kind`: a Protocol.inception."""
-    photos, weights = task.real_photos, networks.weights[kind]["sha256"]
-    settings = {"inception": kind, "weights": weights, "precision": task.precision, "size": photos.size}
+def real_settings(task: Task, networks: Networks, protocol: Protocol) -> dict[str, Any]:
+    """All that the statistics of the real photos' features depend on, but for the photos."""
+    view = protocol.view(task.pairs.data_set)
+    return {
+        "inception": protocol.inception, "weights": networks.weights[protocol.inception]["sha256"],
+        "precision": task.precision, "size": list(view.size), "filter": view.photos, "fid_batch": protocol.fid_batch,
+        "network_size": list(find_dataset(task.pairs.data_set).stored_size) if protocol.network_resize else None,
+    }  # fmt: skip
+
+
+def real_statistics(task: Task, networks: Networks, protocol: Protocol, problems: Problems) -> fid.Gaussian:
+    """Statistics of the real photos' features, from a file or the cache if possible."""
+    settings = real_settings(task, networks, protocol)
+    if task.real_file:
+        return fid.read_statistics(task.real_file, {"protocol": protocol.name, **settings})
+    kind, view = protocol.inception, protocol.view(task.pairs.data_set)
+    names = task.real_photos.names[: _counted(len(task.real_photos), protocol.fid_batch)]  # they are sorted
+    photos = PhotoDataset(task.real_photos.folder, names, view)
     file = fid.cache_file(task.cache_dir, photos.folder, photos.names, settings)
     if cached := fid.load_cached(file):
         return cached
     sums = fid.FeatureStatistics()
     for batch in load_batches(photos, task.batch_size, task.workers, "real photos", problems):
         with task.autocast():
-            sums.update(networks.inceptions[kind](batch.to(task.device)))
+            sums.update(networks.inceptions[kind](_for_networks(batch.to(task.device), protocol, task)))
     statistics = sums.compute()
     if sums.n == len(photos):  # statistics without some photos must not be found in the cache
         fid.save_cached(file, statistics)
     return statistics
 
 
+def _for_networks(images: Tensor, protocol: Protocol, task: Task) -> Tensor:
+    """Images (N,3,H,W) of a protocol's view as LPIPS and Inception see them."""
+    size = find_dataset(task.pairs.data_set).stored_size
+    return opencv_bilinear(images, size) if protocol.network_resize else images
+
+
+def _counted(n: int, batch: int) -> int:
+    """How many of `n` images count where the last partial batch is dropped; a single batch never is."""
+    return n - n % min(batch, n)
+
+
 class _Evaluator:
-    """The state of the pass over all pairs. `reals`: statistics by Protocol.inception, where fid is wanted."""
+    """The state of the pass over all pairs. `reals`: statistics by protocol, where fid is wanted."""
 
     def __init__(self, task: Task, networks: Networks, reals: Mapping[str, fid.Gaussian]) -> None:
         self.task, self.networks, self.reals = task, networks, reals
-        self.metrics, self.protocols = task.pairs.metrics, [protocol.name for protocol in task.pairs.protocols]
+        self.metrics, self.protocols = task.pairs.metrics, task.pairs.protocols
         self.values: list[pd.DataFrame] = []
-        self.features = {kind: fid.FeatureStatistics() for kind in networks.inceptions}
-        self.scores = {kind: fid.InceptionScore(len(task.pairs)) for kind in networks.inceptions}
+        self.draws: dict[tuple[str, str], np.ndarray] = {}
+        self.features = {protocol.name: fid.FeatureStatistics(keep=task.bootstrap > 0) for protocol in self.protocols}
+        self.scores = {protocol.name: fid.InceptionScore(len(task.pairs)) for protocol in self.protocols}
+        names = pd.Series([sample.generated.name for sample in task.pairs.samples])
+        # protocols whose networks see the same images
+        self.groups: dict[tuple, list[Protocol]] = defaultdict(list)
+        for protocol in self.protocols:
+            key = protocol.view(task.pairs.data_set), protocol.network_resize, protocol.lpips_input
+            self.groups[key].append(protocol)
+        self.rank = (names.rank(method="first") - 1).to_numpy()  # in the order of file names: what a tail is
 
     def update(self, batch: dict[str, Any]) -> None:
         """`batch`: as collated from PairDataset."""
         indices = batch["index"].numpy()
         values = {key: scores.numpy() for key, scores in batch["scores"].items()}
-        images = {name: batch[name].to(self.task.device) for name in ("fakes", "reals", "masks") if name in batch}
-        if self.networks.alexnet:
-            values |= self._distances(images)
-        for kind, net in self.networks.inceptions.items():
-            with self.task.autocast():
-                features = net(images["fakes"])
-            if "fid" in self.metrics:
-                self.features[kind].update(features)
-            if "is" in self.metrics:
-                self.scores[kind].update(indices, net.probabilities(features))
+        masks = batch["masks"].to(self.task.device) if "masks" in batch else None
+        for protocols in self.groups.values() if self.task.pairs.keep_images else ():
+            view = protocols[0].view(self.task.pairs.data_set)
+            sides = (batch[side][view].to(self.task.device) for side in ("fakes", "reals"))
+            fakes, reals = (_for_networks(images, protocols[0], self.task) for images in sides)
+            values |= self._distances(protocols, fakes, reals, masks)
+            self._add_features(protocols, fakes, indices)
         self.values.append(pd.DataFrame(values, index=indices))
 
-    def _distances(self, images: dict[str, Tensor]) -> dict[tuple[str, str], np.ndarray]:
-        """LPIPS of whole images, and of images that are black outside their masks; the same under every protocol."""
+    def _distances(
+        self, protocols: list[Protocol], fakes: Tensor, reals: Tensor, masks: Tensor | None
+    ) -> dict[tuple[str, str], np.ndarray]:
+        """LPIPS of whole images, and of images that are gray outside their masks; the same for all `protocols`."""
         distances = {}
-        for metric in {"lpips", "mask_lpips"} & set(self.metrics):
-            visible = images["masks"] if metric in MASKED else 1
-            with self.task.autocast():
-                values = self.networks.alexnet(images["fakes"] * visible, images["reals"] * visible)
-            values = values.cpu().double().numpy()  # in this order: Apple's MPS has no float64
-            distances |= {(protocol, metric): values for protocol in self.protocols}
+        for metric in ("lpips", "mask_lpips"):
+            wanted = [protocol for protocol in protocols if self._measures(metric, protocol)]
+            if wanted and self.networks.alexnet:
+                visible = masks if metric in MASKED else None
+                with self.task.autocast():
+                    values = self.networks.alexnet(fakes, reals, visible, wanted[0].lpips_input == "[0, 1]")
+                values = values.cpu().double().numpy()  # in this order: Apple's MPS has no float64
+                distances |= {(protocol.name, metric): values for protocol in wanted}
         return distances
 
-    def compute(self) -> tuple[Results, pd.DataFrame]:
-        keys = [(protocol, metric) for protocol in self.protocols for metric in self.metrics]
+    def _add_features(self, protocols: list[Protocol], fakes: Tensor, indices: np.ndarray) -> None:
+        """Inception features, of which each network's are the same for all `protocols`."""
+        for kind, net in self.networks.inceptions.items():
+            using = [protocol for protocol in protocols if protocol.inception == kind]
+            if using:
+                with self.task.autocast():
+                    features = net(fakes)
+            for protocol in using:
+                if self._measures("fid", protocol):
+                    self.features[protocol.name].update(features[self._counts(indices, protocol.fid_batch)])
+                if self._measures("is", protocol):
+                    self.scores[protocol.name].update(indices, net.probabilities(features))
+
+    def _measures(self, metric: str, protocol: Protocol) -> bool:
+        return metric in self.metrics and protocol.has(metric)
+
+    def _counts(self, indices: np.ndarray, batch: int) -> np.ndarray:
+        """Which of these samples are not in the tail that `batch` does not divide."""
+        return self.rank[indices] < _counted(len(self.rank), batch)
+
+    def compute(self) -> Evaluation:
+        keys = [(protocol.name, metric) for protocol in self.protocols for metric in self.metrics]
         values = pd.concat(self.values) if self.values else pd.DataFrame(columns=keys, dtype=float)
         results = {
-            protocol: {metric: self._measure(protocol, metric, values) for metric in self.metrics}
+            protocol.name: {metric: self._measure(protocol, metric, values) for metric in self.metrics}
             for protocol in self.protocols
         }
-        return results, values[[key for key in keys if key in values]]
+        return Evaluation(results, values[[key for key in keys if key in values]], self.draws)
 
-    def _measure(self, protocol: str, metric: str, values: pd.DataFrame) -> Measurement:
-        network = network_of(metric, PROTOCOLS[protocol])
+    def _measure(self, protocol: Protocol, metric: str, values: pd.DataFrame) -> Measurement:
+        if not protocol.has(metric):
+            return Measurement(None, reason=f"the code of {protocol.name} has no {metric}")
+        network = network_of(metric, protocol)
         if network in self.networks.missing:
             return Measurement(None, reason=self.networks.missing[network])
         if metric == "fid":
-            fake, real = self.features[network].compute(), self.reals[network]
-            return Measurement(fid.frechet_distance(fake, real), fake.n, n_real=real.n)
+            fake, real = self.features[protocol.name].compute(), self.reals[protocol.name]
+            measurement = Measurement(fid.frechet_distance(fake, real), fake.n, n_real=real.n)
+            if self.task.bootstrap:
+                draws = fid_draws(self.features[protocol.name].features(), real, self.task.bootstrap)
+                self._add_interval(measurement, protocol, metric, draws)
+            return measurement
         if metric == "is":
-            return replace(Measurement.of(self.scores[network].compute()), n=len(values))
-        column = values[protocol, metric]
+            return replace(Measurement.of(self.scores[protocol.name].compute()), n=len(values))
+        column = values[protocol.name, metric]
+        if network == "alexnet":
+            column = column[self._counts(column.index.to_numpy(), protocol.lpips_batch)]
         measurement = Measurement.of(column.to_numpy())
         if len(undefined := column.index[~np.isfinite(column)]):
             first = self.task.pairs.samples[undefined[0]]
             where = f"first {first.generated.name} for {first.target}"
             measurement.note = f"{len(undefined):,} of {len(column):,} values are not finite, {where}"
+        elif self.task.bootstrap and measurement.n > 1:
+            draws = mean_draws(column.to_numpy(), self.task.bootstrap)
+            self._add_interval(measurement, protocol, metric, draws)
         return measurement
+
+    def _add_interval(self, measurement: Measurement, protocol: Protocol, metric: str, draws: np.ndarray) -> None:
+        self.draws[protocol.name, metric] = draws
+        measurement.interval = interval(measurement.value, draws)

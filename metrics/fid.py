@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from util.errors import UserError
+from util.errors import UserError, first_line
 from util.files import atomic_write
 from util.image import DECODING
 
@@ -29,10 +30,15 @@ class Gaussian(NamedTuple):
 
 
 class FeatureStatistics:
-    """Sums over features (N,D), in any batches and order, on the features' device (Apple's MPS lacks float64: CPU)."""
+    """Sums over features (N,D), in any batches and order, on the features' device (Apple's MPS lacks float64: CPU).
 
-    def __init__(self) -> None:
+    keep: the features themselves are kept, too, for the bootstrap.
+    """
+
+    def __init__(self, keep: bool = False) -> None:
         self.n = 0
+        self._keep = keep
+        self._kept: list[Tensor] = []
 
     def update(self, features: Tensor) -> None:
         features = (features.cpu() if features.device.type == "mps" else features).double()
@@ -40,8 +46,14 @@ class FeatureStatistics:
             width = features.shape[1]
             self._sum, self._outer = features.new_zeros(width), features.new_zeros(width, width)
         self.n += len(features)
+        if self._keep:
+            self._kept.append(features.float().cpu())
         self._sum += features.sum(0)
         self._outer.addmm_(features.T, features)
+
+    def features(self) -> Tensor:
+        """All features (n,D), float32, if they are kept."""
+        return torch.cat(self._kept)
 
     def compute(self) -> Gaussian:
         """Raises UserError for fewer than two images."""
@@ -88,6 +100,28 @@ def save_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
         atomic_write(file, lambda opened: np.savez(opened, **arrays))
     except UserError as error:
         print(f"warning: the features of the real photos are not cached: {error}", file=sys.stderr)
+
+
+def write_statistics(file: Path, statistics: Gaussian, settings: Mapping[str, object]) -> None:
+    """An npz file of `statistics` that people can publish: n, mean, covariance, and `settings` as JSON."""
+    content = {**statistics._asdict(), "settings": json.dumps(settings)}
+    atomic_write(file, lambda opened: np.savez(opened, **content))
+
+
+def read_statistics(file: Path, settings: Mapping[str, object]) -> Gaussian:
+    """What `write_statistics` wrote; UserError if that is damaged, or was measured with other `settings`."""
+    try:
+        with np.load(file, allow_pickle=False) as saved:
+            found = dict(json.loads(str(saved["settings"])))
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{file}: not a file of python -m metrics.statistics ({first_line(error)})") from error
+    if wrong := [
+        f"{name} {found.get(name)}, not {value}" for name, value in settings.items() if found.get(name) != value
+    ]:
+        raise UserError(f"{file}: these statistics cannot be used here: they have {'; '.join(wrong)}")
+    if not (statistics := load_cached(file)):
+        raise UserError(f"{file}: damaged")
+    return statistics
 
 
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchvision.models import Inception_V3_Weights
 from torchvision.models.inception import Inception3
 
+from util.errors import UserError
 from util.packages import require_package
 from util.pretrained import PretrainedWeights, load_pretrained
 
@@ -27,11 +28,19 @@ PUBLISHED = {
 
 
 class Inception(nn.Module):
-    """uint8 (N,3,H,W) -> pool features (N,2048) float32."""
+    """(N,3,H,W) of levels 0..255 -> pool features (N,2048) float32."""
 
     def __init__(self, kind: str, weights: str) -> None:
-        """`kind`: a key of FLAGS. `weights`: 'imagenet' or 'pytorch-fid' (downloaded), or a state dict file."""
+        """`kind`: a Protocol.inception. `weights`: 'imagenet' or 'pytorch-fid' (downloaded), or a state dict file.
+
+        UserError for "tensorflow", and for weights that cannot be had.
+        """
         super().__init__()
+        if kind == "tensorflow":
+            raise UserError(
+                "PATN's Inception Score needs the TensorFlow 1 graph of December 2015, which PyTorch cannot run: leave "
+                "'is' out under the patn protocol, or give --skip_unavailable"
+            )
         if kind == "torchvision":
             net = Inception3(aux_logits=False, init_weights=False)
             deviations, means = (0.229, 0.224, 0.225), (0.485, 0.456, 0.406)  # ImageNet's

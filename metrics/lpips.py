@@ -18,7 +18,12 @@ PUBLISHED = PretrainedWeights("AlexNet", "torchvision", "imagenet", AlexNet_Weig
 
 
 class LPIPS(nn.Module):
-    """Two uint8 (N,3,H,W) -> distances (N,) float32, 0 for equal images."""
+    """Two (N,3,H,W) of levels 0..255 -> distances (N,) float32, 0 for equal images.
+
+    The network gets levels in [-1, 1], for which it was made, or with `from_zero` in [0, 1]. With bool `masks`
+    (N,1,H,W) both images are mid-gray outside them: as published, the images are multiplied by the masks in [-1, 1],
+    and distances are averaged over the whole image.
+    """
 
     def __init__(self, weights: str) -> None:
         """`weights`: 'imagenet', or the file of a torchvision alexnet state dict (`features.*` is enough)."""
@@ -35,8 +40,12 @@ class LPIPS(nn.Module):
         load_pretrained(named_as_torchvision, weights, PUBLISHED, "--alexnet_weights")
         self.requires_grad_(False).eval()
 
-    def forward(self, fakes: Tensor, reals: Tensor) -> Tensor:
-        x = self.package.scaling_layer(to_unit(torch.cat((fakes, reals)))).contiguous(memory_format=torch.channels_last)
+    def forward(self, fakes: Tensor, reals: Tensor, masks: Tensor | None = None, from_zero: bool = False) -> Tensor:
+        levels = torch.cat((fakes, reals))
+        x = levels.float() / 255 if from_zero else to_unit(levels)
+        if masks is not None:
+            x = x * torch.cat((masks, masks))
+        x = self.package.scaling_layer(x).contiguous(memory_format=torch.channels_last)
         total = x.new_zeros(len(fakes))
         for features, linear in zip(self.package.net(x), self.package.lins):
             fake, real = self.normalize(features.float()).chunk(2)

@@ -24,10 +24,10 @@ import numpy as np
 from data import find_dataset
 from data.pairs import Pair, read_keypoints, read_pairs
 from metrics import report
-from metrics.evaluation import MASKED, METRICS, Networks, Task, evaluate, load_networks
+from metrics.evaluation import MASKED, Evaluation, Networks, Task, evaluate, load_networks, network_of
 from metrics.options import parse
 from metrics.pairing import Matches, Problems, Sample, copy_sources, match_names, match_pairs, photos_below
-from metrics.protocols import PROTOCOLS
+from metrics.protocols import PROTOCOLS, View
 from metrics.stream import PairDataset, PhotoDataset, mean_image
 from util.device import describe_device, select_device, use_precision
 from util.errors import UserError, run_main, summarize
@@ -40,11 +40,22 @@ from util.results import PAGE_FILE, RUN_FILE
 def main() -> None:
     args = parse()
     if args.compare:
-        print(report.compare(args.compare))
+        print(report.compare(args.compare, args.published))
         return
-    start = time.perf_counter()
     report.check_outputs(args.out, args.per_image, args.html)
     pairs = read_pairs(args.pairs) if args.pairs else None
+    first = run(args, pairs)
+    if args.against:
+        changed = {"distorated_path": args.against, "name": str(args.against)}
+        changed |= dict.fromkeys(("baseline", "checkpoint", "per_image", "html"))
+        second = run(Namespace(**{**vars(args), **changed}), pairs)
+        print(f"\nfirst: {args.name}, second: {args.against}; first - second, {args.bootstrap} draws of the same pairs")
+        print(report.format_table(report.difference_table(first, second)))
+
+
+def run(args: Namespace, pairs: Sequence[Pair] | None) -> Evaluation:
+    """Evaluate one folder of results, or a baseline: print the numbers, and write all that `args` wants."""
+    start = time.perf_counter()
     problems = Problems(args.allow_missing)
     with tempfile.TemporaryDirectory() as scratch:
         task = make_task(args, pairs, problems, Path(scratch))
@@ -52,7 +63,8 @@ def main() -> None:
         networks = load_networks(task, weights | {"alexnet": args.alexnet_weights}, args.skip_unavailable)
         record = describe_inputs(args, task, networks)  # before evaluating, so an unreadable file fails early
         print(f"{len(task.pairs):,} pairs on {describe_device(task.device)}", flush=True)
-        results, values = evaluate(task, networks, problems)
+        evaluation = evaluate(task, networks, problems)
+        results, values, _ = evaluation
 
         record["time"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
         record["seconds"] = round(time.perf_counter() - start, 3)
@@ -67,6 +79,7 @@ def main() -> None:
             write_evaluation_page(args.html, args.name, summary, results, values, task.pairs, args.source_path)
     print("\n".join([report.format_table(report.results_table(results)), *report.remarks(results), *summary]))
     print(f"{record['seconds']:.0f} s; recorded in {args.out}")
+    return evaluation
 
 
 def make_task(args: Namespace, pairs: Sequence[Pair] | None, problems: Problems, scratch: Path) -> Task:
@@ -75,22 +88,25 @@ def make_task(args: Namespace, pairs: Sequence[Pair] | None, problems: Problems,
     use_precision(args.precision, device)
     batch_size = args.batch_size or (8 if device.type == "cpu" else 64)
     size = find_dataset(args.data_set).stored_size
-    real = args.fid_real_path
-    real_photos = PhotoDataset(real, photos_below(real, "--fid_real_path"), size) if real else None
+    real, real_file = args.fid_real_path, None
+    if real and real.suffix == ".npz":
+        real, real_file = None, real
+    real_photos = PhotoDataset(real, photos_below(real, "--fid_real_path"), View(size)) if real else None
     samples, wrong = find_samples(args, pairs)
     problems.add(wrong, last=True)
     if not samples:
         raise UserError("nothing to evaluate: no result has a target photo")
-    if "fid" in args.metrics and min(len(samples), len(real_photos)) < 2:
+    if "fid" in args.metrics and (len(samples) < 2 or (real_photos and len(real_photos) < 2)):
         raise UserError("fid needs at least 2 images on each side; choose other --metrics")
     if args.baseline == "mean_image":
         save_image(to_pil(mean_image(real_photos, batch_size, args.nThreads, problems)), scratch / "mean.png")
         samples = [sample._replace(generated=scratch / "mean.png") for sample in samples]
     protocols = [PROTOCOLS[name] for name in args.protocol]
     keypoints = target_keypoints(args.annotations, samples, size) if set(args.metrics) & set(MASKED) else None
-    has_network = any(METRICS[name].network for name in args.metrics)
+    has_network = any(network_of(name, protocol) for name in args.metrics for protocol in protocols)
     dataset = PairDataset(samples, args.gt_path, args.data_set, protocols, args.metrics, keypoints, has_network)
-    return Task(dataset, real_photos, args.cache_dir, device, args.precision, batch_size, args.nThreads)
+    speed = device, args.precision, batch_size, args.nThreads
+    return Task(dataset, real_photos, real_file, args.cache_dir, *speed, args.bootstrap)
 
 
 def find_samples(args: Namespace, pairs: Sequence[Pair] | None) -> Matches:
@@ -103,7 +119,7 @@ def find_samples(args: Namespace, pairs: Sequence[Pair] | None) -> Matches:
     expected = (RUN_FILE, PAGE_FILE)
     results = [name for name in photos_below(args.distorated_path, "--distorated_path", expected) if "/" not in name]
     if pairs:
-        return match_pairs(pairs, args.distorated_path, results, targets)
+        return match_pairs(pairs, args.distorated_path, results, targets, args.naming)
     return match_names(args.distorated_path, results, targets, sources)
 
 

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from data import find_dataset
+from data import dataset_names, find_dataset
 from metrics.evaluation import DEFAULT, MASKED, METRICS
+from metrics.naming import check_naming
 from metrics.protocols import PROTOCOLS
 from util.arguments import count, positive_int
 from util.device import PRECISIONS
@@ -24,11 +25,14 @@ def add_image_flags(parser: ArgumentParser) -> Callable[..., Any]:
     add("--gt_path", **FOLDER, help="the target photos")
     add("--distorated_path", "--distorted_path", **FOLDER, help="generated images, SOURCE_2_TARGET_vis.jpg or .png")
     add("--source_path", **FOLDER, help="the source photos (default: --gt_path)")
-    add("--market", action="store_true", help="Market-1501, 128 x 64 (default: DeepFashion, 256 x 176)")
+    add("--dataset_mode", default="fashion", choices=dataset_names(), help="data set, which knows the photos' size")
+    add("--market", action="store_const", const="market", dest="dataset_mode", help="--dataset_mode market")
     add("--name", help="name of this evaluation (default: the folder of the generated images)")
     add("--pairs", metavar="CSV",
         help="pairs that must all have a result; 'none': pairs are inferred from file names, missing results cannot be "
         "detected (default: the data set's own csv beside --gt_path, or none where there is no such file)")  # fmt: skip
+    add("--naming", default="dptn", metavar="dptn|cfld|pidm|pcdms|gfla|patn|PATTERN",
+        help="names of the generated images: of a project, or such as '{source}_to_{target}.png'")  # fmt: skip
     add("--allow_missing", action="store_true", help="leave out and count what cannot be evaluated instead of stopping")
     return add
 
@@ -39,7 +43,11 @@ def make_parser() -> ArgumentParser:
     weights = {"default": "imagenet", "metavar": "W"}
 
     add = add_image_flags(parser)
-    add("--fid_real_path", **FOLDER, help="real photos that fid compares with: the training folder")
+    add(
+        "--fid_real_path",
+        **FOLDER,
+        help="real photos that fid compares with: the training folder, or FILE.npz of metrics.statistics",
+    )
     add("--annotations", **CSV, help="keypoints of the targets, for mask metrics")
     add("--baseline", choices=("copy_source", "mean_image"),
         help="instead of generated images, evaluate the source photos or the mean of the training photos")  # fmt: skip
@@ -47,20 +55,27 @@ def make_parser() -> ArgumentParser:
     add = parser.add_argument_group("numbers").add_argument
     add("--protocol", **NAMES, help=f"one or several of {', '.join(PROTOCOLS)} (default: dptn), in separate columns")
     add("--metrics", **NAMES, help=f"some of {', '.join(METRICS)} (default: {','.join(DEFAULT)})")
+    add("--bootstrap", type=count, default=0, metavar="N",
+        help="95 %% intervals from N draws of pairs with replacement; of fid, each takes seconds")  # fmt: skip
+    add("--against", **FOLDER, help="other results of the same pairs: the differences with their intervals")
     add("--calculate_mask", action="store_true", help=f"add {', '.join(MASKED)}")
 
     add = parser.add_argument_group("networks").add_argument
     add("--alexnet_weights", **weights, help="weights of LPIPS: imagenet (torchvision's, the default) or a file")
-    add("--inception_weights", **weights,
-        help="weights of FID and IS in the dptn protocol: imagenet (torchvision's, the default) or a file")  # fmt: skip
-    add("--fid_inception_weights", default="pytorch-fid", metavar="W",
-        help="weights of FID and IS in the standard protocol: pytorch-fid (the default) or a file")  # fmt: skip
+    add_inception_flags(add)
     add("--skip_unavailable", action="store_true", help="leave out metrics whose weights are unavailable")
     add("--cache_dir", **FOLDER, default=CACHE, help="cache of the real photos' features (default: in the user cache)")
 
     add_output_flags(parser)
     add_speed_flags(parser)
     return parser
+
+
+def add_inception_flags(add: Callable[..., Any]) -> None:
+    add("--inception_weights", default="imagenet", metavar="W",
+        help="weights of FID and IS in papers' protocols: imagenet (torchvision's, the default) or a file")  # fmt: skip
+    add("--fid_inception_weights", default="pytorch-fid", metavar="W",
+        help="weights of FID and IS in the standard protocol: pytorch-fid (the default) or a file")  # fmt: skip
 
 
 def add_output_flags(parser: ArgumentParser) -> Callable[..., Any]:
@@ -71,6 +86,7 @@ def add_output_flags(parser: ArgumentParser) -> Callable[..., Any]:
     add("--html", **FOLDER, help="write a page with histograms and the worst and best pairs")
     add("--checkpoint", type=Path, metavar="FILE", help="record these weights as the ones that generated the images")
     add("--compare", **JSONL, help="only print the evaluations in this file side by side")
+    add("--published", action="store_true", help="with --compare: also what papers print, in the same protocol only")
     return add
 
 
@@ -105,10 +121,12 @@ def parse_images(parser: ArgumentParser, argv: Sequence[str] | None) -> Namespac
     """Parse a command line whose flags of `add_image_flags`, --baseline and --compare must fit together."""
     args = parser.parse_args(argv)
     if args.compare:
-        others = {name for name, value in vars(args).items() if value != parser.get_default(name)} - {"compare"}
-        if others:
-            parser.error(f"--compare evaluates nothing: leave out {', '.join(f'--{name}' for name in sorted(others))}")
+        given = {name for name, value in vars(args).items() if value != parser.get_default(name)}
+        if others := sorted(given - {"compare", "published"}):
+            parser.error(f"--compare evaluates nothing: leave out {', '.join(f'--{name}' for name in others)}")
         return args
+    if args.published:
+        parser.error("--published needs --compare")
     if not args.gt_path:
         parser.error("--gt_path is needed: the folder of the target photos")
     if bool(args.distorated_path) == bool(args.baseline):
@@ -119,13 +137,15 @@ def parse_images(parser: ArgumentParser, argv: Sequence[str] | None) -> Namespac
 def fill_in_defaults(args: Namespace) -> None:
     """Set the defaults that depend on other flags."""
     args.protocol = list(dict.fromkeys(args.protocol or ["dptn"]))
-    args.metrics = [*(args.metrics or DEFAULT), *(MASKED if args.calculate_mask else [])]
+    protocols = [PROTOCOLS[name] for name in args.protocol if name in PROTOCOLS]
+    by_default = [metric for metric in DEFAULT if any(protocol.has(metric) for protocol in protocols)]
+    args.metrics = [*(args.metrics or by_default), *(MASKED if args.calculate_mask else [])]
     fill_in_images(args)
 
 
 def fill_in_images(args: Namespace) -> None:
     """Set the data set's name, `paired_by` (what chose the pairs), and the defaults of flags that commands share."""
-    args.data_set = "market" if args.market else "fashion"
+    args.data_set = args.dataset_mode
     args.name = args.name or args.baseline or args.distorated_path.name
     args.source_path = args.source_path or args.gt_path
     photos = Path(os.path.abspath(args.gt_path))
@@ -149,11 +169,18 @@ def find_problem(args: Namespace) -> str | None:
     for flag, names, known in (("--protocol", args.protocol, PROTOCOLS), ("--metrics", args.metrics, METRICS)):
         if unknown := [name for name in names if name not in known]:
             return f"{flag}: '{unknown[0]}' is not one of {', '.join(known)}"
+    for protocol in map(PROTOCOLS.get, args.protocol):
+        if not any(protocol.has(metric) for metric in args.metrics):
+            return f"--protocol {protocol.name} has none of --metrics; it has {', '.join(protocol.metrics)}"
     if set(args.metrics) & set(MASKED) and not args.annotations:
         return "mask metrics need the keypoints of the targets: --annotations CSV"
     if not args.fid_real_path and ("fid" in args.metrics or args.baseline == "mean_image"):
         flag = "--metrics fid" if "fid" in args.metrics else "--baseline mean_image"
         return f"{flag} needs the training photos: --fid_real_path DIR"
+    if args.baseline == "mean_image" and args.fid_real_path.suffix == ".npz":
+        return "--baseline mean_image needs the training photos themselves: --fid_real_path DIR"
+    if args.against and not (args.bootstrap and args.pairs and not args.allow_missing):
+        return "--against compares pair by pair: it needs --bootstrap N and --pairs, and no --allow_missing"
     if args.per_image and not any(METRICS[name].per_image for name in args.metrics):
         return f"--per_image: {', '.join(args.metrics)} has no value for a single image; add other --metrics"
     return None
@@ -161,6 +188,10 @@ def find_problem(args: Namespace) -> str | None:
 
 def find_image_problem(args: Namespace, folders: Sequence[Path | None]) -> str | None:
     """The first reason why flags that commands share cannot be used together, or None. `folders`: data and results."""
+    if problem := check_naming(args.naming):
+        return problem
+    if args.naming != "dptn" and not args.pairs:
+        return f"--naming {args.naming} needs --pairs"
     if args.baseline and not args.pairs:
         return f"--baseline {args.baseline} needs --pairs"
     if args.checkpoint and not args.checkpoint.is_file():

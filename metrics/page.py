@@ -72,7 +72,8 @@ def _add_pair(folder: Path, index: int, value: float, pairs: PairDataset, source
     known = source and (source_dir / source).is_file()
     first = decode_photo(source_dir / source) if known else Image.new("RGB", images[0].size, "gray")
     address = f"images/{index:06d}.png"
-    save_image(contact_sheet([[first, *images]]), folder / address)
+    sheet = [first, *(image.resize(first.size) for image in images)]  # other projects' images have other sizes
+    save_image(contact_sheet([sheet]), folder / address)
     with tags.figure():
         tags.img(src=address, alt=generated.name, loading="lazy")
         tags.figcaption(f"{value:.4g}: {source or '?'} → {target}")

@@ -5,10 +5,11 @@ from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from data.pairs import Pair, photo_stem, result_name, result_stem
+from data.pairs import Pair, photo_stem, result_stem
+from metrics.naming import candidate_names
 from util.errors import UserError, summarize
 from util.files import explain_missing
-from util.image import IMAGE_FORMATS, photo_names
+from util.image import photo_names
 
 
 class Sample(NamedTuple):
@@ -67,25 +68,28 @@ def photos_below(folder: Path, flag: str, expected: Container[str] = ()) -> list
     return names
 
 
-def match_pairs(pairs: Sequence[Pair], results_dir: Path, results: Iterable[str], targets: Iterable[str]) -> Matches:
+def match_pairs(
+    pairs: Sequence[Pair], results_dir: Path, results: Iterable[str], targets: Iterable[str], naming: str = "dptn"
+) -> Matches:
     """A sample for each pair whose target photo and result exist, in the order of `pairs`.
 
-    `results` and `targets` are file names. A result that belongs to no pair is an "extra" problem.
+    `results` and `targets` are file names, `naming` a --naming. A result that belongs to no pair is an "extra" problem.
     """
     results, targets = set(results), set(targets)
     reasons = explain_missing({pair.target for pair in pairs} - targets, targets)
-    wanted = {result_name(*pair, image_format) for pair in pairs for image_format in IMAGE_FORMATS}
-    reasons |= explain_missing(wanted - results, results)
+    candidates = candidate_names(pairs, results, naming)
+    reasons |= explain_missing({name for names in candidates.values() for name in names} - results, results)
     samples, problems, owners = [], [], {}
     for pair in pairs:
-        names = [result_name(*pair, image_format) for image_format in IMAGE_FORMATS]
+        names = candidates[pair]
         found = [name for name in names if name in results]
         first = [owners.setdefault(name, pair) for name in found]
         if len(found) > 1:
             problems.append(Problem("ambiguous", f"both {' and '.join(found)} in {results_dir}"))
         elif not found:
             reason = next((reasons[name] for name in names if name in reasons), "")
-            problems.append(Problem("missing", f"{results_dir / names[0]}{reason}"))
+            wanted = names[0] if names else f"a result of {pair.source} and {pair.target}"
+            problems.append(Problem("missing", f"{results_dir / wanted}{reason}"))
         elif first != [pair]:
             problems.append(Problem("ambiguous", f"{found[0]} would be the result of two pairs, {pair} is one"))
         elif pair.target not in targets:

@@ -1,4 +1,4 @@
-"""Metrics of the pixels of two 8-bit images, generated a and target b: PSNR, MAE, L1 and two SSIMs.
+"""Metrics of the pixels of two images, generated a and target b: PSNR, MAE, L1 and two SSIMs.
 
 psnr, mae, l1 and ssim take gray levels as 0..1, ssim_256 as 0..255.
 
@@ -19,22 +19,24 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from scipy.linalg import convolution_matrix
 from torch import Tensor
 
 from metrics.protocols import Protocol
 
 WINDOW = 51  # pixels, of the uniform window
-SIGMA, RADIUS = 1.5, 5  # of the Gaussian window, which scikit-image cuts at 3.5 sigma
 K1, K2 = 0.01, 0.03
 BLOCK = 32  # outputs that one small matrix product filters
 
 
 class Comparison:
-    """Two uint8 images (3,H,W) with `margin` white columns at each side, which `planes` does not have."""
+    """Two images (3,H,W), uint8 or float levels, with `margin` white columns at each side, which `planes` lacks."""
 
     def __init__(self, fake: Tensor, real: Tensor, margin: int, protocol: Protocol) -> None:
-        x, y = fake.float(), real.float()
+        self.whole = not (fake.is_floating_point() or real.is_floating_point())  # levels are whole numbers
+        dtype = torch.float32 if self.whole else torch.float64
+        x, y = fake.to(dtype), real.to(dtype)
         self.planes = x.new_empty(4, *x.shape)  # s - 255, which keeps sums small, d, and the squares of both
         torch.add(x, y, out=self.planes[0]).sub_(255)
         torch.sub(x, y, out=self.planes[1])
@@ -42,6 +44,7 @@ class Comparison:
         self.margin = margin
         self.white = 2 * margin * x.shape[0] * x.shape[1]  # values in the margins
         self.size = x.numel() + self.white
+        self.protocol = protocol
         own_range = (255 if margin else x.max().item()) - x.min().item()  # of the generated image
         self.range_256 = own_range if protocol.ssim_256_range == "generated" else 255.0
 
@@ -55,24 +58,32 @@ class Comparison:
         return _sum(self.planes[1].abs()) / max(_sum(self.planes[0]) + 255 * (self.size + self.white), 1.0)
 
     def l1(self) -> float:
-        """mean |a - b|."""
-        return _sum(self.planes[1].abs()) / (255 * self.size)
+        """mean |a - b|, times the protocol's range of levels."""
+        return self.protocol.l1_range * _sum(self.planes[1].abs()) / (255 * self.size)
 
     def ssim(self) -> float:
         """Mean SSIM with a uniform window of 51 x 51 and sample covariance."""
         area = WINDOW**2
-        sums = _window_sums(_window_sums(self._add_white_columns(WINDOW - 1).int()).mT.contiguous())
-        levels, squares = sums.double().chunk(2)
-        # area * sum of squares - square of sum: exact, because both are whole numbers below 2^53
+        planes = self._add_white_columns(WINDOW - 1)
+        planes = planes.int() if self.whole else planes.double()
+        levels, squares = _window_sums(_window_sums(planes).mT.contiguous()).double().chunk(2)
+        # area * sum of squares - square of sum: exact for whole numbers, because both are below 2^53
         variances = squares.mul_(area).addcmul_(levels, levels, value=-1).float().div_(area * (area - 1))
-        return self._mean_ssim(levels.float().div_(area), variances, 255.0, WINDOW)
+        return self._mean_ssim(levels.div_(area).float(), variances, 255.0, WINDOW)
 
     def ssim_256(self) -> float:
-        """Mean SSIM with the Gaussian window of Wang et al., population covariance and the protocol's data range."""
-        means = _gaussian_means(_gaussian_means(self._add_white_columns(2 * RADIUS).double()))
+        """Mean SSIM with the Gaussian window of Wang et al., population covariance and the protocol's data range.
+
+        As in scikit-image, the windows count that are centered `border` pixels or more inside the image, and a window
+        that is wider than that repeats the pixels at the image's edge.
+        """
+        sigma, radius = self.protocol.ssim_256_sigma, self.protocol.ssim_256_taps // 2
+        border = int(3.5 * sigma + 0.5)
+        planes = F.pad(self._add_white_columns(2 * radius), [radius - border] * 4, mode="replicate").double()
+        means = _gaussian_means(_gaussian_means(planes, sigma, radius), sigma, radius)
         levels, squares = means.chunk(2)
         variances = torch.addcmul(squares, levels, levels, value=-1).float()
-        return self._mean_ssim(levels.float(), variances, self.range_256, 2 * RADIUS + 1)
+        return self._mean_ssim(levels.float(), variances, self.range_256, 2 * border + 1)
 
     def _add_white_columns(self, most: int) -> Tensor:
         """The planes with their margins, or with `most` columns of them at each side: (4,C,H,W + 2 columns)."""
@@ -113,7 +124,7 @@ def score_pixels(
 ) -> dict[str, float]:
     """Those of `names` that this module computes, for one pair.
 
-    `fake`, `real`: uint8 (3,H,W). `mask`: bool (1,H,W), for the mask metrics.
+    `fake`, `real`: (3,H,W), uint8 or float levels. `mask`: bool (1,H,W), for the mask metrics.
     """
     scores = {}
     if plain := [name for name in names if name in PIXEL_METRICS]:
@@ -131,28 +142,28 @@ def _sum(plane: Tensor) -> float:
 
 
 def _window_sums(planes: Tensor) -> Tensor:
-    """int32 (...,W) -> sums of 51 neighbors (...,W-50).
+    """int32 or float64 (...,W) -> sums of 51 neighbors (...,W-50).
 
-    The cumulative sums may overflow; a window's sum is below 2^31, so the difference modulo 2^32 is still right.
+    Cumulative sums of int32 may overflow; a window's sum is below 2^31, so the difference modulo 2^32 is still right.
     """
     running = planes.new_empty(*planes.shape[:-1], planes.shape[-1] + 1)
     running[..., 0] = 0
-    torch.cumsum(planes, -1, dtype=torch.int32, out=running[..., 1:])
+    torch.cumsum(planes, -1, dtype=planes.dtype, out=running[..., 1:])
     return running[..., WINDOW:] - running[..., :-WINDOW]
 
 
-def _gaussian_means(planes: Tensor) -> Tensor:
-    """float64 (...,H,W) -> weighted means of 11 neighbors along W, transposed: (...,W-10,H)."""
-    count = planes.shape[-1] - 2 * RADIUS
+def _gaussian_means(planes: Tensor, sigma: float, radius: int) -> Tensor:
+    """float64 (...,H,W) -> weighted means of 2 radius + 1 neighbors along W, transposed: (...,W - 2 radius,H)."""
+    count = planes.shape[-1] - 2 * radius
     blocks = []
     for start in range(0, count, BLOCK):
         size = min(BLOCK, count - start)
-        blocks.append(planes[..., start : start + size + 2 * RADIUS] @ _band(size))
+        blocks.append(planes[..., start : start + size + 2 * radius] @ _band(size, sigma, radius))
     return torch.cat(blocks, dim=-1).mT
 
 
 @lru_cache
-def _band(size: int) -> Tensor:
-    """(size + 10, size) float64: column i holds the Gaussian's 11 weights from row i on."""
-    weights = np.exp(-(np.arange(-RADIUS, RADIUS + 1) ** 2) / (2 * SIGMA**2))
+def _band(size: int, sigma: float, radius: int) -> Tensor:
+    """(size + 2 radius, size) float64: column i holds the Gaussian's weights from row i on."""
+    weights = np.exp(-(np.arange(-radius, radius + 1) ** 2) / (2 * sigma**2))
     return torch.from_numpy(convolution_matrix(weights / weights.sum(), size))

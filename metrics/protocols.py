@@ -1,37 +1,104 @@
-"""Evaluation protocols: everything that changes a number without changing an image.
+"""Evaluation protocols: everything that changes a number without changing the files.
 
-Numbers of two protocols are never comparable, and never stand in one column.
+Each is a frozen set of switches, read off the published code of its project. Numbers of two protocols are never
+comparable, and never stand in one column.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple
+
+from data import find_dataset
+
+Filter = Literal["pillow bicubic", "torch bicubic", "opencv bicubic"]  # see metrics/resize.py
+
+
+class View(NamedTuple):
+    """How files become the images that are measured: at `size` (H, W), by these filters. None: refuse other sizes."""
+
+    size: tuple[int, int]
+    photos: Filter | None = None
+    generated: Filter | None = None
+    strips: bool = False
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """One set of switches.
+    """One set of switches. Their defaults are those of `dptn`.
 
+    metrics: what the project's code computes; None: all that are here.
+    size: of the images that pixel metrics see: "stored", or "network", for which DeepFashion's photos are stretched.
+    photos, generated: the filter that brings files of another size to `size`; None: they are refused.
+    strips: a generated file may be PATN's strip of five images; its third is then the target, its fifth the generated.
     pad: pixel metrics see both images with white columns added at each side, 256 x 256 on DeepFashion. White is like
         white, so every PSNR rises by 10 log10(256 / 176) = 1.63 dB, l1 falls to 0.69 of itself, and SSIM s rises
         to almost 0.69 s + 0.31. Market-1501 is not padded.
-    ssim_256_range: the data range of ssim_256. "generated": max - min of each generated image, so that an image of
-        less contrast is compared with smaller stabilizing constants and scores lower; "full": 255.
+    ssim_256_sigma, ssim_256_taps: its Gaussian window. Windows centered at least 3.5 sigma inside the image count.
+    ssim_256_range: its data range. "generated": max - min of each generated image, so that an image of less contrast is
+        compared with smaller stabilizing constants and scores lower; "full": 255.
+    l1_range: the range of the levels in `l1`: 1, or 2 for images in [-1, 1].
+    network_resize: LPIPS and Inception see the images resized to the stored size, by OpenCV's bilinear filter.
+    lpips_input: the levels that LPIPS gets; it was made for [-1, 1].
+    lpips_batch, fid_batch: the last images, in the order of file names, that do not fill such a batch are dropped; 1
+        drops none.
     inception: the network behind `fid` and `is`. "torchvision": its ImageNet Inception-v3 with the input scaling of
-        pytorch-fid before 2019; "pytorch-fid": the 2015 TensorFlow weights and layers of the FID paper's code. The
-        two give different numbers for the same images.
+        pytorch-fid before 2019; "pytorch-fid": the 2015 TensorFlow weights and layers of the FID paper's code, in
+        PyTorch; "tensorflow": that graph itself. They give different numbers for the same images.
     """
 
     name: str
-    pad: bool
-    ssim_256_range: Literal["generated", "full"]
-    inception: Literal["torchvision", "pytorch-fid"]
+    metrics: tuple[str, ...] | None = None
+    size: Literal["stored", "network"] = "stored"
+    photos: Filter | None = None
+    generated: Filter | None = None
+    strips: bool = False
+    pad: bool = True
+    ssim_256_sigma: float = 1.5
+    ssim_256_taps: int = 11
+    ssim_256_range: Literal["generated", "full"] = "generated"
+    l1_range: int = 1
+    network_resize: bool = False
+    lpips_input: Literal["[-1, 1]", "[0, 1]"] = "[-1, 1]"
+    lpips_batch: int = 1
+    fid_batch: int = 1
+    inception: Literal["torchvision", "pytorch-fid", "tensorflow"] = "torchvision"
+
+    def has(self, metric: str) -> bool:
+        return self.metrics is None or metric in self.metrics
+
+    def switches(self) -> dict[str, Any]:
+        """All that changes numbers, for records."""
+        return {name: value for name, value in asdict(self).items() if name != "metrics"}
+
+    def view(self, data_set: str) -> View:
+        """How the files of a data set become images."""
+        dataset = find_dataset(data_set)
+        size = dataset.stored_size if self.size == "stored" else dataset.network_size
+        return View(size, self.photos, self.generated, self.strips)
 
     def margin(self, data_set: str) -> int:
-        """White columns at each side of an image of `data_set` ("fashion" or "market")."""
-        return 40 if self.pad and data_set == "fashion" else 0
+        """White columns at each side of an image of a data set: those that its photos lack to the network's width."""
+        dataset = find_dataset(data_set)
+        return max(0, dataset.network_size[1] - dataset.stored_size[1]) // 2 if self.pad else 0
 
 
-# as in the published evaluation of DPTN (and before it, of GFLA and of PATN's data)
-DPTN = Protocol("dptn", pad=True, ssim_256_range="generated", inception="torchvision")
-STANDARD = Protocol("standard", pad=False, ssim_256_range="full", inception="pytorch-fid")
-PROTOCOLS = {protocol.name: protocol for protocol in (DPTN, STANDARD)}
+PIXELS_AND_NETWORKS = ("psnr", "ssim", "ssim_256", "mae", "l1", "fid", "lpips")
+STRETCHED = {"size": "network", "photos": "pillow bicubic", "generated": "pillow bicubic", "pad": False}
+PROTOCOLS = {
+    protocol.name: protocol
+    for protocol in (
+        # as in the published evaluation of DPTN, but for the images that it drops
+        Protocol("dptn"),
+        # common practice today
+        Protocol("standard", pad=False, ssim_256_range="full", inception="pytorch-fid"),
+        # and of those that copy its script; scikit-image 0.14 cuts the window at 4 sigma
+        Protocol("patn", ("ssim_256", "l1", "mask_ssim", "is"), strips=True, ssim_256_taps=13, l1_range=2,
+                 inception="tensorflow"),
+        Protocol("gfla", PIXELS_AND_NETWORKS, **STRETCHED, lpips_batch=64, fid_batch=64),
+        Protocol("pidm", PIXELS_AND_NETWORKS, **STRETCHED, ssim_256_sigma=1.2, ssim_256_taps=9, network_resize=True,
+                 lpips_batch=64, fid_batch=64),
+        Protocol("cfld", ("psnr", "ssim", "ssim_256", "fid", "lpips"), photos="pillow bicubic",
+                 generated="torch bicubic", pad=False),
+        Protocol("pcdms", PIXELS_AND_NETWORKS, photos="opencv bicubic", generated="opencv bicubic", pad=False,
+                 ssim_256_sigma=1.2, ssim_256_taps=9, lpips_input="[0, 1]", lpips_batch=64, fid_batch=128),
+    )
+}  # fmt: skip

@@ -29,6 +29,7 @@ from metrics import fid, report
 from metrics.evaluation import Measurement, Networks, Task
 from metrics.metrics import describe_inputs, find_samples, summarize_run
 from metrics.pairing import Problems
+from metrics.protocols import View
 from metrics.reid_network import SIZE, WIDTH, ReidNetwork, to_input
 from metrics.reid_options import parse, switches
 from metrics.reid_people import Lists, describe_classes, gallery_names, make_lists, strangers, write_list
@@ -66,7 +67,7 @@ class PersonPhotos(PhotoDataset):
 def main() -> None:
     args = parse()
     if args.compare:
-        print(report.compare(args.compare))
+        print(report.compare(args.compare, args.published))
         return
     start = time.perf_counter()
     pairs = read_pairs(args.pairs) if args.pairs else None
@@ -115,10 +116,10 @@ def make_task(args: Namespace, pairs: Sequence[Pair] | None, problems: Problems)
         raise UserError("nothing to evaluate: no result has a target photo")
     size = find_dataset(args.data_set).stored_size
     names = gallery_names(args, list_photos(args.gt_path).photos)
-    gallery = PersonPhotos(args.gt_path, names, size)
+    gallery = PersonPhotos(args.gt_path, names, View(size))
     queries = PairDataset(samples, args.gt_path, args.data_set, [], [], None, keep_images=False)
     batch_size = args.batch_size or (8 if device.type == "cpu" else 64)
-    return Task(queries, gallery, args.cache_dir, device, args.precision, batch_size, args.nThreads)
+    return Task(queries, gallery, None, args.cache_dir, device, args.precision, batch_size, args.nThreads)
 
 
 def describe_training(args: Namespace, network: ReidNetwork) -> str:
@@ -157,12 +158,12 @@ def evaluate(
 
 def query_features(args: Namespace, task: Task, network: ReidNetwork, photos: Features, problems: Problems) -> Features:
     """Features of the generated images, or of a baseline's photos. `photos`: the features of --gt_path."""
-    size = task.real_photos.size
+    view = task.real_photos.view
     if not args.baseline:
         paths = [str(sample.generated) for sample in task.pairs.samples]
-        return extract(task, network, PersonPhotos(Path(), paths, size), "queries", problems)
+        return extract(task, network, PersonPhotos(Path(), paths, view), "queries", problems)
     if args.baseline == "copy_source" and args.source_path != args.gt_path:
-        sources = PersonPhotos(args.source_path, list_photos(args.source_path).photos, size)
+        sources = PersonPhotos(args.source_path, list_photos(args.source_path).photos, view)
         return photo_features(task, network, sources, problems)
     return photos
 
@@ -170,7 +171,7 @@ def query_features(args: Namespace, task: Task, network: ReidNetwork, photos: Fe
 def photo_features(task: Task, network: ReidNetwork, photos: PersonPhotos, problems: Problems) -> Features:
     """Features of real photos, from the cache if possible."""
     settings = {"network": PROTOCOL, "weights": weights_hash(network), "max pool": network.pool}
-    settings |= {"precision": task.precision, "size": photos.size}
+    settings |= {"precision": task.precision, "size": photos.view.size}
     file = fid.cache_file(task.cache_dir, photos.folder, photos.names, settings)
     if cached := fid.load_arrays(file, ["values"]):
         return Features({photos.folder / name: row for row, name in enumerate(photos.names)}, *cached)

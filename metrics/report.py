@@ -11,7 +11,8 @@ from typing import Any
 import pandas as pd
 
 from data.pairs import Pair
-from metrics.evaluation import METRICS, Results
+from metrics.bootstrap import LEVEL, Interval, interval
+from metrics.evaluation import METRICS, Evaluation, Results
 from metrics.pairing import Sample
 from metrics.protocols import PROTOCOLS
 from metrics.reid_ranking import PROTOCOL as REID
@@ -20,11 +21,12 @@ from util.errors import UserError
 from util.files import append_text, atomic_write, to_utf8
 from util.packages import require_package
 
+PUBLISHED = Path(__file__).with_name("published.csv")  # numbers that papers print, and where each comes from
 ALL_METRICS = {**METRICS, **SCORES}
 
 
 def results_table(results: Results) -> pd.DataFrame:
-    """Text cells: a row for each metric, four columns for each protocol."""
+    """Text cells: a row for each metric, four columns for each protocol, and one more with intervals."""
     blocks = []
     for protocol, measurements in results.items():
         rows = {}
@@ -34,6 +36,10 @@ def results_table(results: Results) -> pd.DataFrame:
             spread = ["" if number is None else f"{number:.3g}" for number in spread]
             rows[title(metric)] = [value, *spread, _count(measured.n, measured.n_real)]
         columns = [protocol, "variance", "std. error", "n"]
+        if any(measured.interval for measured in measurements.values()):
+            columns.append(f"{LEVEL} % interval")
+            for metric, measured in measurements.items():
+                rows[title(metric)].append(_interval(measured.interval))
         blocks.append(pd.DataFrame.from_dict(rows, orient="index", columns=columns))
     return pd.concat(blocks, axis=1)
 
@@ -66,6 +72,28 @@ def _count(n: int, n_real: int | None) -> str:
     return f"{n:,}" if n_real is None else f"{n:,} vs {n_real:,}"
 
 
+def _interval(found: Interval | None) -> str:
+    return "{:.4f} to {:.4f}".format(*found) if found else ""
+
+
+def difference_table(first: Evaluation, second: Evaluation) -> pd.DataFrame:
+    """Text cells: for each protocol and metric both values, `first` - `second` with its interval, and which is better.
+
+    Neither is where the interval contains 0.
+    """
+    rows = {}
+    for protocol, metric in first.draws.keys() & second.draws.keys():
+        a, b = (evaluation.results[protocol][metric].value for evaluation in (first, second))
+        found = interval(a - b, first.draws[protocol, metric] - second.draws[protocol, metric])
+        first_is_better = (a > b) == METRICS[metric].higher_is_better
+        better = "-" if found is None or found[0] <= 0 <= found[1] else ("first" if first_is_better else "second")
+        rows[protocol, metric] = [f"{a:.6f}", f"{b:.6f}", f"{a - b:+.6f}", _interval(found), better]
+    order = [(protocol, metric) for protocol in first.results for metric in METRICS if (protocol, metric) in rows]
+    index = [f"{title(metric)} ({protocol})" for protocol, metric in order]
+    columns = ["first", "second", "difference", f"{LEVEL} % interval", "better"]
+    return pd.DataFrame([rows[key] for key in order], index=index, columns=columns)
+
+
 def check_outputs(out: Path, per_image: Path | None, page: Path | None) -> None:
     """UserError if a file of an evaluation cannot be written. `page`: the folder of its web page."""
     for path in filter(None, (out, per_image, page and page / "index.html")):
@@ -94,7 +122,7 @@ def append_records(
     JSON has no infinity or NaN, which are written as the texts "inf", "-inf" and "nan".
     """
     lines = []
-    switches = switches or {name: asdict(protocol) for name, protocol in PROTOCOLS.items()}
+    switches = switches or {name: protocol.switches() for name, protocol in PROTOCOLS.items()}
     for protocol, measurements in results.items():
         metrics = {
             metric: {name: _jsonable(value) for name, value in asdict(measurement).items() if value is not None}
@@ -121,10 +149,15 @@ def write_per_image(path: Path, samples: Sequence[Sample], values: pd.DataFrame,
     atomic_write(path, lambda file: file.write(to_utf8(text)))
 
 
-def compare(path: Path) -> str:
-    """A table for each data set and protocol in a file of JSON lines, with a column for each evaluation."""
+def compare(path: Path, published: bool = False) -> str:
+    """A table for each data set and protocol in a file of JSON lines, with a column for each evaluation.
+
+    published: after them, columns of what papers print for the same data set and protocol.
+    """
     tables = []
     for kind, records in read_records(path).groupby("kind", sort=False):
+        if published:
+            records = pd.concat([records, read_published(kind)])
         records.index = [f"[{number}]" for number in range(1, len(records) + 1)]
         keys = [f"{number} {description}" for number, description in records["description"].items()]
         tables.append("\n".join([kind, format_table(comparison_table(records)), *keys]))
@@ -139,6 +172,19 @@ def comparison_table(records: pd.DataFrame) -> pd.DataFrame:
     if len(kinds := sorted(set(records["kind"]))) > 1:
         raise UserError(f"evaluations of several data sets or protocols cannot stand in one table: {'; '.join(kinds)}")
     return records.reindex(columns=list(ALL_METRICS)).T.dropna(how="all").fillna("-").rename(index=title)
+
+
+def read_published(kind: str) -> pd.DataFrame:
+    """The numbers of PUBLISHED of a data set and protocol, a row for each method, in the form of `read_records`."""
+    numbers = pd.read_csv(PUBLISHED, dtype=str)
+    numbers["kind"] = [_kind(*pair, {}) for pair in zip(numbers["data_set"], numbers["protocol"])]
+    rows = []
+    for method, found in numbers[numbers["kind"] == kind].groupby("method", sort=False):
+        sources = "; ".join(dict.fromkeys(found["source"]))
+        verified = "verified" if (found["verified"] == "yes").all() else "not verified here"
+        row = {"name": method, "kind": kind, "description": f"{method}: published, {verified} ({sources})"}
+        rows.append(row | dict(zip(found["metric"], found["value"])))
+    return pd.DataFrame(rows)
 
 
 def read_records(path: Path) -> pd.DataFrame:
@@ -165,7 +211,7 @@ def _read_record(line: str, where: str) -> dict[str, str]:
         precision = [] if record.get("precision", "fp32") == "fp32" else [record["precision"]]
         row = {
             "name": name,
-            "kind": record["data_set"] + ", " + _protocol_title(protocol, switches),
+            "kind": _kind(record["data_set"], protocol, switches),
             "description": name
             + ": "
             + ", ".join([record["paths"]["generated"], record["time"], *weights, *precision]),
@@ -173,7 +219,7 @@ def _read_record(line: str, where: str) -> dict[str, str]:
         }
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{where}: not a line that an evaluation wrote ({type(error).__name__}: {error})") from error
-    if protocol != REID and (protocol not in PROTOCOLS or switches != asdict(PROTOCOLS[protocol])):
+    if protocol != REID and (protocol not in PROTOCOLS or switches != PROTOCOLS[protocol].switches()):
         raise UserError(
             f"{where}: measured with a protocol '{protocol}' of other switches ({switches}); its numbers cannot be "
             "compared with these. Evaluate again, or remove the line"
@@ -181,9 +227,9 @@ def _read_record(line: str, where: str) -> dict[str, str]:
     return row
 
 
-def _protocol_title(protocol: str, switches: Mapping[str, str]) -> str:
-    """Evaluations under one title are comparable. Re-identification has switches on the command line."""
-    return protocol + (f": {describe_switches(switches)}" if protocol == REID else " protocol")
+def _kind(data_set: str, protocol: str, switches: Mapping[str, str]) -> str:
+    """Evaluations of one kind are comparable. Re-identification has switches on the command line."""
+    return data_set + ", " + protocol + (f": {describe_switches(switches)}" if protocol == REID else " protocol")
 
 
 def describe_switches(switches: Mapping[str, str]) -> str:

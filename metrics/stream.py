@@ -1,5 +1,6 @@
 """Images on disk -> batches, in worker processes that decode them and compute the pixel metrics."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,20 +16,23 @@ from data import find_dataset
 from metrics.masks import pose_mask
 from metrics.pairing import Problem, Problems, Sample
 from metrics.pixel import score_pixels
-from metrics.protocols import Protocol
+from metrics.protocols import Protocol, View
+from metrics.resize import RESIZE, from_pil
 from util.errors import UserError
-from util.image import decode_photo, size_problem
+from util.image import decode_photo, photo_size, size_problem
 from util.loader import BatchLoader
 
 Item = tuple[Any, list[Problem]]  # data (None where it could not be read), and what is wrong with it
+STRIP = 5  # images in PATN's strips: source, its pose, target, its pose, generated
 
 
 @dataclass
 class PairDataset(Dataset):
     """Index of a sample -> its `index`, and `scores` by (protocol, pixel metric).
 
-    With `keep_images` also what networks need: uint8 (3,H,W) `fakes` and `reals` and, where there are keypoints, bool
-    (1,H,W) `masks`. Names are plural because a batch has the same ones.
+    With `keep_images` also what networks need: `fakes` and `reals` (3,H,W) by the protocols' views, uint8 or, where a
+    filter makes them so, float32 levels; and bool (1,H,W) `masks` where there are keypoints. Names are plural because a
+    batch has the same ones.
     """
 
     samples: Sequence[Sample]
@@ -45,35 +49,44 @@ class PairDataset(Dataset):
     @property
     def item_bytes(self) -> int:
         """About how much memory an item takes."""
-        height, width = find_dataset(self.data_set).stored_size
-        return (2 * 3 + 1) * height * width if self.keep_images else 4096
+        pixels = sum(np.prod(view.size) * (4 if "opencv bicubic" in view else 1) for view in self._views())
+        return int((2 * 3 + 1) * pixels) if self.keep_images else 4096
+
+    def _views(self) -> dict[View, list[Protocol]]:
+        """The protocols that see the same images, by these."""
+        views = defaultdict(list)
+        for protocol in self.protocols:
+            views[protocol.view(self.data_set)].append(protocol)
+        return views
 
     def __getitem__(self, index: int) -> Item:
-        sample, size = self.samples[index], find_dataset(self.data_set).stored_size
-        images, problems = read_images((sample.generated, self.target_dir / sample.target), size)
-        if problems:
-            return None, problems
-        (fake, real), mask = images, None
+        sample, mask = self.samples[index], None
         if self.keypoints is not None:
+            size = find_dataset(self.data_set).stored_size
             mask = torch.from_numpy(pose_mask(self.keypoints[sample.target], size))[None]
-        scores = {
-            (protocol.name, metric): value
-            for protocol in self.protocols
-            for metric, value in score_pixels(fake, real, mask, self.metrics, protocol, self.data_set).items()
-        }
+        scores, fakes, reals = {}, {}, {}
+        for view, protocols in self._views().items():
+            images, problems = read_pair(sample.generated, self.target_dir / sample.target, view)
+            if problems:
+                return None, problems
+            fakes[view], reals[view] = images
+            for protocol in protocols:
+                wanted = [metric for metric in self.metrics if protocol.has(metric)]
+                found = score_pixels(*images, mask, wanted, protocol, self.data_set)
+                scores |= {(protocol.name, metric): value for metric, value in found.items()}
         item = {"index": index, "scores": scores}
         if self.keep_images:
-            item |= {"fakes": fake, "reals": real} | ({} if mask is None else {"masks": mask})
+            item |= {"fakes": fakes, "reals": reals} | ({} if mask is None else {"masks": mask})
         return item, []
 
 
 @dataclass
 class PhotoDataset(Dataset):
-    """Index of a photo -> uint8 (3,H,W). `size`: (H, W) that each photo must have."""
+    """Index of a photo -> (3,H,W) as `view` shows it."""
 
     folder: Path
     names: Sequence[str]
-    size: tuple[int, int]
+    view: View
 
     def __len__(self) -> int:
         return len(self.names)
@@ -81,15 +94,38 @@ class PhotoDataset(Dataset):
     @property
     def item_bytes(self) -> int:
         """How much memory an item takes."""
-        return 3 * self.size[0] * self.size[1]
+        return 3 * self.view.size[0] * self.view.size[1] * (4 if "opencv bicubic" in self.view else 1)
 
     def __getitem__(self, index: int) -> Item:
-        images, problems = read_images([self.folder / self.names[index]], self.size)
+        images, problems = read_images([self.folder / self.names[index]], self.view.size, self.view.photos)
         return (None if problems else images[0]), problems
 
 
-def read_images(paths: Iterable[Path], size: tuple[int, int]) -> tuple[list[Tensor], list[Problem]]:
-    """uint8 (3,H,W) of each photo that can be decoded and has `size` (H, W), and a problem for each other."""
+def read_pair(generated: Path, photo: Path, view: View) -> tuple[list[Tensor], list[Problem]]:
+    """A generated image and its target as `view` shows them, (3,H,W) each, and what is wrong with the files."""
+    height, width = view.size
+    if view.strips and _has_size(generated, (height, STRIP * width)):
+        strips, problems = read_images([generated], (height, STRIP * width))
+        return [part for strip in strips for part in strip.chunk(STRIP, dim=-1)[-1:1:-2]], problems
+    fakes, problems = read_images([generated], view.size, view.generated)
+    reals, more = read_images([photo], view.size, view.photos)
+    return fakes + reals, problems + more
+
+
+def _has_size(path: Path, size: tuple[int, int]) -> bool:
+    try:
+        return photo_size(path) == size
+    except UserError:  # `read_images` reports it
+        return False
+
+
+def read_images(
+    paths: Iterable[Path], size: tuple[int, int], resize: str | None = None
+) -> tuple[list[Tensor], list[Problem]]:
+    """(3,H,W) of each photo that can be decoded and has `size` (H, W), and a problem for each other.
+
+    resize: a key of RESIZE, by which photos of other sizes get it; None: they are problems.
+    """
     images, problems = [], []
     for path in paths:
         try:
@@ -97,10 +133,11 @@ def read_images(paths: Iterable[Path], size: tuple[int, int]) -> tuple[list[Tens
         except UserError as error:
             problems.append(Problem("unreadable", str(error)))
             continue
-        if wrong := size_problem(image, size):
+        wrong = size_problem(image, size)
+        if wrong and not resize:
             problems.append(Problem("wrong size", f"{path}: {wrong}"))
         else:
-            images.append(torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous())
+            images.append(RESIZE[resize](from_pil(image), size) if resize else from_pil(image))
     return images, problems
 
 
@@ -130,7 +167,7 @@ def _collate(items: Sequence[Item]) -> Item:
 
 def mean_image(photos: PhotoDataset, batch_size: int, workers: int, problems: Problems) -> Tensor:
     """The average photo, uint8 (3,H,W), rounded; UserError if no photo is usable. Others go to `problems`."""
-    total, n = torch.zeros(3, *photos.size, dtype=torch.int64), 0
+    total, n = torch.zeros(3, *photos.view.size, dtype=torch.int64), 0
     for batch in load_batches(photos, batch_size, workers, "mean image", problems):
         total += batch.sum(0)
         n += len(batch)

@@ -1,13 +1,20 @@
-"""Scores of a generator on held-out pairs: L1, PSNR and SSIM of images in [0, 1]."""
+"""Scores of a generator on held-out pairs, at network resolution: L1, PSNR, SSIM; on request LPIPS or FID."""
 
+from argparse import Namespace
 from collections.abc import Iterable
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
-from torch import Tensor
+from torch import Tensor, nn
 
+from metrics.fid import FeatureStatistics, frechet_distance
+from metrics.inception import Inception
+from metrics.lpips import LPIPS
 from util.image import to_uint8
+
+VAL_METRICS = {"ssim": True, "psnr": True, "l1": False, "lpips": False, "fid": False}  # --val_metric -> more is better
 
 
 class TestableModel(Protocol):
@@ -18,20 +25,56 @@ class TestableModel(Protocol):
     def test(self) -> Tensor: ...
 
 
-def validate(model: TestableModel, batches: Iterable[dict[str, Any]]) -> dict[str, float]:
-    """Average over all pairs of the loader, at network resolution, of 8-bit images.
+class Validation:
+    """Scores the held-out pairs, by --val_metric too."""
 
-    ssim: Gaussian window of sigma 1.5, population covariance, data range 1 (scikit-image).
-    """
-    rows = []
-    for batch in batches:
-        model.set_input(batch)
-        fakes = to_uint8(model.test()).permute(0, 2, 3, 1).cpu().numpy() / 255
-        reals = batch["target_image"].permute(0, 2, 3, 1).numpy() / 255
-        for fake, real in zip(fakes, reals):
-            ssim = structural_similarity(
-                real, fake, channel_axis=2, data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
-            )
-            psnr = peak_signal_noise_ratio(real, fake, data_range=1) if (fake != real).any() else np.inf
-            rows.append((np.abs(fake - real).mean(), psnr, ssim))
-    return dict(zip(("l1", "psnr", "ssim"), np.mean(rows, axis=0).tolist()))
+    def __init__(self, opt: Namespace, device: torch.device) -> None:
+        """Load the network of --val_metric. UserError where its weights are unavailable."""
+        self.metric, self.device = opt.val_metric, device
+        self.network: nn.Module | None = None
+        if self.metric == "lpips":
+            self.network = LPIPS(opt.alexnet_weights).to(device)
+        elif self.metric == "fid":
+            self.network = Inception("torchvision", opt.inception_weights).to(device)
+
+    def is_better(self, scores: dict[str, float], best: float | None) -> bool:
+        """Whether --val_metric beats `best`, its best value so far."""
+        value = scores[self.metric]
+        return best is None or (value > best if VAL_METRICS[self.metric] else value < best)
+
+    def scores(self, model: TestableModel, batches: Iterable[dict[str, Any]]) -> dict[str, float]:
+        """Average over all pairs of the loader, of 8-bit images; FID compares all generated images with all targets.
+
+        ssim: Gaussian window of sigma 1.5, population covariance, data range 1 (scikit-image).
+        """
+        rows, distances, of_fakes, of_reals = [], [], FeatureStatistics(), FeatureStatistics()
+        for batch in batches:
+            model.set_input(batch)
+            fakes, reals = to_uint8(model.test()), batch["target_image"]
+            rows += [_pixel_scores(*pair) for pair in zip(_in_unit_range(fakes), _in_unit_range(reals))]
+            with torch.inference_mode():
+                if self.metric == "lpips":
+                    distances += self.network(fakes, reals.to(self.device)).tolist()
+                elif self.metric == "fid":
+                    of_fakes.update(self.network(fakes))
+                    of_reals.update(self.network(reals.to(self.device)))
+        scores = dict(zip(("l1", "psnr", "ssim"), np.mean(rows, axis=0).tolist()))
+        if self.metric == "lpips":
+            scores["lpips"] = float(np.mean(distances))
+        elif self.metric == "fid":
+            scores["fid"] = frechet_distance(of_fakes.compute(), of_reals.compute())
+        return scores
+
+
+def _in_unit_range(images: Tensor) -> np.ndarray:
+    """uint8 (B,3,H,W) -> float64 (B,H,W,3) in [0, 1]."""
+    return images.permute(0, 2, 3, 1).cpu().numpy() / 255
+
+
+def _pixel_scores(fake: np.ndarray, real: np.ndarray) -> tuple[float, float, float]:
+    """L1, PSNR and SSIM of two images (H,W,3) in [0, 1]."""
+    ssim = structural_similarity(
+        real, fake, channel_axis=2, data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+    )
+    psnr = peak_signal_noise_ratio(real, fake, data_range=1) if (fake != real).any() else np.inf
+    return np.abs(fake - real).mean(), psnr, ssim

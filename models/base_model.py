@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from models import cpu_compile
 from models.cuda_graph import GraphedStep
 from models.published_weights import load_network, save_network
+from models.weight_average import WeightAverage
 from util import distributed
 from util.device import PRECISIONS, use_precision
 from util.errors import UserError
@@ -36,6 +37,7 @@ class BaseModel(ABC):
         self.nets: dict[str, nn.Module] = {}
         self.optimizers: dict[str, Optimizer] = {}
         self.schedulers: dict[str, LambdaLR] = {}
+        self.ema: WeightAverage | None = None  # of the generator, with --ema
         self.compiled_functions: list[cpu_compile.CachedInference] = []
         self.run_dir = Path(opt.checkpoints_dir) / opt.name
         # On CUDA eager instance norm makes its input contiguous, which costs more than convolutions gain.
@@ -116,6 +118,11 @@ class BaseModel(ABC):
         for name in names or self.nets:
             save_network(self.nets[name], self.run_dir / f"{label}_net_{name}.pth")
 
+    def save_average(self) -> None:
+        """With --ema, write the generator's averaged weights as `ema_net_G.pth`."""
+        if self.ema is not None:
+            save_network(self.ema.average, self.run_dir / "ema_net_G.pth")
+
     def load_networks(self, directory: str | Path, label: str, names: Iterable[str] | None = None) -> None:
         """Strictly load `{label}_net_{name}.pth`; UserError if a file is missing or does not fit."""
         if self.opt.compile:
@@ -134,11 +141,14 @@ class BaseModel(ABC):
             raise UserError(f"--load_pretrain {directory}: no such folder")
         found = [n for n in self.nets if n == "G" or (Path(directory) / f"latest_net_{n}.pth").exists()]
         self.load_networks(directory, "latest", found)
+        if self.ema is not None:
+            self.ema.restart()
         return found
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a training step reads or changes: tensors and plain Python only."""
-        return {
+        ema = {} if self.ema is None else {"ema": self.ema.average.state_dict()}
+        return ema | {
             "nets": {name: net.state_dict() for name, net in self.nets.items()},
             "optimizers": {name: _optimizer_state(optimizer) for name, optimizer in self.optimizers.items()},
             "schedulers": {name: _scheduler_state(scheduler) for name, scheduler in self.schedulers.items()},
@@ -155,6 +165,8 @@ class BaseModel(ABC):
             own = [{name: group[name] for name in ("fused", "capturable", "lr")} for group in optimizer.param_groups]
             groups = [group | settings for group, settings in zip(stored["param_groups"], own)]
             optimizer.load_state_dict({**stored, "param_groups": groups})
+        if self.ema is not None:
+            self.ema.average.load_state_dict(state.get("ema", state["nets"]["G"]))
         for scheduler in self.schedulers.values():  # --niter or --niter_decay may have been raised
             rates = [
                 base * factor(scheduler.last_epoch) for base, factor in zip(scheduler.base_lrs, scheduler.lr_lambdas)

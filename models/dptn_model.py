@@ -13,8 +13,19 @@ from torch import Tensor
 
 from data.keypoints import heat_map_factors, multiply_factors
 from models.base_model import BaseModel
-from models.losses import GAN_MODES, Features, GANLoss, content_and_style, gradient_penalty, load_vgg19, mean_absolute
+from models.generator import PTM_VALUES
+from models.losses import (
+    GAN_MODES,
+    Features,
+    GANLoss,
+    content_and_style,
+    gan_mode,
+    gradient_penalty,
+    load_vgg19,
+    mean_absolute,
+)  # fmt: skip
 from models.networks import DISCRIMINATORS, INITIALIZERS, NORMS, define_D, define_G, initialize, linear_decay
+from models.weight_average import WeightAverage
 from util import distributed
 from util.arguments import count, number, positive_int, weight
 from util.draw_pose import draw_skeleton
@@ -50,7 +61,11 @@ class DPTNModel(BaseModel):
         size.add_argument("--num_blocks", type=count, default=3, help="residual blocks of the encoder")
         size.add_argument("--nhead", type=positive_int, default=2, help="attention heads")
         size.add_argument("--num_CABs", type=count, default=2, help="Context Augment Blocks")
-        size.add_argument("--num_TTBs", type=count, default=2, help="Texture Transfer Blocks")
+        size.add_argument("--num_TTBs", type=count, default=2, help="Texture Transfer Blocks; 0: CABs refine f_st")
+        size.add_argument(
+            "--ptm_values", choices=PTM_VALUES, default="f_s",
+            help="features whose texture is transferred: of the source encoder, or of the source-to-source branch",
+        )  # fmt: skip
         if not is_train:
             return
         size.add_argument(
@@ -67,14 +82,17 @@ class DPTNModel(BaseModel):
             "--init_type", choices=list(INITIALIZERS), default="orthogonal", help="initial weights of the generator"
         )
         loss = parser.add_argument_group("DPTN: losses")
-        loss.add_argument("--gan_mode", choices=list(GAN_MODES), default="lsgan", help="adversarial loss")
+        loss.add_argument(
+            "--gan_mode", type=gan_mode, choices=list(GAN_MODES), default="lsgan",
+            help="adversarial loss; wgan-gp, the published code's name of wgangp, is accepted too",
+        )  # fmt: skip
         loss.add_argument("--lambda_rec", type=weight, default=5.0, help="weight of the L1 loss")
         loss.add_argument("--lambda_content", type=weight, default=0.5, help="weight of the VGG19 content loss")
         loss.add_argument("--lambda_style", type=weight, default=500.0, help="weight of the VGG19 style loss")
         loss.add_argument("--lambda_g", type=weight, default=2.0, help="weight of the generator's adversarial loss")
         loss.add_argument(
             "--t_s_ratio", type=number(float, 0, 1), default=0.5,
-            help="share of the source-to-target losses; the source-to-source losses get the rest",
+            help="share of the source-to-target losses; the source-to-source losses get the rest; 1: without that task",
         )  # fmt: skip
         loss.add_argument(
             "--ratio_g2d", type=weight, default=0.1, help="discriminator's learning rate as a fraction of --lr"
@@ -117,12 +135,16 @@ class DPTNModel(BaseModel):
         if self.needs_vgg(opt):
             self.vgg = self.prepare(load_vgg19(opt.vgg_weights))
             self.vgg_losses = self.compile(self.run_vgg)
+        self.tasks = ("t", "s") if opt.t_s_ratio < 1 else ("t",)  # without a share, the source image is not generated
+        if "s" not in self.tasks:
+            self.visual_names = tuple(name for name in self.visual_names if name != "fake_source")
         # Losses are logged in this order and with these weights; the sum also takes each task's share.
-        self.loss_weights = {
+        weights = {
             "app_gen_s": opt.lambda_rec, "content_gen_s": opt.lambda_content, "style_gen_s": opt.lambda_style,
             "app_gen_t": opt.lambda_rec, "ad_gen_t": opt.lambda_g, "dis_img_gen_t": 0.5,
             "content_gen_t": opt.lambda_content, "style_gen_t": opt.lambda_style,
         }  # fmt: skip
+        self.loss_weights = {name: weight for name, weight in weights.items() if name[-1] in self.tasks}
         self.task_shares = {
             f"{loss}_{task}": share
             for task, share in (("t", opt.t_s_ratio), ("s", 1 - opt.t_s_ratio))
@@ -139,6 +161,8 @@ class DPTNModel(BaseModel):
         self.averagers = {
             name: distributed.GradientAverager(net.parameters(), opt.accumulate) for name, net in self.nets.items()
         }
+        if opt.ema:
+            self.ema = WeightAverage(net_G, opt.ema)
         if opt.cuda_graph:
             self.optimize_parameters = self.record_step(lambda: self.batch)
 
@@ -204,9 +228,14 @@ class DPTNModel(BaseModel):
         return self.feature_losses(of_fakes, of_reals)
 
     def feature_losses(self, of_fakes: Features, of_reals: Features) -> dict[str, Tensor]:
-        """Unweighted losses by name, from VGG19 features of (fake_target, fake_source) and (target, source)."""
+        """Unweighted losses by name, from VGG19 features of `generator_losses`' fakes and reals."""
         content, style = content_and_style(of_fakes, of_reals)
-        return by_task("content_gen", content) | by_task("style_gen", style)
+        return self.by_task("content_gen", content) | self.by_task("style_gen", style)
+
+    def by_task(self, name: str, per_sample: Tensor) -> dict[str, Tensor]:
+        """Losses of the samples of all tasks, (B,) or (2B,) -> the mean of each task, by its full name."""
+        means = per_sample.unflatten(0, (len(self.tasks), -1)).mean(1)
+        return {f"{name}_{task}": mean for task, mean in zip(self.tasks, means)}
 
     def backward_D(self) -> dict[str, Tensor]:
         """Gradients of the discriminator's loss on a real and a generated image; returns the loss by name."""
@@ -221,10 +250,11 @@ class DPTNModel(BaseModel):
 
     def generator_losses(self) -> dict[str, Tensor]:
         """Unweighted losses by name. A subclass adds its own here, and their weights to `loss_weights`."""
-        fakes = torch.cat((self.fake_target, self.fake_source))  # both tasks as one batch
-        reals = torch.cat((self.batch.target_image, self.batch.source_image))
+        fakes, reals = self.fake_target, self.batch.target_image
+        if "s" in self.tasks:  # both tasks as one batch
+            fakes, reals = torch.cat((fakes, self.fake_source)), torch.cat((reals, self.batch.source_image))
         losses = {"ad_gen_t": self.gan_loss.generator(self.discriminate(self.fake_target))}
-        losses |= by_task("app_gen", mean_absolute(fakes, reals))
+        losses |= self.by_task("app_gen", mean_absolute(fakes, reals))
         if self.vgg is not None:
             return losses | self.vgg_losses(fakes, reals)
         zero = torch.zeros((), device=self.device)
@@ -243,7 +273,7 @@ class DPTNModel(BaseModel):
         if self.opt.accumulate > 1:
             self.optimize_in_micro_batches()
             return
-        self.forward()
+        self.forward(reconstruct_source="s" in self.tasks)
 
         self.net_D.requires_grad_(True)
         self.optimizers["D"].zero_grad()
@@ -288,7 +318,7 @@ class DPTNModel(BaseModel):
         for batch in micro_batches:
             self.batch = batch
             self.set_discriminator_buffers(vectors)
-            self.forward()
+            self.forward(reconstruct_source="s" in self.tasks)
             losses_G.append(self.backward_G())
         self.update_weights("G", len(micro_batches))
         self.losses = _mean_losses(losses_D) | _mean_losses(losses_G)
@@ -308,6 +338,8 @@ class DPTNModel(BaseModel):
         self.optimizers[name].step()
         if self.opt.norm == "batch":
             distributed.average_statistics(self.nets[name])
+        if name == "G" and self.ema is not None:
+            self.ema.update()
 
     @property
     def loss_names(self) -> list[str]:
@@ -336,15 +368,9 @@ class DPTNModel(BaseModel):
         columns = (
             images(batch.source_image), skeletons(batch.source_keypoints),
             images(batch.target_image), skeletons(batch.target_keypoints),
-            images(self.fake_source), images(self.fake_target),
+            *(images(fake) for fake in (self.fake_source, self.fake_target) if fake is not None),
         )  # fmt: skip
         return [list(row) for row in zip(*columns)]
-
-
-def by_task(name: str, per_sample: Tensor) -> dict[str, Tensor]:
-    """Losses (2B,) of the samples of both tasks -> the mean of each task, by its full name."""
-    target, source = per_sample.unflatten(0, (2, -1)).mean(1)
-    return {f"{name}_t": target, f"{name}_s": source}
 
 
 def _mean_losses(losses: list[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -30,6 +30,15 @@ class DPTNTAModel(DPTNModel):
             self.task_shares["affi_gen_t"] = opt.t_s_ratio
 
     @staticmethod
+    def validate_options(opt: Namespace, network_size: tuple[int, int]) -> None:
+        DPTNModel.validate_options(opt, network_size)
+        if getattr(opt, "lambda_affi", 0) > 0 and opt.t_s_ratio == 1:
+            raise ValueError(
+                "--lambda_affi needs the VGG19 features of the source image, which --t_s_ratio 1 leaves out: give "
+                "a --t_s_ratio below 1, or --lambda_affi 0"
+            )
+
+    @staticmethod
     def needs_vgg(opt: Namespace) -> bool:
         return DPTNModel.needs_vgg(opt) or opt.lambda_affi > 0
 

@@ -15,6 +15,8 @@ from data.keypoints import NUM_JOINTS
 from models.blocks import DownBlock, FirstDownBlock, Norm, OutputBlock, ResidualBlock, UpBlock
 from models.pose_transformer import PoseTransformerModule
 
+PTM_VALUES = ("f_s", "f_ss")  # --ptm_values: of the source encoder, as in the paper, or of the pose-image encoder
+
 
 class Encoder(nn.Module):
     """(B,in,H,W) -> (B,d,h,w): down blocks to `widths`, then residual blocks at the last width."""
@@ -52,12 +54,16 @@ class Generator(nn.Module):
 
     def __init__(
         self, ngf: int, layers: int, num_blocks: int, heads: int, num_cabs: int, num_ttbs: int,
-        norm: Norm, token_norm: Norm, separate_branches: bool,
+        norm: Norm, token_norm: Norm, separate_branches: bool, ptm_values: str = "f_s",
     ) -> None:  # fmt: skip
-        """`separate_branches`: batch norm sees one branch at a time in training, as published."""
+        """`separate_branches`: batch norm sees one branch at a time in training, as published.
+
+        `ptm_values`: one of PTM_VALUES, the features from which the TTBs take their values. With "f_ss" the source
+        encoder is not run; it stays a part of the network, so that weight files have the published keys.
+        """
         super().__init__()
         widths = [ngf * 2**i for i in range(layers)]
-        self.separate_branches = separate_branches
+        self.separate_branches, self.ptm_values = separate_branches, ptm_values
         self.encoder = Encoder(3 + 2 * NUM_JOINTS, widths, num_blocks, norm)
         self.source_encoder = Encoder(3, widths, 0, norm)
         self.ptm = PoseTransformerModule(widths[-1], heads, num_cabs, num_ttbs, token_norm)
@@ -73,8 +79,8 @@ class Generator(nn.Module):
         """
         encode = partial(self.encoder, torch.cat((source_image, source_pose), dim=1))
         f_ss, f_st = self._run_both_branches(encode, source_pose, target_pose)
-        f_s = self.source_encoder(source_image)
-        f_st = self.ptm(f_ss, f_st, f_s)
+        values = f_ss if self.ptm_values == "f_ss" else self.source_encoder(source_image)
+        f_st = self.ptm(f_ss, f_st, values)
         if not reconstruct_source:
             return self.decoder(f_st), None
         fake_source, fake_target = self._run_both_branches(self.decoder, f_ss, f_st)
@@ -86,4 +92,4 @@ class Generator(nn.Module):
         """`module` on both branches' (B,...) inputs; as a single batch where that gives the same numbers."""
         if self.separate_branches and self.training:
             return module(source), module(target)
-        return module(torch.cat((source, target))).chunk(2)
+        return module(torch.cat((source, target))).unflatten(0, (2, -1)).unbind()

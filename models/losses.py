@@ -36,6 +36,11 @@ GAN_MODES: dict[str, tuple[Loss, Loss, Loss]] = {
 }
 
 
+def gan_mode(name: str) -> str:
+    """An argparse type: a key of GAN_MODES; 'wgan-gp' is the published code's name of 'wgangp'."""
+    return "wgangp" if name == "wgan-gp" else name
+
+
 class GANLoss:
     """The three losses of one GAN mode on patch scores of any shape."""
 

@@ -29,14 +29,17 @@ INITIALIZERS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def initialize(net: nn.Module, init_type: str) -> None:
-    """Weights of every convolution and linear layer by `init_type`, their biases 0, norms as torch makes them.
+    """Weights of every convolution and linear layer by `init_type`, their biases 0.
 
-    The fused attention input projections stay Xavier-uniform, as published.
+    As published, the weights of BatchNorm2d come from N(1, 0.02), and the fused attention input projections stay
+    Xavier-uniform. Other norms, of transformer tokens too, are as torch makes them: weights 1, biases 0.
     """
     for name, module in net.named_modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear) and not name.endswith("in_proj"):
             INITIALIZERS[init_type](module.weight)
             nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.weight, 1.0, INIT_GAIN)
 
 
 def define_G(opt: Namespace) -> Generator:
@@ -44,6 +47,7 @@ def define_G(opt: Namespace) -> Generator:
     return Generator(
         ngf=opt.ngf, layers=opt.layers_g, num_blocks=opt.num_blocks, heads=opt.nhead, num_cabs=opt.num_CABs,
         num_ttbs=opt.num_TTBs, norm=norm, token_norm=token_norm, separate_branches=opt.norm == "batch",
+        ptm_values=getattr(opt, "ptm_values", "f_s"),  # options stored by older versions lack it
     )  # fmt: skip
 
 

@@ -7,12 +7,35 @@ tests/models/test_ops.py holds both against each other in float64. What each for
 Letters: B batch, C channels, H x W positions.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
 EPSILON = 1e-5  # added to every variance
+_only_plain_forms = False  # see `plain_forms`
+
+
+@contextmanager
+def plain_forms() -> Iterator[None]:
+    """Inside of this context every operation has its plain form, on a CPU, also in a graph that torch exports.
+
+    An exported graph then holds operations that other programs know, such as an instance norm, not their parts.
+    """
+    global _only_plain_forms
+    _only_plain_forms = True
+    try:
+        yield
+    finally:
+        _only_plain_forms = False
+
+
+def in_compiled_code() -> bool:
+    """Whether torch compiles this code, so that the forms for compiled code are used."""
+    return torch.compiler.is_compiling() and not _only_plain_forms
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -22,12 +45,12 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 def leaky_relu(x: Tensor, slope: float = 0.1, inplace: bool = True) -> Tensor:
     """`F.leaky_relu(x, slope, inplace)`; working in place saves a copy of every activation. inplace=False keeps `x`."""
-    return _LeakyReLU.apply(x, slope) if torch.compiler.is_compiling() else F.leaky_relu(x, slope, inplace)
+    return _LeakyReLU.apply(x, slope) if in_compiled_code() else F.leaky_relu(x, slope, inplace)
 
 
 def relu(x: Tensor) -> Tensor:
     """`F.relu(x)`."""
-    return _LeakyReLU.apply(x, 0.0) if torch.compiler.is_compiling() else F.relu(x)
+    return _LeakyReLU.apply(x, 0.0) if in_compiled_code() else F.relu(x)
 
 
 class _LeakyReLU(torch.autograd.Function):
@@ -52,7 +75,7 @@ class _LeakyReLU(torch.autograd.Function):
 
 def max_pool2(x: Tensor) -> Tensor:
     """`F.max_pool2d(x, 2)`, ties included: the first of equal values, row by row, gets the whole gradient."""
-    if not torch.compiler.is_compiling():
+    if not in_compiled_code():
         return F.max_pool2d(x, 2)
     x = x[..., : x.shape[-2] // 2 * 2, : x.shape[-1] // 2 * 2]
     x = _Maximum.apply(x[..., ::2], x[..., 1::2])
@@ -79,7 +102,7 @@ def instance_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
     Compiled code gets the operation written out, so that Inductor fuses it with its neighbors in any memory format.
     """
-    if not torch.compiler.is_compiling():
+    if not in_compiled_code():
         return F.instance_norm(x, weight=weight, bias=bias, eps=EPSILON)
     return _InstanceNorm.apply(x, *(p.view(-1, *(1,) * (x.ndim - 2)) for p in (weight, bias)))
 
@@ -148,13 +171,13 @@ def conv2d_shared_input(conv: nn.Conv2d, shared: Tensor, own: Tensor) -> Tensor:
     as long as 40 in channels_last. Code compiled for a CPU convolves the channels (B,S,H,W) that all branches share
     only once, and adds the result to that of each branch's own channels (k*B,C,H,W). The forms round differently.
     """
-    repeated = shared.repeat(len(own) // len(shared), 1, 1, 1)
+    repeated = shared.repeat(own.shape[0] // shared.shape[0], 1, 1, 1)
     if own.device.type == "cuda":
         missing = -conv.in_channels % 8
         zeros = own.new_zeros(len(own), missing, *own.shape[2:])
         weight = F.pad(conv.weight, (0, 0, 0, 0, 0, missing))
         return F.conv2d(torch.cat((repeated, own, zeros), dim=1), weight, conv.bias, conv.stride, conv.padding)
-    if not torch.compiler.is_compiling():
+    if not in_compiled_code():
         return conv(torch.cat((repeated, own), dim=1))
     shared_weight, own_weight = conv.weight.split((shared.shape[1], own.shape[1]), dim=1)
     shared_out = F.conv2d(shared, shared_weight, conv.bias, conv.stride, conv.padding)
@@ -168,7 +191,7 @@ def sum_of_up_convolutions(a: Tensor, up_a: nn.ConvTranspose2d, b: Tensor, up_b:
     Compiled code does both as one convolution of all channels, which writes half as much. The two forms round
     differently.
     """
-    if not torch.compiler.is_compiling():
+    if not in_compiled_code():
         return up_convolution(a, up_a.weight, up_a.bias) + up_convolution(b, up_b.weight, up_b.bias)
     return up_convolution(torch.cat((a, b), dim=1), torch.cat((up_a.weight, up_b.weight)), up_a.bias + up_b.bias)
 
@@ -178,7 +201,7 @@ def up_convolution(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
     (B,in,H,W), (in,out,3,3) and (out,) -> (B,out,2H,2W).
     """
-    if x.device.type != "cpu":
+    if x.device.type != "cpu" or _only_plain_forms:
         return F.conv_transpose2d(x, weight, bias, stride=2, padding=1, output_padding=1)
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
     return _UpConvolution.apply(x.to(dtype), weight.to(dtype), bias.to(dtype))

@@ -5,6 +5,10 @@ source-to-target features attend to it to fetch source texture. The blocks are t
 (Carion et al., ECCV 2020) with two differences: every normalization is **instance norm over the tokens** (per channel),
 not layer norm, and every TTB takes its values from the source encoder.
 
+Ablations: with `num_ttbs` 0 nothing would read a memory made of f_ss, so the CABs refine f_st itself, by
+self-attention and without any texture of the source. With no block at all the module returns f_st as it is: the last
+norm is left out, because it is the end of the transformer.
+
 Letters: B batch, N = h*w tokens in row-major order, d channels.
 """
 
@@ -101,22 +105,23 @@ class PoseTransformerModule(nn.Module):
         super().__init__()
         self.cabs = nn.ModuleList(ContextAugmentBlock(dim, heads, norm) for _ in range(num_cabs))
         self.ttbs = nn.ModuleList(TextureTransferBlock(dim, heads, norm) for _ in range(num_ttbs))
-        self.norm = TokenNorm(dim, norm)
+        self.norm = TokenNorm(dim, norm) if num_cabs or num_ttbs else nn.Identity()
 
-    def forward(self, f_ss: Tensor, f_st: Tensor, f_s: Tensor) -> Tensor:
-        """Source-to-source, source-to-target and source-encoder features, each (B,d,h,w) -> (B,d,h,w)."""
-        return self.transfer(f_st, self.augment(f_ss), to_tokens(f_s))
+    def forward(self, f_ss: Tensor, f_st: Tensor, values: Tensor) -> Tensor:
+        """Source-to-source and source-to-target features, and the TTBs' values, each (B,d,h,w) -> (B,d,h,w)."""
+        memory = self.augment(f_ss if self.ttbs else f_st)
+        return self.transfer(f_st, memory, to_tokens(values))
 
-    def augment(self, f_ss: Tensor) -> Tensor:
-        """Source-to-source features (B,d,h,w) -> the memory (B,N,d)."""
-        memory = to_tokens(f_ss)
+    def augment(self, features: Tensor) -> Tensor:
+        """Features (B,d,h,w) -> the memory (B,N,d)."""
+        memory = to_tokens(features)
         for cab in self.cabs:
             memory = cab(memory)
         return memory
 
     def transfer(self, f_st: Tensor, memory: Tensor, texture: Tensor) -> Tensor:
         """Source-to-target features (B,d,h,w), memory and source texture (B,N,d) each -> (B,d,h,w)."""
-        tokens = to_tokens(f_st)
+        tokens = to_tokens(f_st) if self.ttbs else memory
         for ttb in self.ttbs:
             tokens = ttb(tokens, memory, texture)
         return self.norm(tokens).transpose(1, 2).unflatten(2, f_st.shape[2:])

@@ -77,7 +77,7 @@ class BaseOptions:
         if from_run:
             self.set_run_defaults(parser, argv, ["model", "dataset_mode"])
         chosen, _ = parser.parse_known_args(argv)
-        find_dataset(chosen.dataset_mode).modify_commandline_options(parser)
+        find_dataset(chosen.dataset_mode).modify_commandline_options(parser, self.is_train)
         common = {action.dest for action in parser._actions}
         find_model(chosen.model).modify_commandline_options(parser, self.is_train)
         if from_run:

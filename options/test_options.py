@@ -15,7 +15,7 @@ from util.image import IMAGE_FORMATS
 
 def add_which_epoch(group: _ArgumentGroup) -> None:
     group.add_argument("--which_epoch", default="latest", metavar="EPOCH",
-                       help="weights to load: EPOCH_net_G.pth, latest or a number")  # fmt: skip
+                       help="weights to load: EPOCH_net_G.pth, latest, best, ema or a number")  # fmt: skip
 
 
 class TestOptions(BaseOptions):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from metrics.validation import VAL_METRICS
 from options.base_options import BaseOptions
 from util import distributed
 from util.arguments import count, number, positive_int
@@ -39,6 +40,8 @@ class TrainOptions(BaseOptions):
             help="stop after M minutes and save, as on Ctrl-C; counts for this launch only")  # fmt: skip
         add("--lr", type=number(float, 0), default=2e-4, help="learning rate of the generator (Adam)")
         add("--beta1", type=number(float, 0, 0.9999), default=0.5, help="Adam's first momentum")
+        add("--ema", type=number(float, 0, 0.999999), default=0.0, metavar="DECAY",
+            help="average the generator's weights over steps: 0.999 over about 1000; in ema_net_G.pth")  # fmt: skip
         add("--load_pretrain", metavar="DIR",
             help="start from latest_net_G.pth and, if there, latest_net_D.pth in DIR, with new optimizers")  # fmt: skip
         add("--continue_train", action="store_true",
@@ -52,16 +55,23 @@ class TrainOptions(BaseOptions):
             help="only kernels that repeat their results bit for bit: exact resume on CUDA; slower")  # fmt: skip
         add("--val_pairs", type=count, default=0, metavar="N",
             help="hold out identities with about N pairs for validation, which selects best_net_G.pth")  # fmt: skip
+        add("--val_metric", choices=list(VAL_METRICS), default="ssim",
+            help="what the best weights are best in; lpips and fid need weights of other networks")  # fmt: skip
+        add("--alexnet_weights", default="imagenet", metavar="W",
+            help="--val_metric lpips: imagenet (torchvision's) or a file")  # fmt: skip
+        add("--inception_weights", default="imagenet", metavar="W",
+            help="--val_metric fid: imagenet (torchvision's, as in --protocol dptn) or a file")  # fmt: skip
 
         add = parser.add_argument_group("logs and saving").add_argument
-        add("--print_freq", type=positive_int, default=320, metavar="N", help="samples between log lines")
+        add("--print_freq", type=positive_int, default=800, metavar="N", help="samples between log lines")
         add("--display_freq", type=positive_int, default=3200, metavar="N",
             help="samples between sheets of example images")  # fmt: skip
-        add("--save_latest_freq", type=positive_int, default=10000, metavar="N", help="samples between 'latest' saves")
-        add("--save_epoch_freq", type=positive_int, default=10, metavar="N",
-            help="epochs between kept EPOCH_net_G.pth files")  # fmt: skip
+        add("--save_latest_freq", type=positive_int, default=4000, metavar="N", help="samples between 'latest' saves")
+        add("--save_epoch_freq", type=positive_int, default=1, metavar="N",
+            help="epochs between kept EPOCH_net_G.pth and _net_D.pth (40 MB)")  # fmt: skip
         add("--save_by_iter", action=BooleanOptionalAction, default=False,
-            help="keep TOTALSAMPLES_net_G.pth at each --save_latest_freq too")  # fmt: skip
+            help="keep TOTALSAMPLES_net_G.pth and _net_D.pth at each --save_latest_freq too; Market: on, "
+                 "which takes 200 GB in the 200 epochs of the paper")  # fmt: skip
         add("--tf_log", action=BooleanOptionalAction, default=False,
             help="TensorBoard scalars in the run folder's tf_log")  # fmt: skip
         add("--display_id", type=count, default=0, metavar="N", help="visdom: window number, 0 = off")
@@ -128,6 +138,8 @@ class TrainOptions(BaseOptions):
         super().validate(opt)
         if opt.niter + opt.niter_decay == 0:
             raise ValueError("--niter 0 --niter_decay 0: no epoch to train")
+        if opt.val_metric != "ssim" and not opt.val_pairs:
+            raise ValueError(f"--val_metric {opt.val_metric} needs --val_pairs N, the pairs on which it is measured")
         if opt.cuda_graph and opt.compile_mode != "default":
             raise ValueError(
                 f"--cuda_graph records the whole step, --compile_mode {opt.compile_mode} parts of it: leave one out"
@@ -136,4 +148,7 @@ class TrainOptions(BaseOptions):
 
 def moved_file(name: str, value: Any, stored: dict[str, Any]) -> bool:
     """Whether an option names the same kind of file, moved to another path."""
-    return name == "vgg_weights" and not {value, stored[name]} & {"imagenet", "random"}
+    return name in ("vgg_weights", "alexnet_weights", "inception_weights") and not {value, stored[name]} & {
+        "imagenet",
+        "random",
+    }

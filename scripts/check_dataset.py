@@ -175,7 +175,7 @@ def main() -> int:
     for phase, split in splits.items():
         published = () if args.own_data else dataset.published.get(phase, ())
         check_names(split, published, report)
-        check_poses(split, dataset.stored_size, report)
+        check_poses(split, dataset.keypoints_size or dataset.stored_size, report)
         check_photos(split, dataset.stored_size, args.workers, report)
         counts = len(split.keypoints), len(split.used), len(set(map(dataset.outfit, split.used)))
         photos, pairs = published or ("-", "-")

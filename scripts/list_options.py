@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from inference.transfer_options import TransferOptions
 from metrics import options as metrics_options
-from metrics import reid_options
+from metrics import reid_options, statistics
 from options.test_options import TestOptions
 from options.train_options import TrainOptions
 from util.errors import UserError, run_main
@@ -59,6 +59,7 @@ def main() -> None:
         "scripts/transfer.py": TransferOptions().parser([]),
         "python -m metrics.metrics": metrics_options.make_parser(),
         "python -m metrics.reid": reid_options.make_parser(),
+        "python -m metrics.statistics": statistics.make_parser(),
     }
     page = "\n".join([TITLE, *(section(*item) for item in parsers.items())])
     if not check:

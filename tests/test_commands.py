@@ -38,7 +38,7 @@ def test_train_writes_logs_sheets_and_checkpoints(run, market):
     files = {p.name for p in Path("checkpoints/a").iterdir() if p.is_file()}
     assert files == {
         *("loss_log.txt", "loss_log.jsonl", "run_info.jsonl", "train_opt.txt", "train_opt.json", "parameters.txt"),
-        *("latest_state.pt", "latest_net_G.pth", "latest_net_D.pth", "2_net_G.pth", "6_net_G.pth", "12_net_G.pth"),
+        *("latest_state.pt", *(f"{label}_net_{net}.pth" for label in ("latest", 2, 6, 12) for net in "GD")),
     }
     sheets = sorted(Path("checkpoints/a/web/images").iterdir())
     assert [s.name for s in sheets] == ["epoch001_iters000000006.jpg", "epoch002_iters000000012.jpg"]

@@ -8,9 +8,9 @@ import pytest
 from tests.conftest import REPOSITORY
 
 LEVELS = {"util": 0, "data": 1, "models": 2, "metrics": 2, "options": 3, "inference": 4, "train": 5, "test": 5,
-          "example": 5, "hubconf": 5, "scripts": 6, "tests": 7}  # fmt: skip
+          "example": 5, "example_onnx": 5, "hubconf": 5, "scripts": 6, "tests": 7}  # fmt: skip
 FILES = [path.relative_to(REPOSITORY) for name in LEVELS for path in sorted(REPOSITORY.glob(f"{name}/**/*.py"))]
-FILES += [Path(f"{name}.py") for name in ("train", "test", "example", "hubconf")]
+FILES += [Path(f"{name}.py") for name in ("train", "test", "example", "example_onnx", "hubconf")]
 
 
 def imported_modules(file: Path) -> set[str]:

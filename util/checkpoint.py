@@ -47,12 +47,15 @@ def save_file(content: Any, path: str | Path) -> None:
 
 @dataclass
 class Progress:
-    """Where a run stands: `batches_done` of `epoch` (from 1), `total` samples since the start, best validation SSIM."""
+    """Where a run stands: `batches_done` of `epoch` (from 1), `total` samples since the start, best validation score.
+
+    `best`: a value of --val_metric, None before the first validation.
+    """
 
     epoch: int = 1
     batches_done: int = 0
     total: int = 0
-    best_ssim: float = -1.0
+    best: float | None = None
     _last_step = 0  # samples; without a type it is not stored in the training state
 
     def step(self, samples: int) -> None:
@@ -105,6 +108,9 @@ class Checkpoints:
             )
         self.model.load_state_dict(state["model"])
         known = {field.name for field in fields(Progress)}  # states of older versions have more
+        if "best_ssim" in state["progress"]:  # of older versions; -1: none yet
+            best = state["progress"]["best_ssim"]
+            state["progress"]["best"] = best if best > -1 else None
         self.progress = Progress(**{name: value for name, value in state["progress"].items() if name in known})
         if len(state["random"]) == distributed.processes():
             set_random_state(state["random"][distributed.rank()])
@@ -113,16 +119,16 @@ class Checkpoints:
         return f"resuming in epoch {self.progress.epoch}, after {self.progress.total} samples"
 
     def save(self, *labels: str | int) -> None:
-        """Save all networks as 'latest', the generator under `labels` too, and the training state.
+        """Save all networks as 'latest' and under each of `labels`, and the training state.
 
         Raises UserError, and saves nothing, if the weights are not finite or differ between processes, or if another
         process trains this run, too.
         """
         distributed.run_on_main(self.lock.check)
         distributed.check_weights(self.model.nets)
-        distributed.run_on_main(self.model.save_networks, "latest")
-        for label in labels:
-            distributed.run_on_main(self.model.save_networks, label, ("G",))
+        for label in ("latest", *labels):
+            distributed.run_on_main(self.model.save_networks, label)
+        distributed.run_on_main(self.model.save_average)
         self._save_state()  # last, so that it never refers to missing weight files
 
     def _save_state(self) -> None:

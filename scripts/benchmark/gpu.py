@@ -36,7 +36,7 @@ from scripts.benchmark.gpu_report import (
     time_limit,
 )
 from scripts.benchmark.gpu_summary import suspects
-from scripts.benchmark.networks import MODES
+from scripts.benchmark.networks import MODES, PUBLISHED_SIZES
 from util.arguments import number
 from util.device import describe_device, select_device
 from util.errors import run_main
@@ -88,7 +88,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     device = select_device("-1" if args.device == "cpu" else "0")
     print(f"torch {torch.__version__}, {describe_device(device)}; the report is in {args.out}", flush=True)
-    sizes = args.sizes or (["128x64"] if args.quick else list(MODES))
+    sizes = args.sizes or (["128x64"] if args.quick else PUBLISHED_SIZES)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         os.environ["XDG_CACHE_HOME"] = os.environ["TORCHINDUCTOR_CACHE_DIR"] = f"{scratch}/cache"
         os.environ["TORCHINDUCTOR_FX_GRAPH_CACHE"] = "1"  # torch 2.4 does not keep compiled graphs by default

@@ -18,6 +18,8 @@ Kinds of work, each with a table (--only):
       size, batch 8, the default number of loader processes) to results, strips and page, beside the network alone
   precision  what bf16 and compilation change in the images of a trained network (--name and the flags of test.py that
       go with it): differences from fp32 without compilation in 8-bit levels, and the metrics of each
+  onnx       onnxruntime beside PyTorch on the CPU, in turns, from images and poses to images (random weights of the
+      published size). It needs the packages of requirements-onnx.txt, and is left out without --only onnx
 """
 
 import os
@@ -27,12 +29,12 @@ from itertools import product
 
 import torch
 
-from scripts.benchmark import data, metrics, networks, results
+from scripts.benchmark import data, metrics, networks, onnx_files, results
 from scripts.benchmark.measure import print_table
 from util.arguments import positive_int
 from util.device import PRECISIONS, describe_device, select_device
 
-WORK = ("inference", "training", "data", "metrics", "results", "precision")
+WORK = ("inference", "training", "data", "metrics", "results", "precision", "onnx")
 TRAINED = ("name", "checkpoints_dir", "dataset_mode", "dataroot")  # flags of test.py that choose a trained network
 
 
@@ -40,7 +42,8 @@ def parse() -> Namespace:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
     sizes, precisions = list(networks.MODES), list(PRECISIONS)
     parser.add_argument("--only", choices=WORK, action="append", help="one kind of work (may be repeated)")
-    parser.add_argument("--sizes", choices=sizes, nargs="+", default=sizes, help="H x W of the images")
+    published = networks.PUBLISHED_SIZES
+    parser.add_argument("--sizes", choices=sizes, nargs="+", default=published, help="H x W of the images")
     parser.add_argument("--precisions", choices=precisions, nargs="+", default=precisions)
     parser.add_argument("--compile", action=BooleanOptionalAction, help="only with, or only without; default: both")
     parser.add_argument("--channels_last", action=BooleanOptionalAction, default=True, help="memory order N,H,W,C")
@@ -53,7 +56,7 @@ def parse() -> Namespace:
     for name in TRAINED:
         trained.add_argument(f"--{name}")
     args = parser.parse_args()
-    args.only = args.only or [name for name in WORK if name != "precision" or args.name]
+    args.only = args.only or [name for name in WORK if name != "onnx" and (name != "precision" or args.name)]
     if "precision" in args.only and not args.name:
         parser.error("--only precision needs --name, the run folder of a trained network")
     return args
@@ -63,6 +66,7 @@ def main() -> None:
     args = parse()
     variants = list(product(args.precisions, (False, True) if args.compile is None else (args.compile,)))
     memory_order = f"--{'' if args.channels_last else 'no-'}channels_last"
+    rendered = [size for size in args.sizes if size in networks.PUBLISHED_SIZES]  # data/synthetic has no other
     test_flags = [f"--batchSize={args.batch or 8}", memory_order]
     if args.gpu_ids is not None:
         test_flags.append(f"--gpu_ids={args.gpu_ids}")
@@ -79,10 +83,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cache:
         os.environ["XDG_CACHE_HOME"] = os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache  # an empty cache of compiled code
         if "results" in args.only:
-            print_table(results.measure_time(args.sizes, test_flags, variants, args.repeats), results.TIME_COLUMNS)
+            print_table(results.measure_time(rendered, test_flags, variants, args.repeats), results.TIME_COLUMNS)
         if "precision" in args.only:
             given = [f"--{name}={value}" for name in TRAINED if (value := getattr(args, name)) is not None]
             print_table(results.measure_precision([*test_flags, *given], variants), results.PRECISION_COLUMNS)
+        if "onnx" in args.only:
+            compiling = sorted({compiling for _, compiling in variants})
+            rows = onnx_files.measure(args.sizes, args.batch or 1, compiling, args.repeats)
+            print_table(rows, onnx_files.COLUMNS)
         if work := [name for name in args.only if name in ("inference", "training")]:
             device = select_device(args.gpu_ids)
             print(f"torch {torch.__version__}, {describe_device(device)}")

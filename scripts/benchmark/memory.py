@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 from models import pose_transformer
 from models.base_model import BaseModel
 from scripts.benchmark.measure import count_gflop, print_table
-from scripts.benchmark.networks import MODES, build, one_call, random_batch
+from scripts.benchmark.networks import MODES, PUBLISHED_SIZES, build, one_call, random_batch
 from util.errors import run_main
 
 PRODUCTS = ("convolution", "mm.", "scaled_dot_product")
@@ -87,8 +87,9 @@ def count_step(size: str, precision: str, batch: int, accumulate: int) -> tuple:
 
 
 def main() -> None:
-    ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False).parse_args()
-    settings = product(MODES, ("fp32", "bf16"), ((32, 1), (32, 4), (4, 1)))
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser.add_argument("--sizes", choices=list(MODES), nargs="+", default=PUBLISHED_SIZES, help="H x W of the images")
+    settings = product(parser.parse_args().sizes, ("fp32", "bf16"), ((32, 1), (32, 4), (4, 1)))
     with (
         patch.object(BaseModel, "prepare", lambda _, net: net.train()),  # without a move, which fake weights refuse
         patch.object(pose_transformer, "attention", scaled_dot_product_attention),  # fused in bf16 too, as on a GPU

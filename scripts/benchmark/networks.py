@@ -14,10 +14,13 @@ from options.train_options import TrainOptions
 from scripts.benchmark.measure import count_gflop, matmul_gflops, median_seconds, seconds, speed_flags
 from util.device import PRECISIONS
 
-MODES = {"256x256": "fashion", "128x64": "market"}  # H x W -> the data set with networks of this size
-DIS_LAYERS = {"fashion": 4, "market": 3}
+# H x W -> the data set with networks of this size
+MODES = {"256x256": "fashion", "128x64": "market", "512x352": "fashion512"}
+PUBLISHED_SIZES = ["256x256", "128x64"]
+DIS_LAYERS = {"fashion": 4, "market": 3, "fashion512": 4}
 BATCHES = {("inference", "fashion"): (1, 8), ("inference", "market"): (32,), ("training", "fashion"): (4,),
-           ("training", "market"): (16,)}  # fmt: skip
+           ("training", "market"): (16,), ("inference", "fashion512"): (1,),
+           ("training", "fashion512"): (1,)}  # fmt: skip
 COLUMNS = {"work": "", "size": "", "batch": "", "precision": "", "compile": "", "s/image": ".4f", "GFLOP/image": ".1f",
            "GFLOP/s": ".0f", "of matmul": ".0%", "starts s": ""}  # fmt: skip
 

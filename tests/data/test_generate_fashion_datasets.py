@@ -69,7 +69,7 @@ def test_photos_are_found_in_every_layout(call, tmp_path, layout):
     assert stored(root) == ALL_STORED
     assert re.search(r"train +4 +0 +4 +0 +0\ntest +2 +0 +2 +0 +0\n", done.stdout)
     assert "found: 7, of which not listed: 1" in done.stdout
-    assert "JPEG quality 95" in done.stdout
+    assert "JPEG quality 75" in done.stdout
     raw = np.array(Image.open(root / layout / next(iter(NAMES)))).astype(int)
     with Image.open(root / "train" / next(iter(NAMES.values()))) as photo:
         assert photo.size == (176, 256)
@@ -115,6 +115,16 @@ def test_published_command_runs_as_a_script(command, tmp_path):
     done = command("data/generate_fashion_datasets.py", PYTHONPATH="")
     assert done.returncode == 0, done.stderr
     assert stored(root) == ALL_STORED
+
+
+def test_default_quality_writes_the_published_bytes(call, tmp_path):
+    """The published script calls Pillow's `save` without a quality."""
+    root = make_raw(tmp_path / "fashion")
+    call(generate_fashion_datasets, "--dataroot", root)
+    for number, (raw, name) in enumerate(NAMES.items()):
+        Image.open(root / "img" / raw).crop((40, 0, 216, 256)).save(tmp_path / "published.jpg")
+        ours = root / ("train" if number < 4 else "test") / name
+        assert ours.read_bytes() == (tmp_path / "published.jpg").read_bytes()
 
 
 def test_quality_sets_the_jpeg_quality(call, tmp_path):
@@ -314,3 +324,31 @@ def test_interrupted_run_leaves_complete_photos_and_can_be_resumed(call, tmp_pat
 
 def test_quality_above_100_is_refused(call):
     assert call(generate_fashion_datasets, "--quality=101").returncode == 2
+
+
+def test_fashion512_has_every_joint_where_the_doubled_keypoints_are(call, tmp_path, monkeypatch):
+    """A white dot of the raw photo at (row, column) of 1101 x 750 is at (row, column) * 512 / 1101 plus 2 columns."""
+    root = make_raw(tmp_path / "fashion512", "img_highres", size=(750, 1101))
+    raw, name = next(iter(NAMES.items()))
+    photo = np.zeros((1101, 750, 3), np.uint8)
+    photo[560:581, 400:421] = 255  # centered at (570, 410)
+    Image.fromarray(photo).save(root / "img_highres" / raw, quality=95)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dataset").mkdir()
+    root.rename(tmp_path / "dataset/fashion512")
+    done = call(generate_fashion_datasets, "--dataset_mode=fashion512", "--workers", 1)
+    assert (done.returncode, done.stderr) == (0, "")
+    with Image.open(tmp_path / "dataset/fashion512/train" / name) as image:
+        assert image.size == (352, 512)
+        bright = np.array(image.convert("L"), float)
+    center = [(bright * axis).sum() / bright.sum() for axis in np.mgrid[:512, :352]]
+    assert center[0] == pytest.approx(570.5 * 512 / 1101 - 0.5, abs=0.3)
+    assert center[1] == pytest.approx(410.5 * 512 / 1101 - 0.5 + 2, abs=0.6)
+
+
+def test_fashion512_refuses_photos_of_the_low_resolution_archive(call, tmp_path):
+    root = make_raw(tmp_path / "fashion512")
+    done = call(generate_fashion_datasets, "--dataset_mode=fashion512", "--dataroot", root, "--workers", 1)
+    assert done.returncode == 1
+    assert "256 x 256 pixels; expected a photo of the high-resolution archive" in done.stdout
+    assert stored(root) == set()

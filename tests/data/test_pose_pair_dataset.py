@@ -176,3 +176,19 @@ def test_published_counts_are_those_of_patns_lists(mode):
     """The facts of PATN's lists."""
     counts = {"fashion": [(48674, 101966), (4038, 8570)], "market": [(12936, 263632), (19732, 12000)]}
     assert list(find_dataset(mode).published.values()) == counts[mode]
+
+
+def test_fashion512_doubles_patns_keypoints(tmp_path):
+    rows = {f"a_{view}.jpg": np.full((18, 2), (100, 80 + view)) for view in range(2)}
+    rows["a_1.jpg"][3] = -1
+    (tmp_path / "train").mkdir()
+    for name in rows:
+        smooth(352, 512).save(tmp_path / "train" / name)
+    write_keypoints(tmp_path / "fasion-resize-annotation-train.csv", rows)
+    (tmp_path / "fasion-resize-pairs-train.csv").write_text("from,to\na_0.jpg,a_1.jpg\n")
+    dataset = find_dataset("fashion512")(options(tmp_path), "train")
+    sample = dataset[0]
+    assert sample["source_image"].shape == (3, 512, 352)
+    assert sample["source_keypoints"].tolist() == [[200, 160]] * 18
+    assert sample["target_keypoints"][0].tolist() == [200, 162]
+    assert sample["target_keypoints"][3].isnan().all()

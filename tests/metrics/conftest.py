@@ -101,8 +101,11 @@ class TinyLPIPS(nn.Module):
         super().__init__()
         self.register_buffer("factor", torch.tensor(1.0))
 
-    def forward(self, fakes: torch.Tensor, reals: torch.Tensor) -> torch.Tensor:
-        return (fakes.float() - reals.float()).abs().flatten(1).mean(1)
+    def forward(
+        self, fakes: torch.Tensor, reals: torch.Tensor, masks: torch.Tensor | None = None, from_zero: bool = False
+    ) -> torch.Tensor:
+        difference = (fakes.float() - reals.float()).abs()
+        return (difference if masks is None else difference * masks).flatten(1).mean(1)
 
 
 @pytest.fixture

@@ -60,7 +60,9 @@ def test_memory_holds_at_most_two_batches(workers, call, flags, results, tiny, m
     def watched(*args):
         nonlocal most
         for batch, problems in make_loader(*args):
-            seen.append(weakref.ref(batch["fakes"] if isinstance(batch, dict) else batch))
+            (images,) = batch["fakes"].values() if isinstance(batch, dict) else (batch,)
+            seen.append(weakref.ref(images))
+            del images
             yield batch, problems
             most = max(most, sum(image() is not None for image in seen))
 

@@ -5,6 +5,7 @@ import pytest
 from scipy import ndimage
 
 from metrics.masks import pose_mask
+from tests.conftest import REPOSITORY
 from tests.metrics.reference_metrics import reference_mask
 
 
@@ -64,3 +65,13 @@ def test_pose_mask_of_random_poses_equals_reference(size):
 
 def test_pose_mask_of_joint_outside_the_image_is_empty():
     assert not pose_mask(known_joints(j0=(-40, 10)), (128, 64)).any()
+
+
+def test_pose_mask_of_edge_cases_equals_scikit_image_today():
+    goldens = np.load(REPOSITORY / "tests/goldens/mask_lpips_goldens.npz")
+    for name, pose, packed in zip(
+        goldens["edge_names"], goldens["edge_keypoints_yx"], goldens["edge_masks_today"], strict=True
+    ):
+        missing = (pose == -1).any(axis=1, keepdims=True)
+        mask = pose_mask(np.where(missing, np.nan, pose), (128, 64))
+        assert (np.packbits(mask) == packed).all(), name

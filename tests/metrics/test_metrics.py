@@ -1,6 +1,5 @@
 """python -m metrics.metrics as a user runs it: what it finds, prints, writes and refuses."""
 
-import dataclasses
 import io
 import json
 import re
@@ -116,7 +115,7 @@ class TestNumbers:
         (record,) = read_jsonl(results)
         assert record["name"] == "./market"
         assert record["data_set"] == "market"
-        assert record["switches"] == dataclasses.asdict(PROTOCOLS["dptn"])
+        assert record["switches"] == PROTOCOLS["dptn"].switches()
         assert record["paths"]["generated"] == str(results)
         assert set(record["versions"]) >= {"torch", "scikit-image", "lpips", "pytorch-fid"}
         assert record["checkpoint"]["sha256"].startswith("9a129038d9a00aed")

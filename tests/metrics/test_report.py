@@ -7,7 +7,9 @@ import pandas as pd
 import pytest
 
 from metrics import metrics
-from metrics.report import comparison_table
+from metrics.evaluation import METRICS
+from metrics.protocols import PROTOCOLS
+from metrics.report import PUBLISHED, comparison_table
 from tests.metrics.conftest import read_jsonl
 from util.errors import UserError
 
@@ -25,6 +27,38 @@ def test_compare_prints_a_table_for_each_protocol(call, flags, results, market):
         assert re.fullmatch(r"psnr ↑ +\d+\.\d{4} ± \S+ \(n 8\) +-", lines[0])
         assert re.fullmatch(r"l1 ↓( +\d+\.\d{4} ± \S+ \(n 8\)){2}", lines[1])
         assert [line.split(":")[0] for line in lines[2:]] == ["[1] first", "[2] second"]
+
+
+def test_published_numbers_stand_beside_those_of_their_data_set_and_protocol_only(call, flags, results):
+    call(metrics, *flags, "--name=mine", "--metrics=psnr,ssim_256", "--protocol=dptn,standard")
+    done = call(metrics, f"--compare={results.parent}/metrics.jsonl", "--published")
+    assert done.returncode == 0, done.stderr
+    dptn, standard = done.stdout.strip().split("\n\n")
+    assert standard == call(metrics, f"--compare={results.parent}/metrics.jsonl").stdout.strip().split("\n\n")[1]
+    title, _, psnr, ssim_256, *lines = dptn.splitlines()
+    assert title == "market, dptn protocol"
+    assert [line.split()[0] for line in lines[:2]] == ["fid", "lpips"]
+    assert (psnr.split()[-1], ssim_256.split()[-1]) == ("14.5207", "0.2854")
+    descriptions = [line for line in lines if line.startswith("[")]
+    assert len(descriptions) == 10  # ours, and the nine methods with numbers on Market-1501
+    assert descriptions[-1].startswith("[10] DPTN (CVPR 22): published, not verified here")
+    assert "SSIM is ssim_256 is inferred" in descriptions[-1]
+
+
+def test_published_numbers_are_complete():
+    """Ten methods of DPTN's Table 1, of which PISE has no numbers on Market-1501; everything has a source."""
+    table = pd.read_csv(PUBLISHED)
+    assert table.notna().all().all()
+    assert set(table["protocol"]) <= set(PROTOCOLS)
+    assert set(table["metric"]) <= set(METRICS)
+    assert set(table["verified"]) <= {"yes", "no"}
+    of_table = table[table["source"].str.startswith("DPTN's Table 1")]
+    assert of_table.groupby("data_set")["method"].nunique().to_dict() == {"fashion": 10, "market": 9}
+    assert len(of_table) == 10 * 4 + 9 * 4
+    dptn = of_table[(of_table["method"] == "DPTN (CVPR 22)") & (of_table["data_set"] == "fashion")]
+    assert dptn.set_index("metric")["value"].to_dict() == {
+        "ssim_256": 0.7782, "psnr": 19.1492, "fid": 11.4664, "lpips": 0.1957,
+    }  # fmt: skip
 
 
 def test_compare_rejects_a_protocol_with_other_switches(call, flags, results):

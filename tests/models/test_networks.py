@@ -25,6 +25,16 @@ class TestInitialization:
             elif parameter.dim() == 1:
                 assert (parameter == 1).all(), name
 
+    def test_batch_norm_of_feature_maps_draws_its_weights(self):
+        """From N(1, 0.02); the mean of n weights is within 4 standard errors of 1. Norms of tokens start at 1."""
+        net = create_model(train_options("--norm=batch"), CPU, is_train=True).net_G
+        maps = torch.cat([module.weight for module in net.modules() if isinstance(module, nn.BatchNorm2d)])
+        assert abs(maps.mean() - 1) < 4 * 0.02 / len(maps) ** 0.5
+        assert maps.std().item() == pytest.approx(0.02, rel=4 / (2 * len(maps)) ** 0.5)
+        tokens = [module for module in net.modules() if isinstance(module, nn.BatchNorm1d)]
+        assert tokens
+        assert all((module.weight == 1).all() for module in tokens)
+
     def test_discriminator_keeps_torch_defaults_and_zero_biases(self):
         net = create_model(train_options("--init_type=normal"), CPU, is_train=True).net_D
         weight = net.blocks[0].conv1.weight_orig

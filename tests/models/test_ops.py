@@ -18,8 +18,11 @@ from models.ops import (
     _LeakyReLU,
     _Maximum,
     attention,
+    in_compiled_code,
+    instance_norm,
     leaky_relu,
     max_pool2,
+    plain_forms,
     reflection_pad,
     relu,
     up_convolution,
@@ -239,3 +242,22 @@ def test_reflection_pad_equals_torchs_in_its_deterministic_form(width, monkeypat
     assert_equal(with_gradients(lambda x: reflection_pad(x, width), x), wanted)
     monkeypatch.setattr("models.ops.must_repeat_results", lambda _: True)
     assert_equal(with_gradients(lambda x: reflection_pad(x, width), x), wanted, rtol=1e-14, atol=1e-15)
+
+
+def test_plain_forms_are_torchs_own_operations_while_compiling(as_compiled):
+    """By the name of the last backward step; outside of the context, and after an error in it, forms are as before."""
+    x, channels = noise(2, 3, 4, 4).requires_grad_(), noise(3)
+    results = {
+        "LeakyReluBackward0": lambda: leaky_relu(x, inplace=False),
+        "ReluBackward0": lambda: relu(x),
+        "MaxPool2DWithIndicesBackward0": lambda: max_pool2(x),
+        "ViewBackward0": lambda: instance_norm(x, channels, channels),  # of F.instance_norm
+        "ConvolutionBackward0": lambda: up_convolution(x, noise(3, 2, 3, 3), noise(2)),
+    }
+    for name, result in results.items():
+        assert result().grad_fn.name() != name
+        with plain_forms():
+            assert result().grad_fn.name() == name
+    with pytest.raises(KeyError), plain_forms():
+        raise KeyError
+    assert in_compiled_code()

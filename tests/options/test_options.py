@@ -71,9 +71,16 @@ def test_defaults_are_the_published_ones():
         "ratio_g2d": 0.1, "niter": 100, "niter_decay": 100, "dis_layers": 4, "gan_mode": "lsgan", "norm": "instance",
         "ngf": 64, "layers_g": 3, "num_blocks": 3, "nhead": 2, "num_CABs": 2, "num_TTBs": 2, "ndf": 32,
         "init_type": "orthogonal", "vgg_weights": "imagenet", "dataroot": "./dataset/fashion", "name": "DPTN_fashion",
+        "print_freq": 800, "save_latest_freq": 4000, "save_epoch_freq": 1, "save_by_iter": False,
     }  # fmt: skip
     assert {name: getattr(opt, name) for name in wanted} == wanted
-    assert TrainOptions().parse(["--dataset_mode=market"]).dataroot == "./dataset/market"
+    market = TrainOptions().parse(["--dataset_mode=market"])
+    assert (market.dataroot, market.save_by_iter) == ("./dataset/market", True)
+    assert "save_by_iter" not in TestOptions().parse(["--dataset_mode=market"])
+
+
+def test_published_name_of_wgangp_is_accepted():
+    assert TrainOptions().parse(["--gan_mode=wgan-gp"]).gan_mode == "wgangp"
 
 
 @pytest.mark.parametrize(
@@ -120,7 +127,7 @@ def test_text_marks_options_that_differ_from_defaults():
     options.parse(["--lr=0.001"])
     assert re.search(r"^lr: 0.001 +\[default: 0.0002\]$", options.text, re.MULTILINE)
     assert re.search(r"^beta1: 0.5$", options.text, re.MULTILINE)
-    assert re.search(r"^options: .*\blr 0.001,", options.changed_text, re.DOTALL)
+    assert re.search(r"^options: .*\blr 0.001\b", options.changed_text, re.DOTALL)
     assert "beta1" not in options.changed_text
 
 

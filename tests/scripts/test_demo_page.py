@@ -1,7 +1,6 @@
 """scripts/demo_page.py: one table for networks and baselines, examples with all networks, and an honest sentence."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +29,7 @@ def results(tmp_path) -> Path:
 
 
 def write_metrics(path: Path, *names: str) -> Path:
-    common = {"data_set": "market", "protocol": "standard", "switches": asdict(PROTOCOLS["standard"])}
+    common = {"data_set": "market", "protocol": "standard", "switches": PROTOCOLS["standard"].switches()}
     common |= {"paths": {"generated": "results"}, "time": "now"}
     lines = []
     for name in names:

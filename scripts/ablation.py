@@ -1,0 +1,206 @@
+"""Trains the network without one part of the method at a time, with several seeds, and compares on the same test pairs.
+
+    python -m data.synthetic --identities 120 --out dataset/demo_market       # rendered people
+    python scripts/ablation.py                                                # every setting that needs no VGG19
+    python scripts/ablation.py --settings full no_ptm --seeds 0 1 2 3 4 -- --ngf=32 --niter=5
+
+Flags after "--" go to train.py, after the small default training (TRAINING in this file) and before a setting's
+own flags. Each run is one train.py, one test.py and one evaluation; what is finished is not repeated, and what was
+stopped resumes. The table is OUT/ablation.csv, the page OUT/index.html; both are written again after each run.
+
+A metric's value is the mean over the test pairs; "spread" is the standard deviation over seeds. "difference" is that of
+the same pair and the same seed from the first setting, averaged over pairs; its spread, too, is over seeds, because
+the pairs of one run are not independent. "pairs better" counts pairs on which the setting beats the first one.
+"""
+
+import shlex
+import subprocess
+import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+from dominate import document, tags
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from data import dataset_names, find_dataset
+from metrics.evaluation import METRICS
+from util.arguments import count
+from util.errors import UserError, run_main
+from util.files import atomic_write
+from util.html import add_table, new_page, write_page
+from util.results import RUN_FILE
+
+ROOT = Path(__file__).resolve().parent.parent
+SCORES = ("l1", "psnr", "ssim_256", "mask_ssim")  # they need no weights of other networks
+PROTOCOL = "standard"
+PAIR = ["source", "target"]
+TRAINING = [
+    "--ngf=16", "--ndf=16", "--dis_layers=3", "--batchSize=4", "--niter=1", "--niter_decay=2", "--nThreads=0",
+    "--lambda_rec=10", "--lambda_g=0.2", "--lambda_content=0", "--lambda_style=0",
+]  # fmt: skip
+
+
+class Setting(NamedTuple):
+    title: str
+    train: tuple[str, ...] = ()  # flags of train.py
+    test: tuple[str, ...] = ()  # flags of test.py
+    needs_vgg: bool = False
+
+
+SETTINGS = {
+    "full": Setting("DPTN"),
+    "no_ptm": Setting("without PTM", ("--num_CABs=0", "--num_TTBs=0")),
+    "cabs_only": Setting("CABs only", ("--num_TTBs=0",)),
+    "values_f_ss": Setting("values from f_ss", ("--ptm_values=f_ss",)),
+    "one_head": Setting("one attention head", ("--nhead=1",)),
+    # half the weight for the L1 loss, which then weighs as much beside the adversarial loss as with the dual task
+    "no_dual_task": Setting("without the dual task", ("--t_s_ratio=1", "--lambda_rec=5")),
+    "ema": Setting("averaged weights", ("--ema=0.99",), ("--which_epoch=ema",)),
+    "ta_discriminator": Setting("DPTN-TA's discriminator", ("--model=DPTNTA", "--lambda_affi=0")),
+    "ta_loss": Setting("texture affinity loss", ("--model=DPTNTA", "--netD=spectral"), needs_vgg=True),
+    "ta": Setting("DPTN-TA: loss and discriminator", ("--model=DPTNTA",), needs_vgg=True),
+}
+
+
+def main() -> None:
+    own, train_flags = split_arguments(sys.argv[1:])
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
+    add = parser.add_argument
+    default = [name for name, setting in SETTINGS.items() if not setting.needs_vgg]
+    add("--settings", nargs="+", choices=list(SETTINGS), default=default, metavar="SETTING",
+        help=f"the first one is what the others are compared with; of {', '.join(SETTINGS)}")  # fmt: skip
+    add("--seeds", nargs="+", type=count, default=[0, 1, 2], metavar="N", help="seeds of each setting")
+    add("--dataset_mode", choices=dataset_names(), default="market", help="which data set")
+    add("--dataroot", type=Path, default=Path("dataset/demo_market"), metavar="DIR", help="the data set")
+    add("--out", type=Path, default=Path("results/ablation"), metavar="DIR", help="folder for everything")
+    add("--gpu_ids", "--gpu_id", metavar="ID", help="as in train.py")
+    args = parser.parse_args(own)
+    common = [f"--dataset_mode={args.dataset_mode}", f"--dataroot={args.dataroot.resolve()}"]
+    common += [f"--gpu_ids={args.gpu_ids}"] if args.gpu_ids is not None else []
+    check_same_training(args.out, [*common, *TRAINING, *train_flags])
+    for seed in args.seeds:  # all settings of one seed first: what is there when it is stopped can be compared
+        for name in args.settings:
+            if not scores_file(args.out, name, seed).exists():
+                print(f"{name}, seed {seed}", flush=True)
+                make_run(args.out, name, seed, common, train_flags)
+            write_report(args.out, args.settings, args.seeds)
+    print(f"page: {args.out / 'index.html'}")
+
+
+def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The flags before and after "--"."""
+    split = arguments.index("--") if "--" in arguments else len(arguments)
+    return list(arguments[:split]), list(arguments[split + 1 :])
+
+
+def check_same_training(out: Path, flags: Sequence[str]) -> None:
+    """UserError where `out` holds runs of other flags, which cannot stand in one table with these."""
+    file, line = out / "training.txt", shlex.join(flags)
+    if file.exists() and (stored := file.read_text().strip()) != line:
+        raise UserError(
+            f"{out}: holds runs of another training; choose another --out\n  there: {stored}\n  now:   {line}"
+        )
+    atomic_write(file, lambda opened: opened.write(f"{line}\n".encode()))
+
+
+def scores_file(out: Path, name: str, seed: int) -> Path:
+    return out / "scores" / f"{name}_{seed}.csv"
+
+
+def make_run(out: Path, name: str, seed: int, common: Sequence[str], train_flags: Sequence[str]) -> None:
+    """Train, test and evaluate one setting with one seed; the last step writes its scores."""
+    run, setting = f"{name}_{seed}", SETTINGS[name]
+    where = [f"--name={run}", f"--checkpoints_dir={out / 'runs'}", *common]
+    results = out / "results" / run
+    resume = ["--continue_train"] if (out / "runs" / run / "latest_state.pt").exists() else []
+    flags = [*where, *TRAINING, *train_flags, *setting.train, f"--seed={seed}", *resume]
+    call([str(ROOT / "train.py"), *flags], f"{run}: train.py")
+    flags = [*where, *setting.test, "--batchSize=8", "--nThreads=0", "--image_format=png", f"--results_dir={results}"]
+    flags += ["--continue_test"] if (results / RUN_FILE).exists() else []
+    call([str(ROOT / "test.py"), *flags], f"{run}: test.py")
+    root, scores = Path(common[1].removeprefix("--dataroot=")), scores_file(out, name, seed)
+    dataset = find_dataset(common[0].removeprefix("--dataset_mode="))
+    flags = [
+        f"--gt_path={root / 'test'}", f"--distorated_path={results}", f"--name={run}", f"--protocol={PROTOCOL}",
+        f"--metrics={','.join(SCORES)}", f"--pairs={root / dataset.pairs_csv.format(phase='test')}",
+        f"--annotations={root / dataset.keypoints_csv.format(phase='test')}", "--nThreads=0", f"--per_image={scores}",
+        f"--out={out / 'metrics.jsonl'}", *(["--market"] if dataset.stored_size == (128, 64) else []),
+    ]  # fmt: skip
+    call(["-m", "metrics.metrics", *flags], f"{run}: evaluation")
+
+
+def call(arguments: list[str], what: str) -> None:
+    """Run Python with `arguments`; only errors and the progress bar are shown. UserError where it fails."""
+    status = subprocess.run([sys.executable, *arguments], stdout=subprocess.DEVNULL).returncode
+    if status:
+        raise UserError(f"{what} ended with status {status}; start this command again to resume")
+
+
+def read_scores(out: Path, settings: Sequence[str], seeds: Sequence[int]) -> pd.DataFrame:
+    """A column for each metric, a row for each pair of each finished run: (setting, seed, source, target)."""
+    files = {(name, seed): scores_file(out, name, seed) for name in settings for seed in seeds}
+    tables = {key: pd.read_csv(file).set_index(PAIR) for key, file in files.items() if file.exists()}
+    return pd.concat(tables, names=["setting", "seed"])[[f"{PROTOCOL}:{metric}" for metric in SCORES]].set_axis(
+        list(SCORES), axis=1
+    )
+
+
+def compare(scores: pd.DataFrame, settings: Sequence[str]) -> pd.DataFrame:
+    """`read_scores` -> a row for each metric and setting: seeds, mean, spread, difference, its spread, pairs better."""
+    by_run = scores.groupby(level=["setting", "seed"]).mean()
+    differences = scores - scores.loc[settings[0]].reindex(scores.index.droplevel("setting")).to_numpy()
+    difference_by_run = differences.groupby(level=["setting", "seed"]).mean()
+    rows = {}
+    for metric in SCORES:
+        sign = 1 if METRICS[metric].higher_is_better else -1
+        for name in (name for name in settings if name in by_run.index):
+            runs, changes = by_run.loc[name, metric], difference_by_run.loc[name, metric].dropna()
+            pairs = differences.loc[name, metric].dropna()
+            rows[metric, name] = {
+                "seeds": len(runs), "mean": runs.mean(), "spread": runs.std(), "difference": changes.mean(),
+                "spread of difference": changes.std(), "pairs better": (sign * pairs > 0).mean(),
+            }  # fmt: skip
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["metric", "setting"])
+
+
+def write_report(out: Path, settings: Sequence[str], seeds: Sequence[int]) -> None:
+    table = compare(read_scores(out, settings, seeds), settings)
+    text = table.to_csv(lineterminator="\n")
+    atomic_write(out / "ablation.csv", lambda file: file.write(text.encode()))
+    write_page(out / "index.html", make_page(table, settings, (out / "training.txt").read_text()))
+
+
+def make_page(table: pd.DataFrame, settings: Sequence[str], training: str) -> document:
+    """A table for each metric, with one row for each setting."""
+    page = new_page("DPTN: ablation", narrow=True)
+    first = SETTINGS[settings[0]].title
+    with page:
+        tags.h1("What each part of the method does")
+        tags.p(
+            f"Differences are from {first}, on the same test pairs and with the same seed. Spreads are standard "
+            "deviations over seeds: a difference smaller than its spread shows nothing."
+        )
+        for metric, rows in table.groupby(level="metric", sort=False):
+            tags.h2(f"{metric}, {'more' if METRICS[metric].higher_is_better else 'less'} is better")
+            add_table([("setting", *table.columns), *map(cells, rows.loc[metric].itertuples())])
+        tags.p("Every run: train.py ", tags.code(training))
+        with tags.ul():
+            for name in settings:
+                flags = shlex.join([*SETTINGS[name].train, *SETTINGS[name].test]) or "no flag"
+                tags.li(f"{SETTINGS[name].title}: ", tags.code(flags))
+    return page
+
+
+def cells(row: tuple) -> list[str]:
+    """One row of `compare` as text."""
+    name, seeds, mean, spread, difference, spread_of_difference, better = row
+    numbers = [f"{mean:.4f}", f"{spread:.4f}", f"{difference:+.4f}", f"{spread_of_difference:.4f}", f"{better:.0%}"]
+    return [SETTINGS[name].title, str(int(seeds)), *("–" if "nan" in number else number for number in numbers)]
+
+
+if __name__ == "__main__":
+    run_main(main)

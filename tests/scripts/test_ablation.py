@@ -1,0 +1,84 @@
+"""scripts/ablation.py: the numbers of its table by hand, and runs from start to end."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scripts import ablation
+from tests.conftest import TINY, train_options
+
+PAIRS = [("a.jpg", "b.jpg"), ("b.jpg", "a.jpg"), ("c.jpg", "d.jpg")]
+
+
+def write_scores(out, name, seed, values):
+    """A csv as the evaluation writes it, with the same `values` for each metric."""
+    file = ablation.scores_file(out, name, seed)
+    file.parent.mkdir(exist_ok=True)
+    table = pd.DataFrame(PAIRS, columns=["source", "target"])
+    for metric in ablation.SCORES:
+        table[f"standard:{metric}"] = values
+    table.to_csv(file, index=False)
+
+
+def test_table_has_means_spreads_and_paired_differences(tmp_path):
+    full = {0: [1.0, 2.0, 3.0], 1: [2.0, 2.0, 5.0]}
+    other = {0: [2.0, 2.5, 3.0], 1: [2.5, 1.0, 6.0]}
+    for seed in (0, 1):
+        write_scores(tmp_path, "full", seed, full[seed])
+        write_scores(tmp_path, "no_ptm", seed, other[seed])
+    settings = ["full", "no_ptm"]
+    table = ablation.compare(ablation.read_scores(tmp_path, settings, [0, 1, 2]), settings)
+    changes = [np.mean(np.subtract(other[seed], full[seed])) for seed in (0, 1)]
+    row = table.loc["psnr", "no_ptm"]
+    assert row["seeds"] == 2
+    assert row["mean"] == pytest.approx(np.mean([2.5, 9.5 / 3]))
+    assert row["spread"] == pytest.approx(np.std([2.5, 9.5 / 3], ddof=1))
+    assert row["difference"] == pytest.approx(np.mean(changes))
+    assert row["spread of difference"] == pytest.approx(np.std(changes, ddof=1))
+    assert row["pairs better"] == pytest.approx(4 / 6)
+    assert table.loc["l1", "no_ptm"]["pairs better"] == pytest.approx(1 / 6)  # less is better
+    assert table.loc["psnr", "full"]["difference"] == 0
+
+
+def test_table_compares_equal_seeds_only(tmp_path):
+    """A seed that the first setting lacks counts in the mean, not in the difference."""
+    write_scores(tmp_path, "full", 0, [1.0, 1.0, 1.0])
+    write_scores(tmp_path, "no_ptm", 0, [2.0, 2.0, 2.0])
+    write_scores(tmp_path, "no_ptm", 1, [9.0, 9.0, 9.0])
+    settings = ["full", "no_ptm"]
+    row = ablation.compare(ablation.read_scores(tmp_path, settings, [0, 1]), settings).loc["psnr", "no_ptm"]
+    assert (row["mean"], row["difference"]) == (5.5, 1.0)
+
+
+def test_other_training_in_the_same_folder_is_refused(call, tmp_path, monkeypatch):
+    monkeypatch.setattr(ablation, "call", lambda _arguments, what: pytest.fail(what))
+    ablation.check_same_training(tmp_path, ["--ngf=8"])
+    ablation.check_same_training(tmp_path, ["--ngf=8"])
+    done = call(ablation, "--out", tmp_path, "--", "--ngf=16")
+    assert done.returncode == 2
+    assert "holds runs of another training; choose another --out" in done.stderr
+
+
+@pytest.mark.parametrize("name", ablation.SETTINGS)
+def test_setting_has_flags_that_train_py_takes(name):
+    opt = train_options("--dataset_mode=market", *ablation.TRAINING, *ablation.SETTINGS[name].train)
+    assert opt.lambda_rec * opt.t_s_ratio == 5  # all settings weigh the target's L1 loss alike
+    assert (getattr(opt, "lambda_affi", 0) > 0) == ablation.SETTINGS[name].needs_vgg
+
+
+@pytest.mark.slow
+def test_runs_are_compared_and_not_repeated(command, market, tmp_path):
+    flags = ["--settings", "full", "no_ptm", "--seeds", "0", "--dataroot", market, "--out", tmp_path / "out"]
+    flags += ["--gpu_ids=-1", "--", *TINY[:2], "--niter=0", "--niter_decay=1", "--ndf=8"]
+    done = command("scripts/ablation.py", *flags)
+    assert done.returncode == 0, done.stderr
+    table = pd.read_csv(tmp_path / "out/ablation.csv").set_index(["metric", "setting"])
+    assert len(table) == 2 * len(ablation.SCORES)
+    by_hand = [pd.read_csv(tmp_path / f"out/scores/{name}_0.csv")["standard:l1"].mean() for name in ("full", "no_ptm")]
+    assert table.loc["l1", "no_ptm"]["difference"] == pytest.approx(by_hand[1] - by_hand[0])
+    assert "without PTM" in (tmp_path / "out/index.html").read_text()
+    weights = tmp_path / "out/runs/no_ptm_0/latest_net_G.pth"
+    written = weights.stat().st_mtime_ns
+    again = command("scripts/ablation.py", *flags)
+    assert again.stdout.splitlines() == [f"page: {tmp_path / 'out/index.html'}"]
+    assert weights.stat().st_mtime_ns == written
