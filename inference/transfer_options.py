@@ -39,6 +39,23 @@ class TransferOptions(TestOptions):
     description = DESCRIPTION
 
     def add_flags(self, parser: argparse.ArgumentParser) -> None:
+        self.add_photo_flags(parser)
+        add = parser.add_argument_group("results").add_argument
+        add("--out", metavar="PATH", help="an image, an animation or a folder, see above (required)")
+        sheet = "source, its skeleton, the pose's skeleton and the result in a row per pose; of a sequence, 12 rows"
+        add("--sheet", type=image_path, metavar="FILE", help=sheet)
+
+        add = parser.add_argument_group("sequences").add_argument
+        add("--sequence", action="store_true", help="the poses are one sequence, although --out is a folder")
+        rate = "images per second; default: those of the video, times N + 1 with --interpolate N, or 25"
+        add("--fps", type=number(float, 0.01), metavar="F", help=rate)
+        add("--every", type=positive_int, default=1, metavar="K", help="take every K-th pose")
+        add("--interpolate", type=count, default=0, metavar="N", help="add N poses between each two")
+        smooth = "repair leaps, fill gaps of up to 0.4 s, smooth over 0.1 s; off: the poses as they were found"
+        add("--smooth", action=argparse.BooleanOptionalAction, default=True, help=smooth)
+
+    def add_photo_flags(self, parser: argparse.ArgumentParser) -> None:
+        """What a command needs that generates a photo's person in other poses."""
         run, data = self.add_network_flags(parser)
         add_which_epoch(run)
         data.add_argument("--keypoints_csv", type=Path, metavar="FILE", help="where csv:NAME is looked up instead")
@@ -57,20 +74,6 @@ class TransferOptions(TestOptions):
         add("--estimator_weights", metavar="FILE", help="file for keypointrcnn instead of the download")
         advice = "print advice as warnings and generate all the same; poses without a person are left out"
         add("--force", action="store_true", help=advice)
-
-        add = parser.add_argument_group("results").add_argument
-        add("--out", metavar="PATH", help="an image, an animation or a folder, see above (required)")
-        sheet = "source, its skeleton, the pose's skeleton and the result in a row per pose; of a sequence, 12 rows"
-        add("--sheet", type=image_path, metavar="FILE", help=sheet)
-
-        add = parser.add_argument_group("sequences").add_argument
-        add("--sequence", action="store_true", help="the poses are one sequence, although --out is a folder")
-        rate = "images per second; default: those of the video, times N + 1 with --interpolate N, or 25"
-        add("--fps", type=number(float, 0.01), metavar="F", help=rate)
-        add("--every", type=positive_int, default=1, metavar="K", help="take every K-th pose")
-        add("--interpolate", type=count, default=0, metavar="N", help="add N poses between each two")
-        smooth = "repair leaps, fill gaps of up to 0.4 s, smooth over 0.1 s; off: the poses as they were found"
-        add("--smooth", action=argparse.BooleanOptionalAction, default=True, help=smooth)
 
     def validate(self, opt: argparse.Namespace) -> None:
         super().validate(opt)

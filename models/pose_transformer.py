@@ -109,13 +109,24 @@ class PoseTransformerModule(nn.Module):
 
     def forward(self, f_ss: Tensor, f_st: Tensor, values: Tensor) -> Tensor:
         """Source-to-source and source-to-target features, and the TTBs' values, each (B,d,h,w) -> (B,d,h,w)."""
-        # (B,N,d) tokens; also under autocast they are float32 outside of matrix products
-        memory, tokens, texture = (at_least_float32(f).flatten(2).transpose(1, 2) for f in (f_ss, f_st, values))
-        if not self.ttbs:
-            memory = tokens
+        memory = self.augment(f_ss if self.ttbs else f_st)
+        return self.transfer(f_st, memory, to_tokens(values))
+
+    def augment(self, features: Tensor) -> Tensor:
+        """Features (B,d,h,w) -> the memory (B,N,d)."""
+        memory = to_tokens(features)
         for cab in self.cabs:
             memory = cab(memory)
+        return memory
+
+    def transfer(self, f_st: Tensor, memory: Tensor, texture: Tensor) -> Tensor:
+        """Source-to-target features (B,d,h,w), memory and source texture (B,N,d) each -> (B,d,h,w)."""
+        tokens = to_tokens(f_st) if self.ttbs else memory
         for ttb in self.ttbs:
             tokens = ttb(tokens, memory, texture)
-        refined = tokens if self.ttbs else memory
-        return self.norm(refined).transpose(1, 2).unflatten(2, f_st.shape[2:])
+        return self.norm(tokens).transpose(1, 2).unflatten(2, f_st.shape[2:])
+
+
+def to_tokens(features: Tensor) -> Tensor:
+    """(B,d,h,w) -> (B,N,d). Also under autocast, tokens are float32 outside of matrix products."""
+    return at_least_float32(features).flatten(2).transpose(1, 2)

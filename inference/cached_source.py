@@ -1,0 +1,58 @@
+"""One source for many target poses: what the generator computes from the source alone is computed once.
+
+That is the source-to-source branch, the Context Augment Blocks and the source encoder; a new target pose needs the
+source-to-target branch, the Texture Transfer Blocks and the decoder.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from data.keypoints import draw_heat_maps, scale_keypoints
+from inference.pose_transfer import PoseTransfer
+from models.generator import Generator
+from models.pose_transformer import to_tokens
+from util.errors import UserError
+from util.image import resize_uint8, stretch, to_pil, to_uint8, to_unit
+
+Pose = np.ndarray | Sequence[Sequence[float]]
+
+
+class CachedSource:
+    """The source image and pose that `transfer` is to generate in many poses. The network runs without --compile."""
+
+    def __init__(self, transfer: PoseTransfer, image: Image.Image, keypoints: Pose) -> None:
+        """`image`: RGB of the stored size. `keypoints`: (18,2) of (y, x) in its pixels, NaN = missing."""
+        if not transfer.opt.num_TTBs:
+            raise UserError("--num_TTBs 0: this network takes no texture from the source; use one with TTBs")
+        self.transfer = transfer
+        self.net: Generator = transfer.model.nets["G"]
+        pixels = stretch(image, transfer.network_size)[None]
+        with torch.inference_mode(), transfer.model.autocast():
+            pose = self._heat_maps(keypoints)
+            image_in_unit = to_unit(transfer.model.images_to_device(pixels))
+            self.image_and_pose = torch.cat((image_in_unit, pose), dim=1)  # (1,3+18,H,W)
+            f_ss = self.net.encoder(self.image_and_pose, pose)  # (1,d,h,w)
+            self.grid: tuple[int, int] = tuple(f_ss.shape[2:])  # (h, w)
+            self.memory = self.net.ptm.augment(f_ss)  # (1,N,d)
+            values = f_ss if self.net.ptm_values == "f_ss" else self.net.source_encoder(image_in_unit)
+            self.texture = to_tokens(values)  # (1,N,d)
+
+    def generate(self, keypoints: Pose) -> Image.Image:
+        """The person in the pose (18,2), which is given like the source's: an RGB image of the stored size.
+
+        Equal to what `PoseTransfer` generates, up to the rounding of another batch size.
+        """
+        with torch.inference_mode(), self.transfer.model.autocast():
+            f_st = self.net.encoder(self.image_and_pose, self._heat_maps(keypoints))
+            generated = self.net.decoder(self.net.ptm.transfer(f_st, self.memory, self.texture))
+        return to_pil(resize_uint8(to_uint8(generated), self.transfer.stored_size)[0])
+
+    def _heat_maps(self, keypoints: Pose) -> Tensor:
+        """(18,2) in pixels of the stored size -> (1,18,H,W) of the network's size."""
+        pose = torch.as_tensor(np.asarray(keypoints), dtype=torch.float32)[None]
+        scaled = scale_keypoints(pose, self.transfer.stored_size, self.transfer.network_size)
+        return draw_heat_maps(self.transfer.model.to_device(scaled), self.transfer.network_size)

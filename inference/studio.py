@@ -1,0 +1,353 @@
+"""The server of scripts/studio.py: a page on which joints are dragged and the generated image follows.
+
+Poses travel as JSON lists of 18 [y, x] in pixels of the stored size, null = missing. Photos and images stay in memory,
+and no path comes from the page. A tab's source is cached (inference/cached_source.py) until the tab replaces it, closes
+or has been idle while others were used. One thread runs the network; inference/studio_guard.py checks the requests.
+"""
+
+import asyncio
+import base64
+import binascii
+import io
+import json
+import secrets
+import tempfile
+from argparse import Namespace
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from data import find_dataset
+from data.keypoints import JOINTS, NUM_JOINTS
+from data.pairs import read_keypoints
+from data.synthetic.body import Posture
+from data.synthetic.people import LOOKS, RenderedPhoto, random_scene, render_identity, render_photo
+from data.synthetic.walk import render_walk
+from inference.attention import attend
+from inference.cached_source import CachedSource
+from inference.estimators import Estimator
+from inference.formats import read_people, write_poses
+from inference.framing import Frame, can_be_framed, crop, frame_person, identity_frame, to_frame
+from inference.people import first_pose, rank
+from inference.photo_transfer import frame_source
+from inference.photos import Photos
+from inference.pose_transfer import PoseTransfer
+from inference.sources import FoundPeople
+from inference.studio_guard import Guard, read_body
+from inference.tracks import interpolate
+from inference.video import write_animation
+from util.draw_pose import JOINT_COLORS, LIMB_COLORS, LIMBS
+from util.errors import UserError, first_line
+from util.image import DECODING_ERRORS, size_problem, to_upright_rgb
+
+PAGE = Path(__file__).with_name("studio_page")
+FILES = {"/": "index.html", "/studio.js": "studio.js", "/editor.js": "editor.js", "/studio.css": "studio.css"}
+MAX_PIXELS = 50_000_000  # of a photo
+MAX_SOURCES = 16  # cached at a time; a page whose source is gone sends it again
+MAX_JOINT = 10_000.0  # pixels from the image's corner
+MAX_FRAMES = 200  # of an animation
+FPS = 12.0
+PHOTO_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+KEYPOINT_FORMATS = {"dwpose": "pose.json", "patn": "pose.csv"}  # what can be exported, and the file's name
+EXAMPLES = 6  # rendered people that the page offers
+PRESETS = 16  # poses of the data set that it offers beside those of a rendered person
+SEED = 1  # not that of pretrained/rendered_market's training
+
+
+class Rendered(NamedTuple):
+    """What the page offers before a photo is chosen: people to click, poses to click, a walk to play."""
+
+    examples: list[tuple[Image.Image, np.ndarray]]  # images of the stored size and their keypoints (18,2)
+    presets: list[np.ndarray]
+    walk: list[np.ndarray]
+    template: np.ndarray  # a standing person, for photos whose pose nothing estimates
+
+
+def render_offers(mode: str, size: tuple[int, int]) -> Rendered:
+    """Render people in the look of data set `mode`, or of fashion for one that has no look, at `size` (H, W)."""
+    mode = mode if mode in LOOKS else "fashion"
+    people = [_standing_person(number, mode) for number in range(EXAMPLES)]
+    examples = [(Image.fromarray(photo.pixels).resize(size[::-1]), _scaled(photo, size)) for photo in people]
+    presets = [_scaled(photo, size) for photo in render_identity(1, mode, 8, SEED)]
+    walk = [_scaled(photo, size) for photo in render_walk(mode, 12, 1.0, 60.0, SEED)]
+    return Rendered(examples, presets, walk, examples[0][1])
+
+
+def data_set_poses(opt: Namespace) -> list[np.ndarray]:
+    """Poses of the data set's test split, spread over its csv file, in pixels of the stored size; none without it."""
+    path = Path(opt.dataroot) / find_dataset(opt.dataset_mode).keypoints_csv.format(phase="test")
+    poses = [pose for pose in read_keypoints(path).values() if can_be_framed(pose)] if path.is_file() else []
+    return poses[:: max(1, len(poses) // PRESETS)][:PRESETS]
+
+
+def _standing_person(number: int, mode: str) -> RenderedPhoto:
+    """A person who stands and looks into the camera, more or less."""
+    random = np.random.default_rng([SEED, number])
+    person, background = random_scene(random, mode)
+    posture = Posture(yaw=float(random.normal(0, 15)))
+    return render_photo("", person, posture, background, find_dataset(mode).stored_size, random)
+
+
+def _scaled(photo: RenderedPhoto, size: tuple[int, int]) -> np.ndarray:
+    return photo.keypoints * (np.array(size) / photo.pixels.shape[:2])
+
+
+class Studio:
+    """What the page asks for. Each method takes a request's body and runs in the network's thread."""
+
+    def __init__(self, transfer: PoseTransfer, estimator: Estimator | None, offers: Rendered) -> None:
+        self.transfer, self.estimator, self.offers = transfer, estimator, offers
+        self.sources: OrderedDict[str, CachedSource] = OrderedDict()  # the one that was used last at the end
+
+    def start(self, body: bytes) -> Response:
+        """What the page shows first, and the sizes of the network."""
+        opt = self.transfer.opt
+        return JSONResponse({
+            "name": opt.name, "size": self.transfer.stored_size, "blocks": opt.num_TTBs, "heads": opt.nhead,
+            "joints": JOINTS, "limbs": LIMBS, "joint_colors": JOINT_COLORS, "limb_colors": LIMB_COLORS,
+            "estimates": self.estimator is not None, "fps": FPS,
+            "examples": [{"image": _to_url(image), "keypoints": _to_json(p)} for image, p in self.offers.examples],
+            "presets": [_to_json(pose) for pose in self.offers.presets],
+            "walk": [_to_json(pose) for pose in self.offers.walk],
+        })  # fmt: skip
+
+    def frame_photo(self, body: bytes) -> Response:
+        """A user's photo -> the image and pose of its person, framed, and advice; without an estimator a template."""
+        photo, size = _decode(body), self.transfer.stored_size
+        if self.estimator is None:
+            pose, frame = self.offers.template, _whole_photo(photo, size)
+            advice = ["place the joints of the source by hand: this page runs without --estimator"]
+        else:
+            people = self.estimator.find_people(photo)
+            found = FoundPeople("photo", people, (photo.height, photo.width))
+            frame, problems = frame_source(found, size, self.transfer.opt.dataset_mode)
+            if frame is None:
+                raise UserError("\n".join(problem.text for problem in problems))
+            pose, advice = to_frame(people[0].keypoints, frame), [problem.text for problem in problems]
+        image = crop(photo, frame)
+        return JSONResponse({"image": _to_url(image), "keypoints": _to_json(pose), "advice": advice})
+
+    def set_source(self, body: bytes) -> Response:
+        """{image, keypoints, replaces} -> {source, grid}: compute and cache what depends on the source alone."""
+        request = _to_object(body)
+        image = _decode(_from_url(request.get("image")), ("PNG",))
+        if problem := size_problem(image, self.transfer.stored_size):
+            raise UserError(f"source image: {problem}")
+        source = CachedSource(self.transfer, image, _to_pose(request.get("keypoints")))
+        self.sources.pop(str(request.get("replaces")), None)
+        name = secrets.token_urlsafe(12)
+        self.sources[name] = source
+        while len(self.sources) > MAX_SOURCES:
+            self.sources.popitem(last=False)
+        return JSONResponse({"source": name, "grid": source.grid})
+
+    def generate(self, body: bytes) -> Response:
+        """{source, keypoints} -> the generated image, PNG."""
+        request = _to_object(body)
+        image = self._source(request).generate(_to_pose(request.get("keypoints")))
+        return Response(_to_png(image), media_type="image/png")
+
+    def attend(self, body: bytes) -> Response:
+        """{source, keypoints, block, head} -> N*N bytes: each target token's weights, as fractions of its largest.
+
+        A head of null is the mean of all.
+        """
+        request = _to_object(body)
+        block, head = request.get("block"), request.get("head")
+        if block not in range(self.transfer.opt.num_TTBs) or head not in (None, *range(self.transfer.opt.nhead)):
+            raise UserError(f"no block {block!r} or head {head!r} in this network")
+        weights = attend(self._source(request), _to_pose(request.get("keypoints"))).map(block, head)
+        levels = (weights / weights.amax(-1, keepdim=True) * 255).round().byte()
+        return Response(levels.numpy().tobytes(), media_type="application/octet-stream")
+
+    def close(self, body: bytes) -> Response:
+        """{source}: a tab was closed."""
+        self.sources.pop(str(_to_object(body).get("source")), None)
+        return JSONResponse({})
+
+    def import_pose(self, body: bytes) -> Response:
+        """A keypoint file of any known format -> {keypoints}, those of its most prominent person.
+
+        They are kept if they lie in or near the stored size, and framed otherwise.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "pose.json"
+            path.write_bytes(body)
+            try:
+                people = next(found for found in read_people(path).people.values() if found)
+            except UserError as error:
+                raise UserError(str(error).replace(str(path), "the file")) from error
+        pose, size = first_pose(rank(people)), self.transfer.stored_size
+        inside = (np.nanmin(pose, 0) >= -0.25 * np.array(size)) & (np.nanmax(pose, 0) <= 1.25 * np.array(size))
+        if not inside.all():
+            if not can_be_framed(pose):
+                raise UserError("the file: its pose needs a neck or shoulder, and hips or head")
+            pose = to_frame(pose, frame_person(pose, size, self.transfer.opt.dataset_mode))
+        return JSONResponse({"keypoints": _to_json(pose)})
+
+    def export_pose(self, body: bytes) -> Response:
+        """{format, keypoints} -> the keypoint file."""
+        request = _to_object(body)
+        if (format_name := request.get("format")) not in KEYPOINT_FORMATS:
+            raise UserError(f"format: one of {', '.join(KEYPOINT_FORMATS)}")
+        with tempfile.TemporaryDirectory() as folder:
+            path, photos = Path(folder) / KEYPOINT_FORMATS[format_name], Photos(size=self.transfer.stored_size)
+            write_poses(path, {"pose.jpg": _to_pose(request.get("keypoints"))}, format_name, photos)
+            return Response(path.read_bytes(), media_type="text/plain")
+
+    def interpolate(self, body: bytes) -> Response:
+        """{poses, between} -> {poses} with `between` more between each two."""
+        request = _to_object(body)
+        poses, between = _to_poses(request.get("poses")), request.get("between")
+        if not isinstance(between, int) or not 0 <= between * len(poses) <= MAX_FRAMES:
+            raise UserError(f"between: {between!r} makes more than {MAX_FRAMES} poses, or is no number")
+        return JSONResponse({"poses": [_to_json(pose) for pose in interpolate(poses, between)]})
+
+    def animate(self, body: bytes) -> Response:
+        """{source, poses} -> an animated GIF."""
+        request = _to_object(body)
+        source = self._source(request)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "animation.gif"
+            write_animation(map(source.generate, _to_poses(request.get("poses"))), path, FPS)
+            return Response(path.read_bytes(), media_type="image/gif")
+
+    def _source(self, request: dict[str, Any]) -> CachedSource:
+        """The cached source of a request. HTTPException 410 if it is cached no more: the page sends it again."""
+        name = str(request.get("source"))
+        if name not in self.sources:
+            raise HTTPException(410, "other tabs have displaced the source; move a joint, then try again")
+        self.sources.move_to_end(name)
+        return self.sources[name]
+
+
+def create_app(studio: Studio, hosts: set[str], token: str | None = None) -> Starlette:
+    """The ASGI app; `hosts` and `token` as in Guard."""
+    requests = {
+        "start": studio.start, "photo": studio.frame_photo, "source": studio.set_source, "image": studio.generate,
+        "attention": studio.attend, "close": studio.close, "import": studio.import_pose, "export": studio.export_pose,
+        "interpolate": studio.interpolate, "animation": studio.animate,
+    }  # fmt: skip
+    thread = ThreadPoolExecutor(1)
+    routes = [Route(path, _FileEndpoint(PAGE / name)) for path, name in FILES.items()]
+    routes += [Route(f"/api/{name}", _Endpoint(work, thread), methods=["POST"]) for name, work in requests.items()]
+    handlers = {UserError: _user_error, HTTPException: _http_error}
+    return Starlette(routes=routes, middleware=[Middleware(Guard, hosts, token)], exception_handlers=handlers)
+
+
+class _FileEndpoint(NamedTuple):
+    """ASGI app of one file of the page."""
+
+    path: Path
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await FileResponse(self.path)(scope, receive, send)
+
+
+class _Endpoint(NamedTuple):
+    """ASGI app that gives a request's body to `work` in the network's thread."""
+
+    work: Callable[[bytes], Response]
+    thread: ThreadPoolExecutor
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        body = await read_body(Request(scope, receive))
+        response = await asyncio.get_running_loop().run_in_executor(self.thread, self.work, body)
+        await response(scope, receive, send)
+
+
+async def _user_error(request: Request, error: UserError) -> Response:
+    return JSONResponse({"error": str(error)}, 400)
+
+
+async def _http_error(request: Request, error: HTTPException) -> Response:
+    return JSONResponse({"error": error.detail}, error.status_code)
+
+
+def _to_object(body: bytes) -> dict[str, Any]:
+    try:
+        request = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"not JSON ({first_line(error)})") from error
+    if not isinstance(request, dict):
+        raise UserError("expected a JSON object")
+    return request
+
+
+def _to_pose(value: Any) -> np.ndarray:
+    """A list of 18 [y, x] or null -> float64 (18,2), NaN = missing."""
+    if not isinstance(value, list) or len(value) != NUM_JOINTS:
+        raise UserError(f"keypoints: expected a list of {NUM_JOINTS} [y, x] or null")
+    return np.array([_to_joint(joint) for joint in value])
+
+
+def _to_joint(value: Any) -> list[float]:
+    if value is None:
+        return [np.nan, np.nan]
+    if not isinstance(value, list) or len(value) != 2 or not all(_is_coordinate(number) for number in value):
+        raise UserError(f"keypoints: a joint is not [y, x] within {MAX_JOINT:g} pixels")
+    return [float(number) for number in value]
+
+
+def _is_coordinate(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_JOINT
+
+
+def _to_poses(value: Any) -> np.ndarray:
+    if not isinstance(value, list) or not 1 <= len(value) <= MAX_FRAMES:
+        raise UserError(f"poses: expected a list of 1 to {MAX_FRAMES}")
+    return np.stack([_to_pose(pose) for pose in value])
+
+
+def _to_json(pose: np.ndarray) -> list[list[float] | None]:
+    return [None if np.isnan(joint).any() else [round(float(number), 3) for number in joint] for joint in pose]
+
+
+def _decode(content: bytes, formats: tuple[str, ...] = PHOTO_FORMATS) -> Image.Image:
+    """RGB, as viewers show it. UserError, before any pixel is decoded, for more than MAX_PIXELS."""
+    try:
+        with Image.open(io.BytesIO(content), formats=formats) as file:
+            if file.width * file.height > MAX_PIXELS:
+                raise Image.DecompressionBombError
+            return to_upright_rgb(file).image
+    except Image.DecompressionBombError as error:
+        raise UserError(f"more than {MAX_PIXELS // 1_000_000} million pixels; use a smaller photo") from error
+    except DECODING_ERRORS as error:
+        raise UserError(f"not a photo that can be decoded ({', '.join(formats)})") from error
+
+
+def _whole_photo(photo: Image.Image, size: tuple[int, int]) -> Frame:
+    """A frame of `size` (H, W) in the middle of which the whole photo is."""
+    if (photo.height, photo.width) == size:
+        return identity_frame(size)
+    scale = min(size[0] / photo.height, size[1] / photo.width)
+    top, left = (-(length / scale - own) / 2 for length, own in zip(size, (photo.height, photo.width)))
+    return Frame(scale, top, left, size)
+
+
+def _to_png(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format="PNG", compress_level=1)
+    return file.getvalue()
+
+
+def _to_url(image: Image.Image) -> str:
+    return f"data:image/png;base64,{base64.b64encode(_to_png(image)).decode()}"
+
+
+def _from_url(value: Any) -> bytes:
+    try:
+        return base64.b64decode(str(value).removeprefix("data:image/png;base64,"), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise UserError("image: expected a PNG as a data URL") from error

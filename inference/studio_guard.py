@@ -1,0 +1,90 @@
+"""What may reach the page of scripts/studio.py: this computer's browser at the page's own address, and small requests.
+
+Without --host, a request must name the loopback address (a web site whose name was pointed at it is refused), and a
+browser's request must come from the page itself. With --host, the address may have any name, but each request needs
+the token that the command prints, which the first one stores in a cookie.
+"""
+
+import secrets
+from functools import partial
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import parse_qs
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+COOKIE = "dptn_studio"
+MAX_BODY = 16 * 2**20  # bytes of a request: a photo, at most
+TOO_LARGE = f"more than {MAX_BODY // 2**20} MB; use a smaller file"
+POLICY = "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+SECURITY_HEADERS = {
+    "content-security-policy": POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+}
+
+
+class Guard:
+    """ASGI middleware that refuses a request with a JSON object {"error": ...} before anything of it is decoded."""
+
+    def __init__(self, app: ASGIApp, hosts: set[str], token: str | None = None) -> None:
+        """`hosts`: what the header Host may be, with ports; with a `token`, it may be anything."""
+        self.app, self.hosts, self.token = app, hosts, token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":  # the server's start and end
+            await self.app(scope, receive, send)
+            return
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        await (self._refusal(headers, scope) or self.app)(scope, receive, partial(_send_with_headers, send))
+
+    def _refusal(self, headers: dict[str, str], scope: Scope) -> Response | None:
+        """The answer to a request that must not reach the app; None if it may."""
+        host = headers.get("host", "")
+        if self.token is None and host not in self.hosts:
+            return _error(403, f"this page is at http://{min(self.hosts)}, not at {host!r}")
+        if headers.get("origin", f"http://{host}") != f"http://{host}":
+            return _error(403, "requests of other pages are refused")
+        if self.token is not None and not self._knows_token(headers.get("cookie", "")):
+            given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
+            if not _is_equal(given, self.token):
+                return _error(403, "open the address that the command printed, with its token")
+            page = RedirectResponse("/", 303)  # so that the token is not in the address that the browser keeps
+            page.set_cookie(COOKIE, self.token, httponly=True, samesite="strict")
+            return page
+        length = headers.get("content-length", "0")
+        return _error(413, TOO_LARGE) if not length.isdigit() or int(length) > MAX_BODY else None
+
+    def _knows_token(self, cookies: str) -> bool:
+        try:
+            cookie = SimpleCookie(cookies).get(COOKIE)
+        except CookieError:
+            return False
+        return cookie is not None and _is_equal(cookie.value, self.token)
+
+
+async def _send_with_headers(send: Send, message: Message) -> None:
+    if message["type"] == "http.response.start":
+        message["headers"] += [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
+    await send(message)
+
+
+async def read_body(request: Request) -> bytes:
+    """The body of a request. HTTPException 413 after MAX_BODY bytes, whatever its header says."""
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > MAX_BODY:
+            raise HTTPException(413, TOO_LARGE)
+    return bytes(body)
+
+
+def _error(status: int, message: str) -> Response:
+    return JSONResponse({"error": message}, status)
+
+
+def _is_equal(given: str, token: str) -> bool:
+    return secrets.compare_digest(given.encode(), token.encode())

@@ -1,0 +1,367 @@
+// The page of scripts/studio.py. One request is in flight at a time; when it returns, the latest pose is sent.
+
+import { Editor, drawSkeleton, element } from "/editor.js";
+
+const $ = (id) => document.getElementById(id);
+const look = await (await post("start")).json();
+const source = { id: null, image: null, grid: null, dirty: false };
+const history = { states: [], at: -1 };
+const map = { key: null, levels: null }; // attention of the image that is shown
+let shown = null; // {source, keypoints} of the generated image that is shown
+let busy = false;
+let wanted = false;
+let sequence = []; // the poses of the slider
+let ends = [null, null];
+let player = null;
+
+const modes = () => ({ lock: $("lock").checked, limb: $("limb").checked });
+const target = new Editor($("target"), look, { modes, changed: refresh, settled: remember });
+const sourceEditor = new Editor($("source"), look, { modes, changed: () => { source.dirty = true; refresh(); }, settled: remember });
+
+async function post(name, body = {}) {
+  const content = body instanceof Blob ? body : JSON.stringify(body);
+  let response;
+  try {
+    response = await fetch(`/api/${name}`, { method: "POST", body: content });
+  } catch {
+    throw new Error("the server does not answer; is scripts/studio.py still running?");
+  }
+  if (response.ok) return response;
+  const { error } = await response.json().catch(() => ({ error: `the server failed (${response.status})` }));
+  throw Object.assign(new Error(error), { status: response.status });
+}
+
+function say(text) {
+  $("message").textContent = text;
+  $("message").hidden = !text;
+}
+
+// Run an action of a button or a file; its error becomes a message on the page.
+function attempt(action) {
+  return async (...given) => {
+    say("");
+    try {
+      await action(...given);
+    } catch (error) {
+      say(error.message);
+    }
+  };
+}
+
+const copy = (pose) => pose.map((joint) => joint && [...joint]);
+
+async function refresh() {
+  wanted = true;
+  if (busy) return;
+  busy = true;
+  try {
+    while (wanted) {
+      wanted = false;
+      await generate();
+    }
+  } catch (error) {
+    say(error.message);
+  }
+  busy = false;
+}
+
+async function generate() {
+  if (!source.image) return;
+  const start = performance.now();
+  if (source.dirty || !source.id) await sendSource();
+  const request = { source: source.id, keypoints: copy(target.pose) };
+  let response;
+  try {
+    response = await post("image", request);
+  } catch (error) {
+    if (error.status !== 410) throw error;
+    source.id = null; // other tabs have displaced it
+    wanted = true;
+    return;
+  }
+  const bitmap = await createImageBitmap(await response.blob());
+  if (request.source !== source.id) return;
+  $("generated").getContext("2d").drawImage(bitmap, 0, 0);
+  shown = request;
+  $("generated").dataset.pose = JSON.stringify(request.keypoints); // of the image that is shown
+  $("latency").textContent = `${Math.round(performance.now() - start)} ms`;
+}
+
+async function sendSource() {
+  source.dirty = false;
+  const body = { image: source.image, keypoints: sourceEditor.pose, replaces: source.id };
+  const { source: id, grid } = await (await post("source", body)).json();
+  Object.assign(source, { id, grid });
+}
+
+function setSource({ image, keypoints }) {
+  source.image = sourceEditor.image = image;
+  source.dirty = true;
+  sourceEditor.set(keypoints);
+  remember();
+  refresh();
+}
+
+function setPose(pose) {
+  target.set(pose);
+  remember();
+  refresh();
+}
+
+// Undo and redo: a state is the source and both poses.
+function remember() {
+  const state = { image: source.image, poses: JSON.stringify([sourceEditor.pose, target.pose]) };
+  const now = history.states[history.at];
+  showTray();
+  if (now && now.image === state.image && now.poses === state.poses) return;
+  history.states.splice(history.at + 1, Infinity, state);
+  history.at = history.states.length - 1;
+  showHistory();
+}
+
+function travel(step) {
+  const state = history.states[history.at + step];
+  if (!state) return;
+  history.at += step;
+  const [sourcePose, targetPose] = JSON.parse(state.poses);
+  source.dirty ||= state.image !== source.image || JSON.stringify(sourcePose) !== JSON.stringify(sourceEditor.pose);
+  source.image = sourceEditor.image = state.image;
+  sourceEditor.set(sourcePose);
+  target.set(targetPose);
+  showTray();
+  showHistory();
+  refresh();
+}
+
+function showHistory() {
+  $("undo").disabled = history.at <= 0;
+  $("redo").disabled = history.at + 1 >= history.states.length;
+}
+
+function showTray() {
+  const editor = $("edit-source").checked ? sourceEditor : target;
+  const hidden = look.joints.map((name, joint) => ({ name, joint })).filter(({ joint }) => !editor.pose[joint]);
+  $("tray").replaceChildren(...hidden.map(({ name, joint }) => button(`+ ${name}`, () => editor.restore(joint))));
+}
+
+function button(text, action) {
+  const made = document.createElement("button");
+  made.append(text);
+  made.addEventListener("click", attempt(action));
+  return made;
+}
+
+// Attention: fetched once for each image, block and head.
+async function showAttention(event) {
+  if (busy || !shown) return;
+  const request = { ...shown, block: Number($("block").value), head: $("head").value ? Number($("head").value) : null };
+  const key = JSON.stringify(request);
+  if (map.key !== key) {
+    map.key = key;
+    map.levels = null;
+    const response = await post("attention", request).catch((error) => { map.key = null; throw error; });
+    map.levels = new Uint8Array(await response.arrayBuffer());
+  }
+  if (!map.levels || map.key !== key) return;
+  const [rows, columns] = source.grid;
+  const [fx, fy] = fractionAt($("generated"), event);
+  if (fx < 0 || fx >= 1 || fy < 0 || fy >= 1) return hideAttention();
+  const token = Math.floor(fy * rows) * columns + Math.floor(fx * columns);
+  const levels = map.levels.subarray(token * rows * columns, (token + 1) * rows * columns);
+  drawMap(levels, rows, columns);
+  const peak = levels.indexOf(255);
+  drawArrow(event, ((peak % columns) + 0.5) / columns, (Math.floor(peak / columns) + 0.5) / rows);
+}
+
+// The part of an element that shows the image, which is centered in it.
+function imageBox(view) {
+  const box = view.getBoundingClientRect();
+  const scale = Math.min(box.width / look.size[1], box.height / look.size[0]);
+  const [width, height] = [look.size[1] * scale, look.size[0] * scale];
+  return { left: box.left + (box.width - width) / 2, top: box.top + (box.height - height) / 2, width, height };
+}
+
+function fractionAt(view, event) {
+  const box = imageBox(view);
+  return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
+}
+
+// The darker the source, the smaller the weight.
+function drawMap(levels, rows, columns) {
+  const small = new OffscreenCanvas(columns, rows);
+  const data = new ImageData(columns, rows);
+  levels.forEach((level, i) => { data.data[4 * i + 3] = 0.75 * (255 - level); });
+  small.getContext("2d").putImageData(data, 0, 0);
+  const canvas = $("map");
+  [canvas.height, canvas.width] = look.size.map((length) => 4 * length);
+  canvas.getContext("2d").drawImage(small, 0, 0, canvas.width, canvas.height);
+  canvas.hidden = false;
+}
+
+function drawArrow(event, fx, fy) {
+  const box = imageBox($("source"));
+  const [x, y] = [box.left + fx * box.width, box.top + fy * box.height];
+  const [line, circle] = $("arrow").children;
+  for (const [key, value] of Object.entries({ x1: event.clientX, y1: event.clientY, x2: x, y2: y })) line.setAttribute(key, value);
+  circle.setAttribute("cx", x);
+  circle.setAttribute("cy", y);
+  $("arrow").style.display = "block";
+}
+
+function hideAttention() {
+  $("map").hidden = true;
+  $("arrow").style.display = "none";
+}
+
+// Files
+const MAX_FILE = 16 * 2 ** 20;
+
+function checkFile(file) {
+  if (file.size > MAX_FILE) throw new Error(`${file.name}: more than 16 MB; use a smaller file`);
+}
+
+async function framePhoto(file) {
+  checkFile(file);
+  const framed = await (await post("photo", file)).json();
+  if (framed.advice.length) say(framed.advice.join("\n"));
+  return framed;
+}
+
+async function usePhoto(file) {
+  setSource(await framePhoto(file));
+  if (!look.estimates && !$("edit-source").checked) $("edit-source").click();
+}
+
+async function importPose(file) {
+  checkFile(file);
+  setPose((await (await post("import", file)).json()).keypoints);
+}
+
+async function exportPose(format, name) {
+  download(await (await post("export", { format, keypoints: target.pose })).blob(), name);
+}
+
+function download(blob, name) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
+// The slider between two poses, and the walk
+async function setEnd(number) {
+  ends[number] = copy(target.pose);
+  if (!ends[0] || !ends[1]) return say(`pose ${"AB"[number]} is set; set the other one too`);
+  setSequence((await (await post("interpolate", { poses: ends, between: 22 })).json()).poses);
+}
+
+function setSequence(poses) {
+  sequence = poses;
+  $("slider").max = poses.length - 1;
+  $("slider").value = 0;
+  target.set(poses[0]);
+  showSlider();
+  refresh();
+}
+
+function showSlider() {
+  for (const id of ["slider", "play", "export-gif"]) $(id).disabled = sequence.length < 2;
+}
+
+function slide() {
+  target.set(sequence[Number($("slider").value)]);
+  refresh();
+}
+
+function play() {
+  if (player) return stop();
+  $("play").textContent = "Stop";
+  player = setInterval(() => {
+    if (busy) return; // a slow network shows every pose, later
+    $("slider").value = (Number($("slider").value) + 1) % sequence.length;
+    slide();
+  }, 1000 / look.fps);
+}
+
+function stop() {
+  clearInterval(player);
+  player = null;
+  $("play").textContent = "Play";
+  remember();
+}
+
+// Set up the page
+function thumbnail(pose) {
+  const svg = element("svg", { viewBox: `0 0 ${look.size[1]} ${look.size[0]}` });
+  drawSkeleton(svg, pose, look);
+  return svg;
+}
+
+function fill(strip, label, contents, action) {
+  contents.forEach((content, i) => {
+    const made = button(content, () => action(i));
+    made.setAttribute("aria-label", `${label} ${i + 1}`);
+    $(strip).append(made);
+  });
+}
+
+function image(url) {
+  return Object.assign(new Image(), { src: url, alt: "" });
+}
+
+fill("examples", "person", look.examples.map((example) => image(example.image)), (i) => setSource(look.examples[i]));
+fill("presets", "pose", look.presets.map(thumbnail), (i) => setPose(look.presets[i]));
+$("name").textContent = look.name;
+for (const canvas of [$("generated"), $("map")]) [canvas.height, canvas.width] = look.size;
+for (let i = look.blocks - 1; i >= 0; i--) $("block").add(new Option(i + 1, i));
+$("head").add(new Option("mean", ""));
+for (let i = 0; i < look.heads; i++) $("head").add(new Option(i + 1, i));
+
+const clicks = {
+  undo: () => travel(-1), redo: () => travel(1), hide: () => target.hide(), mirror: () => target.mirror(),
+  smaller: () => target.turn(1 / 1.05, 0), larger: () => target.turn(1.05, 0),
+  left: () => target.turn(1, 5), right: () => target.turn(1, -5),
+  "export-json": () => exportPose("dwpose", "pose.json"), "export-csv": () => exportPose("patn", "pose.csv"),
+  "export-png": () => $("generated").toBlob((blob) => download(blob, "generated.png")),
+  from: () => setEnd(0), to: () => setEnd(1), walk: () => setSequence(look.walk), play,
+  "export-gif": async () => download(await (await post("animation", { source: source.id, poses: sequence })).blob(), "animation.gif"),
+};
+for (const [id, action] of Object.entries(clicks)) $(id).addEventListener("click", attempt(action));
+const files = { photo: usePhoto, import: importPose, "photo-pose": async (file) => setPose((await framePhoto(file)).keypoints) };
+for (const [id, action] of Object.entries(files)) {
+  $(id).addEventListener("change", attempt(async (event) => {
+    const [file] = event.target.files;
+    event.target.value = "";
+    if (file) await action(file);
+  }));
+}
+$("photo-pose").parentElement.hidden = !look.estimates;
+$("edit-source").addEventListener("change", () => {
+  sourceEditor.enabled = $("edit-source").checked;
+  sourceEditor.draw();
+  showTray();
+});
+$("slider").addEventListener("input", slide);
+$("slider").addEventListener("change", remember);
+for (const name of ["pointermove", "pointerdown"]) $("generated").addEventListener(name, attempt(showAttention));
+$("generated").addEventListener("pointerleave", hideAttention);
+document.addEventListener("keydown", (event) => {
+  if (!(event.ctrlKey || event.metaKey) || event.key.toLowerCase() !== "z") return;
+  event.preventDefault();
+  travel(event.shiftKey ? 1 : -1);
+});
+for (const name of ["dragover", "drop"]) document.addEventListener(name, (event) => event.preventDefault());
+document.addEventListener("drop", attempt(async ({ dataTransfer: { files: [file] } }) => {
+  if (file) await (/\.(json|csv|txt)$/i.test(file.name) ? importPose : usePhoto)(file);
+}));
+window.addEventListener("pagehide", () => {
+  if (source.id) navigator.sendBeacon("/api/close", JSON.stringify({ source: source.id }));
+  source.id = null; // a page that the browser shows again sends its source again
+});
+
+sourceEditor.enabled = false;
+showSlider();
+const knownJoints = (pose) => pose.filter(Boolean).length;
+target.set(look.presets.reduce((best, pose) => (knownJoints(pose) > knownJoints(best) ? pose : best)));
+setSource(look.examples[0]);

@@ -1,0 +1,85 @@
+"""scripts/studio.py as a user starts it: which run, which address, how it ends."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+
+import pytest
+
+from inference.studio_options import StudioOptions
+from scripts import studio as script
+from tests.conftest import REPOSITORY, TINY_G
+from tests.inference.tiny_transfer import write_tiny
+
+
+def test_options_default_run_is_rendered_market(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    opt = StudioOptions().parse([])
+    assert (opt.name, opt.dataset_mode, opt.ngf) == ("rendered_market", "market", 32)
+    assert opt.checkpoints_dir == str(REPOSITORY / "pretrained")
+    (tmp_path / "checkpoints/rendered_market").mkdir(parents=True)  # a run of the user's own comes first
+    assert StudioOptions().parse([]).checkpoints_dir == "./checkpoints"
+    opt = StudioOptions().parse(["--name=x", "--dataset_mode=fashion"])
+    assert (opt.name, opt.dataset_mode, opt.checkpoints_dir) == ("x", "fashion", "./checkpoints")
+
+
+def test_options_compile_is_refused(call):
+    done = call(script, "--compile")
+    assert (done.returncode, "--compile: the page runs the network in two parts" in done.stderr) == (2, True)
+
+
+def test_studio_without_its_packages_is_one_line(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("util.packages.find_spec", lambda name: None)
+    done = call(script)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: scripts/studio.py needs the package starlette: pip install starlette\n",
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", [[], ["--host=127.0.0.1"]], ids=["loopback", "token"])
+def test_studio_serves_its_page_until_ctrl_c(tmp_path, flags):
+    pytest.importorskip("starlette", reason="needs requirements-studio.txt")
+    pytest.importorskip("uvicorn", reason="needs requirements-studio.txt")
+    command = [sys.executable, str(REPOSITORY / "scripts/studio.py"), "--port=0", "--gpu_ids=-1", *flags]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=environment) as server:
+        try:
+            assert server.stdout.readline().startswith("rendered_market, latest on cpu")
+            address = re.match(r"http://127\.0\.0\.1:(\d+)/\S*", server.stdout.readline())
+            assert ("token=" in address[0]) == bool(flags)
+            opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+            with opener.open(address[0]) as page:
+                assert b"DPTN studio" in page.read()
+            with opener.open(f"http://127.0.0.1:{address[1]}/api/start", data=b"") as start:
+                assert len(json.load(start)["examples"]) == 6
+            if flags:
+                with pytest.raises(urllib.error.HTTPError, match="403"):
+                    urllib.request.urlopen(f"http://127.0.0.1:{address[1]}/")
+            server.send_signal(signal.SIGINT)
+            assert server.wait(60) == 130
+        finally:
+            server.kill()
+
+
+def test_studio_port_in_use_is_one_line(call, tmp_path, monkeypatch):
+    pytest.importorskip("starlette", reason="needs requirements-studio.txt")
+    pytest.importorskip("uvicorn", reason="needs requirements-studio.txt")
+    from inference.studio import Rendered
+
+    write_tiny(tmp_path)
+    monkeypatch.setattr("inference.studio.render_offers", lambda *_: Rendered([], [], [], None))
+    run = ["--name=tiny", f"--checkpoints_dir={tmp_path}", "--dataset_mode=market", "--gpu_ids=-1"]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = call(script, *run, *TINY_G, f"--port={port}")
+    assert done.returncode == 2
+    assert re.fullmatch(rf"error: .*Address already in use.*{port}\)?.*\n", done.stderr), done.stderr
