@@ -12,6 +12,7 @@ install_visdom() { # up to Python 3.11, pip builds it from source, which needs p
 ensure_environment
 install_visdom || echo "visdom could not be installed: its tests are skipped"
 pip_install -r requirements-studio.txt || echo "starlette and others could not be installed: scripts/studio.py's tests are skipped"
+pip_install -r requirements-onnx.txt || echo "onnx and others could not be installed: their tests are skipped"
 command -v chromium google-chrome >/dev/null || echo "no chromium: the tests of scripts/studio.py's page are skipped"
 "$python" -m ruff check .
 "$python" -m ruff format --check .
