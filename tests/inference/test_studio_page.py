@@ -244,16 +244,18 @@ def test_hover_shows_where_the_block_reads(page, studio):
 def test_export_and_import_again(page):
     drag(page, WRIST, 25, 10)
     pose = wait_for_image(page)
+    joint = f"#target .joint[data-joint='{WRIST}']"
     for button in ("#export-json", "#export-csv"):
         with page.expect_download() as download:
             page.click(button)
-        page.click("#presets button:nth-child(2)")
-        page.set_input_files("#import", download.value.path())
-        page.wait_for_function(  # the generated image is that of the exported pose
-            """joints => JSON.parse(document.querySelector('#generated').dataset.pose).every((shown, i) =>
-                 shown === null ? joints[i] === null : shown.every((x, k) => Math.abs(x - joints[i][k]) < 0.01))""",
-            arg=[None if np.isnan(joint).any() else joint.tolist() for joint in pose],
+        wrist_moves = (
+            f"([x, far]) => (Math.abs(document.querySelector(`{joint}`).getAttribute('cx') - x) > 0.01) === far"
         )
+        page.click("#presets button:nth-child(2)")
+        page.wait_for_function(wrist_moves, arg=[float(pose[WRIST, 1]), True])
+        page.set_input_files("#import", download.value.path())
+        page.wait_for_function(wrist_moves, arg=[float(pose[WRIST, 1]), False])
+        np.testing.assert_allclose(wait_for_image(page), pose, atol=1e-2)
     with page.expect_download() as download:
         page.click("#export-png")
     np.testing.assert_array_equal(np.asarray(Image.open(download.value.path()).convert("RGB")), pixels(page))
