@@ -9,7 +9,7 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from util import distributed
-from util.errors import UserError, worker_remedy
+from util.errors import MORE_MEMORY, UserError, worker_remedy
 from util.parallel import available_shared_memory, ignore_signals_in_worker
 
 
@@ -51,6 +51,8 @@ class BatchLoader:
             if remedy := worker_remedy(error):
                 raise UserError(remedy) from error
             raise
+        except ConnectionError as error:  # a worker was killed while it sent a batch
+            raise UserError(f"{MORE_MEMORY} ({error})") from error
         except OSError as error:  # of starting the workers, or with a name: of a console that was flushed before that
             if self.loader.num_workers and "DataLoader worker" not in str(error) and not error.filename:
                 raise UserError(f"no worker processes could be started ({error}): use --nThreads 0") from error

@@ -102,6 +102,15 @@ run_main(lambda: list(BatchLoader(samples, 1, 1, batch_size=1)) and None)
     assert done.stderr.count("\n") == 1
 
 
+def test_broken_connection_to_a_worker_is_a_killed_worker(monkeypatch):
+    def broken(*_: object) -> None:
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    monkeypatch.setattr("torch.utils.data.dataloader._MultiProcessingDataLoaderIter._next_data", broken)
+    with pytest.raises(UserError, match="a worker process was killed, .* Connection reset by peer"):
+        list(BatchLoader(Samples(), 1, 1, batch_size=1))
+
+
 def test_error_of_the_program_is_raised_as_it_is():
     with pytest.raises(ZeroDivisionError):
         list(BatchLoader(Samples(lambda: 1 // 0), 1, 1, batch_size=1))
