@@ -8,8 +8,7 @@ rendered people. With photos the steps are the same; inference/pose_transfer.py 
 scripts/transfer.py as a command that also finds the keypoints.
 """
 
-import json
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
 import torch
@@ -19,6 +18,7 @@ from data.keypoints import draw_heat_maps
 from data.synthetic.people import render_identity
 from models.networks import define_G
 from models.published_weights import load_network
+from options.test_options import TestOptions
 from util.draw_pose import draw_skeleton
 from util.errors import run_main
 from util.image import contact_sheet, image_path, save_image, to_pil, to_uint8, to_unit
@@ -36,8 +36,8 @@ def main() -> None:
     # and both poses; the second image only shows what is right.
     source, target = render_identity(identity=7, mode="market", photos=2, seed=1)
 
-    options = json.loads((RUN / "train_opt.json").read_text())["options"]  # the sizes of the network
-    generator = define_G(Namespace(**options)).eval()
+    opt = TestOptions().parse([f"--checkpoints_dir={RUN.parent}", f"--name={RUN.name}"])  # reads the network's sizes
+    generator = define_G(opt).eval()
     load_network(generator, RUN / "latest_net_G.pth", "generator")
 
     image = to_unit(torch.tensor(source.pixels).permute(2, 0, 1)[None])  # (1,3,128,64) in [-1, 1]

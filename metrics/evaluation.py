@@ -230,7 +230,7 @@ class _Evaluator:
         for protocol in self.protocols:
             key = protocol.view(task.pairs.data_set), protocol.network_resize, protocol.lpips_input
             self.groups[key].append(protocol)
-        self.rank = (names.rank(method="first") - 1).to_numpy()  # in the order of file names: what a tail is
+        self.rank = (names.rank(method="first") - 1).to_numpy()  # by file name: the last ones are dropped
 
     def update(self, batch: dict[str, Any]) -> None:
         """`batch`: as collated from PairDataset."""

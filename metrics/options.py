@@ -56,7 +56,7 @@ def make_parser() -> ArgumentParser:
     add("--protocol", **NAMES, help=f"one or several of {', '.join(PROTOCOLS)} (default: dptn), in separate columns")
     add("--metrics", **NAMES, help=f"some of {', '.join(METRICS)} (default: {','.join(DEFAULT)})")
     add("--bootstrap", type=count, default=0, metavar="N",
-        help="95 %% intervals from N draws of pairs with replacement; of fid, each takes seconds")  # fmt: skip
+        help="95 %% intervals from N draws of pairs with replacement; of fid, each takes some 10 s")  # fmt: skip
     add("--against", **FOLDER, help="other results of the same pairs: the differences with their intervals")
     add("--calculate_mask", action="store_true", help=f"add {', '.join(MASKED)}")
 

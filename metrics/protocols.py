@@ -90,7 +90,7 @@ PROTOCOLS = {
         Protocol("dptn"),
         # common practice today
         Protocol("standard", pad=False, ssim_256_range="full", inception="pytorch-fid"),
-        # and of those that copy its script; scikit-image 0.14 cuts the window at 4 sigma
+        # other papers, as their scripts compute; old scikit-image cuts a Gaussian window at 4 sigma: 13 or 9 taps
         Protocol("patn", ("ssim_256", "l1", "mask_ssim", "is"), strips=True, ssim_256_taps=13, l1_range=2,
                  inception="tensorflow"),
         Protocol("gfla", PIXELS_AND_NETWORKS, **STRETCHED, lpips_batch=64, fid_batch=64),

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +50,10 @@ class PairDataset(Dataset):
     @property
     def item_bytes(self) -> int:
         """About how much memory an item takes."""
-        pixels = sum(np.prod(view.size) * (4 if "opencv bicubic" in view else 1) for view in self._views())
+        pixels = sum(np.prod(view.size) * (4 if "opencv bicubic" in view else 1) for view in self._views)
         return int((2 * 3 + 1) * pixels) if self.keep_images else 4096
 
+    @cached_property
     def _views(self) -> dict[View, list[Protocol]]:
         """The protocols that see the same images, by these."""
         views = defaultdict(list)
@@ -65,7 +67,7 @@ class PairDataset(Dataset):
             size = find_dataset(self.data_set).stored_size
             mask = torch.from_numpy(pose_mask(self.keypoints[sample.target], size))[None]
         scores, fakes, reals = {}, {}, {}
-        for view, protocols in self._views().items():
+        for view, protocols in self._views.items():
             images, problems = read_pair(sample.generated, self.target_dir / sample.target, view)
             if problems:
                 return None, problems

@@ -47,7 +47,7 @@ def define_G(opt: Namespace) -> Generator:
     return Generator(
         ngf=opt.ngf, layers=opt.layers_g, num_blocks=opt.num_blocks, heads=opt.nhead, num_cabs=opt.num_CABs,
         num_ttbs=opt.num_TTBs, norm=norm, token_norm=token_norm, separate_branches=opt.norm == "batch",
-        ptm_values=getattr(opt, "ptm_values", "f_s"),  # options stored by older versions lack it
+        ptm_values=opt.ptm_values,
     )  # fmt: skip
 
 

@@ -148,7 +148,5 @@ class TrainOptions(BaseOptions):
 
 def moved_file(name: str, value: Any, stored: dict[str, Any]) -> bool:
     """Whether an option names the same kind of file, moved to another path."""
-    return name in ("vgg_weights", "alexnet_weights", "inception_weights") and not {value, stored[name]} & {
-        "imagenet",
-        "random",
-    }
+    files = ("vgg_weights", "alexnet_weights", "inception_weights")
+    return name in files and not {value, stored[name]} & {"imagenet", "random"}

@@ -16,7 +16,7 @@ the pairs of one run are not independent. "pairs better" counts pairs on which t
 import shlex
 import subprocess
 import sys
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -86,7 +86,8 @@ def main() -> None:
         for name in args.settings:
             if not scores_file(args.out, name, seed).exists():
                 print(f"{name}, seed {seed}", flush=True)
-                make_run(args.out, name, seed, common, train_flags)
+                train_and_test(args.out, name, seed, common, train_flags)
+                evaluate(args, name, seed)
             write_report(args.out, args.settings, args.seeds)
     print(f"page: {args.out / 'index.html'}")
 
@@ -111,8 +112,8 @@ def scores_file(out: Path, name: str, seed: int) -> Path:
     return out / "scores" / f"{name}_{seed}.csv"
 
 
-def make_run(out: Path, name: str, seed: int, common: Sequence[str], train_flags: Sequence[str]) -> None:
-    """Train, test and evaluate one setting with one seed; the last step writes its scores."""
+def train_and_test(out: Path, name: str, seed: int, common: Sequence[str], train_flags: Sequence[str]) -> None:
+    """Train one setting with one seed, and generate its test images."""
     run, setting = f"{name}_{seed}", SETTINGS[name]
     where = [f"--name={run}", f"--checkpoints_dir={out / 'runs'}", *common]
     results = out / "results" / run
@@ -122,13 +123,17 @@ def make_run(out: Path, name: str, seed: int, common: Sequence[str], train_flags
     flags = [*where, *setting.test, "--batchSize=8", "--nThreads=0", "--image_format=png", f"--results_dir={results}"]
     flags += ["--continue_test"] if (results / RUN_FILE).exists() else []
     call([str(ROOT / "test.py"), *flags], f"{run}: test.py")
-    root, scores = Path(common[1].removeprefix("--dataroot=")), scores_file(out, name, seed)
-    dataset = find_dataset(common[0].removeprefix("--dataset_mode="))
+
+
+def evaluate(args: Namespace, name: str, seed: int) -> None:
+    """Write the scores of one setting with one seed."""
+    run, root, out, dataset = f"{name}_{seed}", args.dataroot, args.out, find_dataset(args.dataset_mode)
     flags = [
-        f"--gt_path={root / 'test'}", f"--distorated_path={results}", f"--name={run}", f"--protocol={PROTOCOL}",
-        f"--metrics={','.join(SCORES)}", f"--pairs={root / dataset.pairs_csv.format(phase='test')}",
-        f"--annotations={root / dataset.keypoints_csv.format(phase='test')}", "--nThreads=0", f"--per_image={scores}",
-        f"--out={out / 'metrics.jsonl'}", *(["--market"] if dataset.stored_size == (128, 64) else []),
+        f"--gt_path={root / 'test'}", f"--distorated_path={out / 'results' / run}", f"--name={run}",
+        f"--dataset_mode={args.dataset_mode}", f"--protocol={PROTOCOL}", f"--metrics={','.join(SCORES)}",
+        f"--pairs={root / dataset.pairs_csv.format(phase='test')}",
+        f"--annotations={root / dataset.keypoints_csv.format(phase='test')}", "--nThreads=0",
+        f"--per_image={scores_file(out, name, seed)}", f"--out={out / 'metrics.jsonl'}",
     ]  # fmt: skip
     call(["-m", "metrics.metrics", *flags], f"{run}: evaluation")
 

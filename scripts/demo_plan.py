@@ -63,8 +63,10 @@ def plan_new(flags: list[str], seconds: float) -> list[str]:
 
 
 def choose_width(affordable_pairs: Callable[[int], float]) -> tuple[int, int]:
-    """The greatest width whose `affordable_pairs` suffice, and their number. A width is only tried, which takes its
-    time, where the next smaller one is fast enough to leave hope."""
+    """The greatest width whose `affordable_pairs` suffice, and their number.
+
+    Measuring a width takes time, so it is left out where the next smaller width already sees too few pairs for it.
+    """
     chosen = None
     for width, needed in PAIRS_FOR_WIDTH.items():
         if chosen and chosen[1] < needed:

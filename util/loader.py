@@ -53,7 +53,8 @@ class BatchLoader:
             raise
         except ConnectionError as error:  # a worker was killed while it sent a batch
             raise UserError(f"{MORE_MEMORY} ({error})") from error
-        except OSError as error:  # of starting the workers, or with a name: of a console that was flushed before that
+        except OSError as error:
+            # Starting a worker flushes the console, whose errors have a file name; they are not the workers'.
             if self.loader.num_workers and "DataLoader worker" not in str(error) and not error.filename:
                 raise UserError(f"no worker processes could be started ({error}): use --nThreads 0") from error
             raise

@@ -34,7 +34,7 @@ PUBLISHED_COMMANDS = {
 
 
 def flags_read() -> set[str]:
-    """Every NAME in `opt.NAME` and `getattr(opt, "NAME", ...)` of the code."""
+    """Every NAME in `opt.NAME` of the code."""
     names = set()
     folders = ("data", "metrics", "models", "util")
     for path in chain(REPOSITORY.glob("*.py"), *(REPOSITORY.glob(f"{folder}/*.py") for folder in folders)):
@@ -43,8 +43,6 @@ def flags_read() -> set[str]:
                 owner = node.value.id if isinstance(node.value, ast.Name) else node.value.attr
                 if owner == "opt":
                     names.add(node.attr)
-            elif isinstance(node, ast.Call) and ast.unparse(node).startswith("getattr(opt, '"):
-                names.add(node.args[1].value)
     return names
 
 
