@@ -1,6 +1,7 @@
 """Batches from worker processes: through shared memory or, where that is too small, through pipes."""
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,8 +10,10 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from util import distributed
-from util.errors import MORE_MEMORY, UserError, worker_remedy
+from util.errors import MORE_MEMORY, UserError, first_line, worker_remedy
 from util.parallel import available_shared_memory, ignore_signals_in_worker
+
+ENDED_WORKER = 0.5  # seconds in which torch's handler learns of a killed worker; it raises wherever this process is
 
 
 class BatchLoader:
@@ -51,8 +54,9 @@ class BatchLoader:
             if remedy := worker_remedy(error):
                 raise UserError(remedy) from error
             raise
-        except ConnectionError as error:  # a worker was killed while it sent a batch
-            raise UserError(f"{MORE_MEMORY} ({error})") from error
+        except (ConnectionError, EOFError) as error:  # a worker was killed while it sent a batch
+            time.sleep(ENDED_WORKER)
+            raise UserError(f"{MORE_MEMORY} ({first_line(error)})") from error
         except OSError as error:
             # Starting a worker flushes the console, whose errors have a file name; they are not the workers'.
             if self.loader.num_workers and "DataLoader worker" not in str(error) and not error.filename:

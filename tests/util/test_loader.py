@@ -102,12 +102,13 @@ run_main(lambda: list(BatchLoader(samples, 1, 1, batch_size=1)) and None)
     assert done.stderr.count("\n") == 1
 
 
-def test_broken_connection_to_a_worker_is_a_killed_worker(monkeypatch):
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "Connection reset by peer"), EOFError()])
+def test_broken_connection_to_a_worker_is_a_killed_worker(error, monkeypatch):
     def broken(*_: object) -> None:
-        raise ConnectionResetError(104, "Connection reset by peer")
+        raise error
 
     monkeypatch.setattr("torch.utils.data.dataloader._MultiProcessingDataLoaderIter._next_data", broken)
-    with pytest.raises(UserError, match="a worker process was killed, .* Connection reset by peer"):
+    with pytest.raises(UserError, match="a worker process was killed"):
         list(BatchLoader(Samples(), 1, 1, batch_size=1))
 
 
