@@ -12,11 +12,11 @@ from metrics.naming import check_naming
 from metrics.protocols import PROTOCOLS
 from util.arguments import count, positive_int
 from util.device import PRECISIONS
+from util.home import user_cache
 from util.parallel import available_cores
 
 FOLDER, CSV, JSONL = ({"type": Path, "metavar": metavar} for metavar in ("DIR", "CSV", "JSONL"))
 NAMES = {"type": lambda text: text.split(","), "action": "extend", "metavar": "NAMES"}
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dptn_metrics"
 
 
 def add_image_flags(parser: ArgumentParser) -> Callable[..., Any]:
@@ -35,6 +35,11 @@ def add_image_flags(parser: ArgumentParser) -> Callable[..., Any]:
         help="names of the generated images: of a project, or such as '{source}_to_{target}.png'")  # fmt: skip
     add("--allow_missing", action="store_true", help="leave out and count what cannot be evaluated instead of stopping")
     return add
+
+
+def add_cache_flag(add: Callable[..., Any]) -> None:
+    add("--cache_dir", **FOLDER, default=user_cache("dptn_metrics"),
+        help="cache of the real photos' features (default: in the user cache)")  # fmt: skip
 
 
 def make_parser() -> ArgumentParser:
@@ -64,7 +69,7 @@ def make_parser() -> ArgumentParser:
     add("--alexnet_weights", **weights, help="weights of LPIPS: imagenet (torchvision's, the default) or a file")
     add_inception_flags(add)
     add("--skip_unavailable", action="store_true", help="leave out metrics whose weights are unavailable")
-    add("--cache_dir", **FOLDER, default=CACHE, help="cache of the real photos' features (default: in the user cache)")
+    add_cache_flag(add)
 
     add_output_flags(parser)
     add_speed_flags(parser)

@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from metrics.options import (
-    CACHE,
     CSV,
-    FOLDER,
     NAMES,
+    add_cache_flag,
     add_image_flags,
     add_output_flags,
     add_speed_flags,
@@ -47,7 +46,7 @@ def make_parser() -> ArgumentParser:
     add("--reid_weights", type=Path, metavar="FILE", help="checkpoint of fast-reid's bagtricks_R50-ibn")
     add("--reid_pool", choices=list(POOLS), default="unpadded",
         help="the max pool of the network; fast-reid's was padded until August 2020 (default: unpadded)")  # fmt: skip
-    add("--cache_dir", **FOLDER, default=CACHE, help="cache of the real photos' features (default: in the user cache)")
+    add_cache_flag(add)
 
     add = add_output_flags(parser)
     add("--list", **CSV, help="only write the queries and the gallery, for fast-reid: role, path, person, camera")

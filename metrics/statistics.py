@@ -13,7 +13,7 @@ from pathlib import Path
 from data import dataset_names
 from metrics.evaluation import Task, load_networks, real_settings, real_statistics
 from metrics.fid import write_statistics
-from metrics.options import CACHE, FOLDER, add_inception_flags, add_speed_flags
+from metrics.options import FOLDER, add_cache_flag, add_inception_flags, add_speed_flags
 from metrics.pairing import Problems, photos_below
 from metrics.protocols import PROTOCOLS
 from metrics.report import check_writable
@@ -51,7 +51,7 @@ def make_parser() -> ArgumentParser:
     add("--out", type=Path, metavar="FILE.npz", required=True, help="the file to write")
     add("--dataset_mode", default="fashion", choices=dataset_names(), help="data set, which knows the photos' size")
     add("--protocol", default="dptn", choices=with_fid, help="the protocol that they are for")
-    add("--cache_dir", **FOLDER, default=CACHE, help="cache of features (default: in the user cache)")
+    add_cache_flag(add)
     add_inception_flags(add)
     add_speed_flags(parser)
     return parser

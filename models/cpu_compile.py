@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map_only
 
 from util.errors import UserError
+from util.home import user_cache
 
 MAX_LIBRARIES = 20  # of 22 MB (bf16) to 42 MB (fp32) each; the least recently used are removed
 
@@ -38,7 +39,7 @@ def compile_function(function: Callable, nets: nn.Module, device: torch.device, 
     cached = inference_on_cpu and can_cache_inference()
     if device.type == "cpu" and not cached:
         check_compiler()
-    cache_dir = Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")) / "dptn_compiled"
+    cache_dir = user_cache("dptn_compiled")
     with suppress(OSError):  # fallback: torch's own folder, which a restart of the machine empties
         cache_dir.mkdir(parents=True, exist_ok=True)
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_dir))

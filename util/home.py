@@ -22,6 +22,11 @@ def ensure_home() -> None:
         os.environ["HOME"] = _temporary_home()
 
 
+def user_cache(name: str) -> Path:
+    """The folder of this user's cache `name`, in XDG_CACHE_HOME or ~/.cache; it may not exist yet."""
+    return Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")) / name
+
+
 def _temporary_home() -> str:
     try:
         home = Path(tempfile.gettempdir()) / f"dptn_{os.getuid()}"

@@ -28,9 +28,10 @@ else:
     runpy.run_path(sys.argv[0], run_name="__main__")
 """
 COMMANDS = [
-    *("train.py", "test.py", "-m metrics.metrics", "-m data.synthetic", "data/generate_fashion_datasets.py"),
+    *("train.py", "test.py", "data/generate_fashion_datasets.py"),
     *(f"scripts/{name}.py" for name in ("check_dataset", "make_pairs", "prepare_market", "extract_poses", "transfer")),
-    "scripts/convert_poses.py",
+    *(f"-m {name}" for name in ("data.synthetic", "metrics.metrics", "metrics.statistics", "metrics.reid")),
+    *(f"scripts/{name}.py" for name in ("convert_poses", "download", "ablation")),
 ]
 
 
