@@ -18,6 +18,7 @@ import subprocess
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data import dataset_names, find_dataset
 from metrics.evaluation import METRICS
-from util.arguments import count
+from util.arguments import count, positive_int
 from util.errors import UserError, run_main
 from util.files import atomic_write
 from util.html import add_table, new_page, write_page
@@ -77,19 +78,38 @@ def main() -> None:
     add("--dataset_mode", choices=dataset_names(), default="market", help="which data set")
     add("--dataroot", type=Path, default=Path("dataset/demo_market"), metavar="DIR", help="the data set")
     add("--out", type=Path, default=Path("results/ablation"), metavar="DIR", help="folder for everything")
+    add("--jobs", type=positive_int, default=1, metavar="N", help="runs at the same time; more than one on a large GPU")
     add("--gpu_ids", "--gpu_id", metavar="ID", help="as in train.py")
     args = parser.parse_args(own)
     common = [f"--dataset_mode={args.dataset_mode}", f"--dataroot={args.dataroot.resolve()}"]
     common += [f"--gpu_ids={args.gpu_ids}"] if args.gpu_ids is not None else []
     check_same_training(args.out, [*common, *TRAINING, *train_flags])
-    for seed in args.seeds:  # all settings of one seed first: what is there when it is stopped can be compared
-        for name in args.settings:
-            if not scores_file(args.out, name, seed).exists():
-                print(f"{name}, seed {seed}", flush=True)
-                train_and_test(args.out, name, seed, common, train_flags)
-                evaluate(args, name, seed)
-            write_report(args.out, args.settings, args.seeds)
+    # all settings of one seed first: what is there when it is stopped can be compared
+    missing = [(name, seed) for seed in args.seeds for name in args.settings]
+    missing = [run for run in missing if not scores_file(args.out, *run).exists()]
+    failures = []
+    pool = ThreadPoolExecutor(args.jobs)
+    try:
+        for done in as_completed(pool.submit(run, args, *each, common, train_flags) for each in missing):
+            try:
+                done.result()
+                write_report(args.out, args.settings, args.seeds)
+            except UserError as error:
+                failures.append(error)
+                print(f"error: {error}", file=sys.stderr)
+    finally:  # stopped by Ctrl-C: what has not started does not start
+        pool.shutdown(cancel_futures=True)
+    if failures:
+        raise UserError(f"{len(failures)} of {len(missing)} runs failed; start this command again to resume them")
+    write_report(args.out, args.settings, args.seeds)
     print(f"page: {args.out / 'index.html'}")
+
+
+def run(args: Namespace, name: str, seed: int, common: Sequence[str], train_flags: Sequence[str]) -> None:
+    """Train, test and evaluate one setting with one seed."""
+    print(f"{name}, seed {seed}", flush=True)
+    train_and_test(args, name, seed, common, train_flags)
+    evaluate(args, name, seed)
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -112,17 +132,17 @@ def scores_file(out: Path, name: str, seed: int) -> Path:
     return out / "scores" / f"{name}_{seed}.csv"
 
 
-def train_and_test(out: Path, name: str, seed: int, common: Sequence[str], train_flags: Sequence[str]) -> None:
+def train_and_test(args: Namespace, name: str, seed: int, common: Sequence[str], train_flags: Sequence[str]) -> None:
     """Train one setting with one seed, and generate its test images."""
-    run, setting = f"{name}_{seed}", SETTINGS[name]
+    run, setting, out = f"{name}_{seed}", SETTINGS[name], args.out
     where = [f"--name={run}", f"--checkpoints_dir={out / 'runs'}", *common]
     results = out / "results" / run
     resume = ["--continue_train"] if (out / "runs" / run / "latest_state.pt").exists() else []
     flags = [*where, *TRAINING, *train_flags, *setting.train, f"--seed={seed}", *resume]
-    call([str(ROOT / "train.py"), *flags], f"{run}: train.py")
+    call([str(ROOT / "train.py"), *flags], f"{run}: train.py", args.jobs)
     flags = [*where, *setting.test, "--batchSize=8", "--nThreads=0", "--image_format=png", f"--results_dir={results}"]
     flags += ["--continue_test"] if (results / RUN_FILE).exists() else []
-    call([str(ROOT / "test.py"), *flags], f"{run}: test.py")
+    call([str(ROOT / "test.py"), *flags], f"{run}: test.py", args.jobs)
 
 
 def evaluate(args: Namespace, name: str, seed: int) -> None:
@@ -135,14 +155,16 @@ def evaluate(args: Namespace, name: str, seed: int) -> None:
         f"--annotations={root / dataset.keypoints_csv.format(phase='test')}", "--nThreads=0",
         f"--per_image={scores_file(out, name, seed)}", f"--out={out / 'metrics.jsonl'}",
     ]  # fmt: skip
-    call(["-m", "metrics.metrics", *flags], f"{run}: evaluation")
+    call(["-m", "metrics.metrics", *flags], f"{run}: evaluation", args.jobs)
 
 
-def call(arguments: list[str], what: str) -> None:
-    """Run Python with `arguments`; only errors and the progress bar are shown. UserError where it fails."""
-    status = subprocess.run([sys.executable, *arguments], stdout=subprocess.DEVNULL).returncode
-    if status:
-        raise UserError(f"{what} ended with status {status}; start this command again to resume")
+def call(arguments: list[str], what: str, jobs: int) -> None:
+    """Run Python with `arguments`. Its errors are shown, its progress bar if it runs alone. UserError if it fails."""
+    errors = subprocess.PIPE if jobs > 1 else None  # bars appear on a terminal only
+    done = subprocess.run([sys.executable, *arguments], stdout=subprocess.DEVNULL, stderr=errors, text=True)
+    sys.stderr.write(done.stderr or "")
+    if done.returncode:
+        raise UserError(f"{what} ended with status {done.returncode}")
 
 
 def read_scores(out: Path, settings: Sequence[str], seeds: Sequence[int]) -> pd.DataFrame:
@@ -173,6 +195,8 @@ def compare(scores: pd.DataFrame, settings: Sequence[str]) -> pd.DataFrame:
 
 
 def write_report(out: Path, settings: Sequence[str], seeds: Sequence[int]) -> None:
+    if not any(scores_file(out, settings[0], seed).exists() for seed in seeds):
+        return  # nothing to compare with yet
     table = compare(read_scores(out, settings, seeds), settings)
     text = table.to_csv(lineterminator="\n")
     atomic_write(out / "ablation.csv", lambda file: file.write(text.encode()))

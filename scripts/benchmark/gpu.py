@@ -77,6 +77,8 @@ def parse() -> Namespace:
     add("--parts", choices=list(PARTS), nargs="+", default=list(PARTS), metavar="NAME",
         help=f"only these of {', '.join(PARTS)}")  # fmt: skip
     add("--sizes", choices=list(MODES), nargs="+", metavar="HxW", help=f"only some of {', '.join(MODES)}")
+    add("--dataroot", type=Path, metavar="DIR",
+        help="a data set of Market-1501's layout to train on and to test (default: people are rendered)")  # fmt: skip
     add("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a rehearsal, with --quick")
     add("--quick", action="store_true", help="tiny networks and sizes, each step timed once")
     return parser.parse_args()
@@ -93,6 +95,7 @@ def main() -> None:
         os.environ["XDG_CACHE_HOME"] = os.environ["TORCHINDUCTOR_CACHE_DIR"] = f"{scratch}/cache"
         os.environ["TORCHINDUCTOR_FX_GRAPH_CACHE"] = "1"  # torch 2.4 does not keep compiled graphs by default
         context = Context(device, args.quick, args.out.resolve(), Path(scratch), sizes, end)
+        context.people = args.dataroot and args.dataroot.resolve()
         (context.out / "profile.txt").unlink(missing_ok=True)
         run_parts(context, args.parts, TRAINING_SHARE * 60 * args.minutes)
         print(f"\n{markdown_table(suspects(context))}")

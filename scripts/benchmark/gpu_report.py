@@ -53,7 +53,7 @@ class Context:
     parts: dict[str, PartReport] = field(default_factory=dict)
     current: str = ""
     part_end: float = 0.0
-    people: Path | None = None  # data root of the rendered people
+    people: Path | None = None  # data root of Market-1501's layout; None until they are rendered
     gflop: dict[tuple[str, str], float | None] = field(default_factory=dict)  # of a pair, by work and size
     workers: dict[tuple, Any] = field(default_factory=dict)  # by job: processes that prepare it or are ready
     profiles: list[Row] = field(default_factory=list)  # of training steps, by class of kernel

@@ -5,7 +5,9 @@ milliseconds (median). Forward and backward passes are timed together.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import product
+from typing import NamedTuple
 from unittest.mock import patch
 
 import torch
@@ -18,13 +20,28 @@ from models import ops
 from scripts.benchmark.gpu_report import NO_VGG, Context, Row
 from scripts.benchmark.measure import median_seconds
 from scripts.benchmark.networks import build, one_call, random_batch
+from util.device import use_precision
 
+
+class Convolution(NamedTuple):
+    kernel: int
+    stride: int
+    channels: tuple[tuple[int, int], ...]  # inputs and outputs: as they are, then filled up
+    input_learns: bool = True  # whether its gradient is computed
+    weight_learns: bool = True
+
+
+CONVOLUTIONS = {
+    "first convolution": Convolution(4, 2, ((39, 64), (40, 64)), input_learns=False),
+    "last convolution": Convolution(3, 1, ((64, 3), (64, 4), (64, 8))),
+    "first of VGG19": Convolution(3, 1, ((3, 64), (4, 64), (8, 64)), weight_learns=False),
+}
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
 def measure_suspects(context: Context) -> Iterator[Row]:
     """All rows, one at a time."""
-    for part in (step_variants, adam, input_channels, heat_maps, scores, instance_norms):
+    for part in (step_variants, adam, convolutions, heat_maps, scores, instance_norms):
         yield from part(context.device, context.quick)
 
 
@@ -127,22 +144,25 @@ def instance_norms(device: torch.device, quick: bool) -> Iterator[Row]:
                     yield {"suspect": 6, "what": what, "ms": milliseconds(with_backward(form, x, weight, bias), device)}
 
 
-def input_channels(device: torch.device, quick: bool) -> Iterator[Row]:
-    """Suspect 8: the first convolution on 39 and on 40 channels."""
+def convolutions(device: torch.device, quick: bool) -> Iterator[Row]:
+    """Suspect 8: convolutions of few channels in a DeepFashion step of 32 pairs, plain and filled up with zeros."""
     batch, side = (1, 32) if quick else (64, 256)
-    for dtype in (torch.float32, torch.bfloat16):
-        for layout, memory_format in LAYOUTS.items():
-            for channels in (39, 40):
-                x = torch.randn(batch, channels, side, side, device=device).to(dtype, memory_format=memory_format)
-                weight = torch.randn(64, channels, 4, 4, device=device).to(dtype, memory_format=memory_format)
-                grad = torch.randn_like(F.conv2d(x, weight, None, 2, 1))
-                weight.requires_grad_()
+    use_precision("tf32" if device.type == "cuda" else "fp32", device)
+    for (name, case), dtype, layout in product(CONVOLUTIONS.items(), (torch.float32, torch.bfloat16), LAYOUTS):
+        for inputs, outputs in case.channels:
+            shapes = (batch, inputs, side, side), (outputs, inputs, case.kernel, case.kernel)
+            x, weight = (torch.randn(s, device=device).to(dtype, memory_format=LAYOUTS[layout]) for s in shapes)
+            x.requires_grad_(case.input_learns)
+            weight.requires_grad_(case.weight_learns)
+            convolve = partial(F.conv2d, x, weight, None, case.stride, 1)
+            learned = [tensor for tensor in (x, weight) if tensor.requires_grad]
+            grad = torch.randn_like(convolve())
 
-                def run(x: Tensor = x, weight: Tensor = weight, grad: Tensor = grad) -> None:
-                    torch.autograd.grad(F.conv2d(x, weight, None, 2, 1), weight, grad)
+            def run(convolve=convolve, learned=learned, grad=grad) -> None:
+                torch.autograd.grad(convolve(), learned, grad)
 
-                what = f"first convolution, {channels} channels, {str(dtype)[6:]}, {layout}"
-                yield {"suspect": 8, "what": what, "ms": milliseconds(run, device)}
+            what = f"{name}, {inputs} to {outputs} channels, {str(dtype)[6:]}, {layout}"
+            yield {"suspect": 8, "what": what, "ms": milliseconds(run, device)}
 
 
 def heat_maps(device: torch.device, quick: bool) -> Iterator[Row]:

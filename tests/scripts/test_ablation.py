@@ -1,11 +1,14 @@
 """scripts/ablation.py: the numbers of its table by hand, and runs from start to end."""
 
+import time
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from scripts import ablation
 from tests.conftest import TINY, train_options
+from util.errors import UserError
 
 PAIRS = [("a.jpg", "b.jpg"), ("b.jpg", "a.jpg"), ("c.jpg", "d.jpg")]
 
@@ -13,7 +16,7 @@ PAIRS = [("a.jpg", "b.jpg"), ("b.jpg", "a.jpg"), ("c.jpg", "d.jpg")]
 def write_scores(out, name, seed, values):
     """A csv as the evaluation writes it, with the same `values` for each metric."""
     file = ablation.scores_file(out, name, seed)
-    file.parent.mkdir(exist_ok=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
     table = pd.DataFrame(PAIRS, columns=["source", "target"])
     for metric in ablation.SCORES:
         table[f"standard:{metric}"] = values
@@ -51,12 +54,33 @@ def test_table_compares_equal_seeds_only(tmp_path):
 
 
 def test_other_training_in_the_same_folder_is_refused(call, tmp_path, monkeypatch):
-    monkeypatch.setattr(ablation, "call", lambda _arguments, what: pytest.fail(what))
+    monkeypatch.setattr(ablation, "call", lambda _arguments, what, jobs: pytest.fail(what))
     ablation.check_same_training(tmp_path, ["--ngf=8"])
     ablation.check_same_training(tmp_path, ["--ngf=8"])
     done = call(ablation, "--out", tmp_path, "--", "--ngf=16")
     assert done.returncode == 2
     assert "holds runs of another training; choose another --out" in done.stderr
+
+
+def test_run_that_fails_does_not_stop_the_others(call, tmp_path, monkeypatch):
+    def train_and_test(args, name, seed, *_):
+        time.sleep(0.2 * (name == "full"))  # others end before the one that they are compared with
+        if name == "no_ptm":
+            raise UserError(f"{name}_{seed}: train.py ended with status 1")
+
+    def evaluate(args, name, seed):
+        write_scores(args.out, name, seed, [1.0, 2.0, 3.0])
+
+    monkeypatch.setattr(ablation, "train_and_test", train_and_test)
+    monkeypatch.setattr(ablation, "evaluate", evaluate)
+    done = call(
+        ablation, "--out", tmp_path, "--settings", "full", "no_ptm", "one_head", "--seeds", "0", "1", "--jobs", "3"
+    )
+    assert done.returncode == 2
+    assert "no_ptm_0: train.py ended with status 1" in done.stderr
+    assert "2 of 6 runs failed; start this command again to resume them" in done.stderr
+    table = pd.read_csv(tmp_path / "ablation.csv")
+    assert set(table["setting"]) == {"full", "one_head"}
 
 
 @pytest.mark.parametrize("name", ablation.SETTINGS)
@@ -69,7 +93,7 @@ def test_setting_has_flags_that_train_py_takes(name):
 @pytest.mark.slow
 def test_runs_are_compared_and_not_repeated(command, market, tmp_path):
     flags = ["--settings", "full", "no_ptm", "--seeds", "0", "--dataroot", market, "--out", tmp_path / "out"]
-    flags += ["--gpu_ids=-1", "--", *TINY[:2], "--niter=0", "--niter_decay=1", "--ndf=8"]
+    flags += ["--jobs=2", "--gpu_ids=-1", "--", *TINY[:2], "--niter=0", "--niter_decay=1", "--ndf=8"]
     done = command("scripts/ablation.py", *flags)
     assert done.returncode == 0, done.stderr
     table = pd.read_csv(tmp_path / "out/ablation.csv").set_index(["metric", "setting"])
