@@ -73,7 +73,7 @@ def train(context: Context, cell: Cell, name: str, seconds: float) -> Row:
     """Train for `seconds` with the losses of scripts/demo.sh; the schedule should end by then."""
     batch = BATCH[context.quick]
     epochs = max(2, round(expected_pairs(context, seconds) / number_of_pairs(context)))
-    flags = [*MODES_OF_SPEED[cell.mode], "--dis_layers=3", "--lambda_rec=10", "--lambda_g=0.2", *NO_VGG,
+    flags = [*MODES_OF_SPEED[cell.mode], "--lr=5e-4", "--dis_layers=3", "--lambda_rec=10", "--lambda_g=0.2", *NO_VGG,
              f"--batchSize={batch}", f"--niter={epochs // 2}", f"--niter_decay={epochs - epochs // 2}",
              f"--max_minutes={seconds / 60:.4f}", f"--print_freq={4 if context.quick else 1600}",
              "--display_freq=32000", "--save_latest_freq=1000000", f"--nThreads={loader_workers()}",
