@@ -16,7 +16,7 @@ from metrics.evaluation import Metric
 
 PROTOCOL = "re-id"  # in tables and records
 SCORES = {name: Metric(higher_is_better=True) for name in ("rank1", "rank5", "rank10", "mAP", "mINP")}
-BLOCK = 512  # rows; bounds the memory
+BLOCK = 128  # rows; bounds the memory
 
 
 class FeatureFile:
