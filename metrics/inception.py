@@ -33,7 +33,7 @@ class Inception(nn.Module):
     def __init__(self, kind: str, weights: str) -> None:
         """`kind`: a Protocol.inception. `weights`: 'imagenet' or 'pytorch-fid' (downloaded), or a state dict file.
 
-        UserError for "tensorflow", and for weights that cannot be had.
+        UserError for "tensorflow", and for weights that are not available.
         """
         super().__init__()
         if kind == "tensorflow":
