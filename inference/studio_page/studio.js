@@ -4,10 +4,10 @@ import { Editor, drawSkeleton, element, setAttributes } from "/editor.js";
 
 const $ = (id) => document.getElementById(id);
 const look = await (await post("start")).json();
-const source = { id: null, image: null, grid: null, dirty: false };
+const source = { image: null, grid: null, dirty: false, version: 0 }; // dirty: the server does not have it yet
 const history = { states: [], at: -1 };
 const map = { key: null, levels: null, pointer: null }; // attention of the image that is shown, and what points at it
-let shown = null; // {source, keypoints} of the generated image that is shown
+let shown = null; // {version, keypoints} of the generated image that is shown
 let busy = false;
 let wanted = false;
 let failed = false;
@@ -74,31 +74,35 @@ async function refresh() {
 async function generate() {
   if (!source.image) return;
   const start = performance.now();
-  if (source.dirty || !source.id) await sendSource();
-  const request = { source: source.id, keypoints: copy(target.pose) };
+  if (source.dirty) await sendSource();
+  const keypoints = copy(target.pose);
   let response;
   try {
-    response = await post("image", request);
+    response = await post("image", { tab: look.tab, keypoints });
   } catch (error) {
     if (error.status !== 410) throw error;
-    source.id = null; // other tabs have displaced it
+    source.dirty = true; // other tabs have displaced it
     wanted = true;
     return;
   }
   const bitmap = await createImageBitmap(await response.blob());
-  if (request.source !== source.id) return;
   $("generated").getContext("2d").drawImage(bitmap, 0, 0);
   hideAttention();
-  shown = request;
-  $("generated").dataset.pose = JSON.stringify(request.keypoints); // of the image that is shown
+  shown = { version: source.version, keypoints };
+  $("generated").dataset.pose = JSON.stringify(keypoints); // of the image that is shown
   $("latency").textContent = `${Math.round(performance.now() - start)} ms`;
 }
 
 async function sendSource() {
-  const body = { image: source.image, keypoints: sourceEditor.pose, replaces: source.id };
-  Object.assign(source, { id: null, dirty: false }); // a source that does not arrive is sent again
-  const { source: id, grid } = await (await post("source", body)).json();
-  Object.assign(source, { id, grid });
+  source.dirty = false; // an edit in the meantime sets it again
+  try {
+    const body = { tab: look.tab, image: source.image, keypoints: sourceEditor.pose };
+    source.grid = (await (await post("source", body)).json()).grid;
+    source.version += 1;
+  } catch (error) {
+    source.dirty = true;
+    throw error;
+  }
 }
 
 function setSource({ image, keypoints }) {
@@ -166,12 +170,13 @@ function button(text, action) {
 async function showAttention(event) {
   map.pointer = event;
   if (busy || !shown) return;
-  const request = { ...shown, block: Number($("block").value), head: $("head").value ? Number($("head").value) : null };
-  const key = JSON.stringify(request);
+  const block = Number($("block").value);
+  const head = $("head").value ? Number($("head").value) : null;
+  const key = JSON.stringify({ ...shown, block, head });
   if (map.key !== key) {
     map.key = key;
     map.levels = null;
-    const response = await post("attention", request).catch((error) => { map.key = null; throw error; });
+    const response = await post("attention", { tab: look.tab, keypoints: shown.keypoints, block, head }).catch((error) => { map.key = null; throw error; });
     const levels = new Uint8Array(await response.arrayBuffer());
     if (map.key === key) map.levels = levels;
   }
@@ -268,7 +273,7 @@ async function exportPose(format, name) {
 
 async function exportGif() {
   say(`generating ${sequence.length} images …`);
-  download(await (await post("animation", { source: source.id, poses: sequence })).blob(), "animation.gif");
+  download(await (await post("animation", { tab: look.tab, poses: sequence })).blob(), "animation.gif");
   say("");
 }
 
@@ -401,8 +406,8 @@ document.addEventListener("drop", attempt(async ({ dataTransfer: { files: [file]
   if (file) await (/\.(json|csv|txt)$/i.test(file.name) ? importPose : usePhoto)(file);
 }));
 window.addEventListener("pagehide", () => {
-  if (source.id) navigator.sendBeacon("/api/close", JSON.stringify({ source: source.id }));
-  source.id = null; // a page that the browser shows again sends its source again
+  navigator.sendBeacon("/api/close", JSON.stringify({ tab: look.tab }));
+  source.dirty = true; // a page that the browser shows again sends its source again
 });
 
 sourceEditor.enable(false);

@@ -338,22 +338,55 @@ def test_slider_plays_between_two_poses(page, poses):
         assert gif.n_frames > 1
 
 
-def test_tabs_have_sources_of_their_own_and_free_them(page, browser, address, studio):
+def test_tabs_have_sources_of_their_own_and_free_them(page, browser, address, studio, poses):
     count = len(studio.sources)
+    tabs = [browser.new_page(), browser.new_page()]
+    for number, tab in enumerate(tabs):
+        tab.goto(address)
+        tab.click(f"#examples button:nth-child({2 - number})")
+    drag(page, WRIST, 10, 10)
+    drag(tabs[0], WRIST, 20, 0)
+    for tab, example in ((page, 0), (tabs[0], 1), (tabs[1], 0)):
+        wait_until_shown(tab, studio.transfer(*studio.offers.examples[example], wait_for_image(tab)))
+    assert len(studio.sources) == count + 2
+    for number, tab in enumerate(tabs, start=1):
+        tab.close(run_before_unload=True)
+        wait_for_count(page, studio, count + 2 - number)
+    studio.sources.clear()  # as if other tabs had displaced the source: the page sends it again
+    drag(page, WRIST, 10, 10)
+    wait_for_image(page)
+    assert len(studio.sources) == 1
+
+
+def test_tab_that_closes_while_its_source_is_computed_frees_it(page, browser, address, studio, monkeypatch):
+    count, computed, compute = len(studio.sources), threading.Event(), CachedSource.__init__
+
+    def compute_slowly(source: CachedSource, *given: object) -> None:
+        time.sleep(1)
+        compute(source, *given)
+        computed.set()
+
+    monkeypatch.setattr(CachedSource, "__init__", compute_slowly)
     other = browser.new_page()
-    other.goto(address)
-    wait_for_image(other)
-    assert len(studio.sources) == count + 1
+    with other.expect_request("**/api/source"):
+        other.goto(address)
+    other.wait_for_timeout(200)
+    assert not computed.is_set()
     other.close(run_before_unload=True)
+    while not computed.is_set():
+        page.wait_for_timeout(50)
+    drag(page, WRIST, 10, 10)  # the server answers in order
+    wait_for_image(page)
+    assert len(studio.sources) == count
+
+
+def wait_for_count(page: Page, studio: Studio, count: int) -> None:
+    """Wait until `count` tabs have a cached source."""
     for _ in range(100):
         if len(studio.sources) == count:
             break
         page.wait_for_timeout(50)
     assert len(studio.sources) == count
-    studio.sources.clear()  # as if other tabs had displaced the source: the page sends it again
-    drag(page, WRIST, 10, 10)
-    wait_for_image(page)
-    assert len(studio.sources) == 1
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (390, "dark"), (800, "dark"), (1400, "light")])
