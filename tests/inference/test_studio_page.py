@@ -433,10 +433,9 @@ def test_two_fingers_zoom_and_a_double_tap_shows_all(phone):
     """What the fingers lie on stays below them, and the joint that the first one touched stays where it was."""
     pose = wait_for_image(phone)
     (x, y), fingers = center(phone, WRIST), Fingers(phone)
-    start, end = [(x, y), (x + 40, y + 20)], [(x - 30, y - 25), (x + 70, y + 25)]
+    start, end = [(x + 8, y), (x + 40, y + 20)], [(x - 30, y - 25), (x + 70, y + 25)]
     below = [at_screen(phone, *finger) for finger in start]
-    fingers.down(start[0])
-    fingers.move((x + 8, y))
+    fingers.down((x, y))
     fingers.move(start[0])
     fingers.down(*start)
     fingers.move(*end)
@@ -624,6 +623,7 @@ def test_map_follows_the_zoom_of_the_source_and_leaves_with_its_image(page, stud
         page.mouse.move(2, 2)
     page.wait_for_timeout(200)
     assert page.locator("#map").is_hidden()
+    assert page.locator("#message").is_hidden()
 
 
 def test_finger_on_the_image_shows_the_source_beside_it(phone):
@@ -641,6 +641,9 @@ def test_finger_on_the_image_shows_the_source_beside_it(phone):
     assert 0 <= cx - source["x"] <= source["width"]
     assert 0 <= cy - source["y"] <= source["height"]
     assert phone.evaluate("([x, y]) => reading.contains(document.elementFromPoint(x, y))", [cx, cy])
+    end = phone.screenshot(clip={"x": cx - 7, "y": cy - 7, "width": 14, "height": 14})
+    colors = np.asarray(Image.open(io.BytesIO(end)).convert("RGB"))
+    assert (colors == (221, 0, 255)).all(-1).any()  # the arrow is on top
     assert phone.evaluate("() => scrollY") == 0
     fingers.up()
     phone.wait_for_selector("#map", state="hidden")
