@@ -8,9 +8,9 @@ import hashlib
 import json
 import sys
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -77,27 +77,21 @@ def cache_file(cache_dir: Path, folder: Path, names: Iterable[str], settings: Ma
 
 def load_cached(file: Path) -> Gaussian | None:
     """The statistics in `file`; None if there is no such file, or if it is damaged."""
-    arrays = load_arrays(file, Gaussian._fields)
-    return arrays and Gaussian(int(arrays[0]), *arrays[1:])
-
-
-def load_arrays(file: Path, names: Iterable[str]) -> list[np.ndarray] | None:
-    """Arrays of a cache's file; None if there is no such file, or if it is damaged."""
     try:
         with np.load(file, allow_pickle=False) as saved:
-            return [saved[name] for name in names]
+            return Gaussian(int(saved["n"]), saved["mean"], saved["covariance"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
 
 
 def save_cached(file: Path, statistics: Gaussian) -> None:
-    save_arrays(file, statistics._asdict())
+    write_cache(file, lambda opened: np.savez(opened, **statistics._asdict()))
 
 
-def save_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write `file` atomically; where that fails, only warn, because the evaluation does not need the cache."""
+def write_cache(file: Path, write: Callable[[BinaryIO], object]) -> None:
+    """An atomic write of `file`; where that fails, only warn, because the evaluation does not need the cache."""
     try:
-        atomic_write(file, lambda opened: np.savez(opened, **arrays))
+        atomic_write(file, write, flush=True)
     except UserError as error:
         print(f"warning: the features of the real photos are not cached: {error}", file=sys.stderr)
 

@@ -1,8 +1,6 @@
 """The region of the person, drawn from the pose: the mask of mask-SSIM (Ma et al., NeurIPS 2017) as in PATN's code."""
 
 import numpy as np
-from skimage.draw import disk, polygon
-from skimage.morphology import closing
 
 from util.draw_pose import LIMBS
 
@@ -19,6 +17,10 @@ def pose_mask(keypoints: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     5 x 5 square. A pixel on the very edge of a bar is inside, as in today's scikit-image; that of 2020 left half of the
     edges out, which changes 12 pixels of 2,500 on average, and the mean mask-LPIPS by 0.1 %.
     """
+    # only masks need scikit-image, which takes 15 MB
+    from skimage.draw import disk, polygon
+    from skimage.morphology import closing
+
     mask = np.zeros(size, bool)
     keypoints = keypoints.astype(np.float64)  # float32 would move the bars' corners and change pixels at their edges
     radius = RADIUS * size[0] / 128

@@ -95,10 +95,11 @@ def add_output_flags(parser: ArgumentParser) -> Callable[..., Any]:
     return add
 
 
-def add_speed_flags(parser: ArgumentParser) -> None:
+def add_speed_flags(parser: ArgumentParser, cpu_batch: int = 8) -> None:
     add = parser.add_argument_group("speed").add_argument
     add("--gpu_ids", "--gpu_id", metavar="ID", help="CUDA GPU, -1 for the CPU; default: a GPU if there is one")
-    add("--batch_size", type=positive_int, metavar="N", help="images in a batch (default: 64 on a GPU, 8 on the CPU)")
+    add("--batch_size", type=positive_int, metavar="N",
+        help=f"images in a batch (default: 64 on a GPU, {cpu_batch} on the CPU)")  # fmt: skip
     add("--nThreads", type=count, default=min(8, available_cores()), metavar="N",
         help="processes that decode and compute pixel metrics (default: one per core, 8 at most)")  # fmt: skip
     add(

@@ -20,7 +20,6 @@ from functools import lru_cache
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.linalg import convolution_matrix
 from torch import Tensor
 
 from metrics.protocols import Protocol
@@ -165,5 +164,7 @@ def _gaussian_means(planes: Tensor, sigma: float, radius: int) -> Tensor:
 @lru_cache
 def _band(size: int, sigma: float, radius: int) -> Tensor:
     """(size + 2 radius, size) float64: column i holds the Gaussian's weights from row i on."""
+    from scipy.linalg import convolution_matrix  # only SSIM needs scipy, which takes 14 MB
+
     weights = np.exp(-(np.arange(-radius, radius + 1) ** 2) / (2 * sigma**2))
     return torch.from_numpy(convolution_matrix(weights / weights.sum(), size))

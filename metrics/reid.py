@@ -10,7 +10,9 @@ person should come first. Network and scores are those of fast-reid, which the p
 compared is not published, so that it is inferred (docs/evaluation.md). All flags: python -m metrics.reid --help
 """
 
+import shutil
 import sys
+import tempfile
 import time
 from argparse import Namespace
 from collections.abc import Sequence
@@ -31,12 +33,13 @@ from metrics.metrics import describe_inputs, find_samples, summarize_run
 from metrics.pairing import Problems
 from metrics.protocols import View
 from metrics.reid_network import SIZE, WIDTH, ReidNetwork, to_input
-from metrics.reid_options import parse, switches
+from metrics.reid_options import CPU_BATCH, parse, switches
 from metrics.reid_people import Lists, describe_classes, gallery_names, make_lists, strangers, write_list
-from metrics.reid_ranking import PROTOCOL, SCORES, People, Ranking, rank_gallery
+from metrics.reid_ranking import PROTOCOL, SCORES, FeatureFile, People, Ranking, rank_gallery
 from metrics.stream import Item, PairDataset, PhotoDataset, load_batches
 from util.device import describe_device, select_device, use_precision
 from util.errors import UserError, run_main
+from util.files import append_bytes
 from util.image import list_photos, to_pil
 from util.pretrained import weights_hash
 
@@ -44,10 +47,10 @@ NOTE = "protocol inferred, not published"
 
 
 class Features(NamedTuple):
-    """`values` (N,2048) float32 of the images that could be read; `rows`: which row is whose, by path."""
+    """A file of the features of the images that could be read, 2048 float32 each; `rows`: which is whose, by path."""
 
     rows: dict[Path, int]
-    values: np.ndarray
+    file: Path
 
 
 @dataclass
@@ -84,7 +87,8 @@ def main() -> None:
     weights = {"source": str(args.reid_weights), "sha256": weights_hash(network)}
     record = describe_inputs(args, task, Networks(weights={PROTOCOL: weights}))  # an unreadable file fails early
     print(f"{len(lists.queries):,} queries, {len(lists.gallery):,} photos, {describe_device(task.device)}", flush=True)
-    ranking, counts = evaluate(args, task, network, lists, problems)
+    with tempfile.TemporaryDirectory() as scratch:
+        ranking, counts = evaluate(args, task, network, lists, problems, Path(scratch))
 
     results = {PROTOCOL: measure(ranking.scores, counts["gallery"])}
     values = ranking.scores.set_axis([(PROTOCOL, name) for name in SCORES], axis="columns")
@@ -118,7 +122,7 @@ def make_task(args: Namespace, pairs: Sequence[Pair] | None, problems: Problems)
     names = gallery_names(args, list_photos(args.gt_path).photos)
     gallery = PersonPhotos(args.gt_path, names, View(size))
     queries = PairDataset(samples, args.gt_path, args.data_set, [], [], None, keep_images=False)
-    batch_size = args.batch_size or (8 if device.type == "cpu" else 64)
+    batch_size = args.batch_size or (CPU_BATCH if device.type == "cpu" else 64)
     return Task(queries, gallery, None, args.cache_dir, device, args.precision, batch_size, args.nThreads)
 
 
@@ -135,16 +139,19 @@ def describe_training(args: Namespace, network: ReidNetwork) -> str:
 
 
 def evaluate(
-    args: Namespace, task: Task, network: ReidNetwork, lists: Lists, problems: Problems
+    args: Namespace, task: Task, network: ReidNetwork, lists: Lists, problems: Problems, scratch: Path
 ) -> tuple[Ranking, dict[str, int]]:
     """Rank the gallery for every query. Images that cannot be read go to `problems`, which may raise.
+
+    Features go to the disk, into the cache or the empty folder `scratch`, so that the memory does not grow with them.
 
     Also returns how many queries were ranked and were skipped, how many photos and people are in the gallery, and how
     many times a photo was junk.
     """
-    photos = photo_features(task, network, task.real_photos, problems)  # first, so that a broken one fails early
+    # the real photos come first, so that a broken one fails early
+    photos = photo_features(task, network, task.real_photos, problems, scratch / "real photos")
     gallery, gallery_people = select(lists.gallery, photos)
-    queries, query_people = select(lists.queries, query_features(args, task, network, photos, problems))
+    queries, query_people = select(lists.queries, query_features(args, task, network, photos, problems, scratch))
     positions = {name: position for position, name in enumerate(gallery.index)}
     left_out = [[positions[name] for name in lists.left_out[query] if name in positions] for query in queries.index]
     ranking = rank_gallery(query_people, gallery_people, left_out)
@@ -156,47 +163,50 @@ def evaluate(
     return ranking, counts | {"gallery people": gallery["person"].nunique(), "junk": ranking.junk}
 
 
-def query_features(args: Namespace, task: Task, network: ReidNetwork, photos: Features, problems: Problems) -> Features:
+def query_features(
+    args: Namespace, task: Task, network: ReidNetwork, photos: Features, problems: Problems, scratch: Path
+) -> Features:
     """Features of the generated images, or of a baseline's photos. `photos`: the features of --gt_path."""
     view = task.real_photos.view
     if not args.baseline:
         paths = [str(sample.generated) for sample in task.pairs.samples]
-        return extract(task, network, PersonPhotos(Path(), paths, view), "queries", problems)
+        return extract(task, network, PersonPhotos(Path(), paths, view), problems, scratch / "queries")
     if args.baseline == "copy_source" and args.source_path != args.gt_path:
         sources = PersonPhotos(args.source_path, list_photos(args.source_path).photos, view)
-        return photo_features(task, network, sources, problems)
+        return photo_features(task, network, sources, problems, scratch / "source photos")
     return photos
 
 
-def photo_features(task: Task, network: ReidNetwork, photos: PersonPhotos, problems: Problems) -> Features:
-    """Features of real photos, from the cache if possible."""
+def photo_features(task: Task, network: ReidNetwork, photos: PersonPhotos, problems: Problems, file: Path) -> Features:
+    """Features of real photos, from the cache if possible, else in the new `file`."""
     settings = {"network": PROTOCOL, "weights": weights_hash(network), "max pool": network.pool}
     settings |= {"precision": task.precision, "size": photos.view.size}
-    file = fid.cache_file(task.cache_dir, photos.folder, photos.names, settings)
-    if cached := fid.load_arrays(file, ["values"]):
-        return Features({photos.folder / name: row for row, name in enumerate(photos.names)}, *cached)
-    features = extract(task, network, photos, "real photos", problems)
-    if len(features.values) == len(photos):  # features without some photos must not be found in the cache
-        fid.save_arrays(file, {"values": features.values})
+    cached = fid.cache_file(task.cache_dir, photos.folder, photos.names, settings).with_suffix(".float32")
+    if cached.is_file() and cached.stat().st_size == len(photos) * WIDTH * np.dtype(np.float32).itemsize:
+        return Features({photos.folder / name: row for row, name in enumerate(photos.names)}, cached)
+    features = extract(task, network, photos, problems, file)
+    if len(features.rows) == len(photos):  # features without some photos must not be found in the cache
+        with file.open("rb") as written:
+            fid.write_cache(cached, lambda opened: shutil.copyfileobj(written, opened))
     return features
 
 
 @torch.inference_mode()
-def extract(task: Task, network: ReidNetwork, photos: PersonPhotos, what: str, problems: Problems) -> Features:
-    """Features of all photos that can be read. `what` they are, for the progress bar."""
-    values, rows = np.empty((len(photos), WIDTH), np.float32), {}
-    for batch in load_batches(photos, task.batch_size, task.workers, what, problems):
+def extract(task: Task, network: ReidNetwork, photos: PersonPhotos, problems: Problems, file: Path) -> Features:
+    """Features of all photos that can be read, in the new `file`; the progress bar shows its name."""
+    rows = {}
+    for batch in load_batches(photos, task.batch_size, task.workers, file.name, problems):
         with task.autocast():
             features = network(batch["image"].to(task.device))
-        values[len(rows) : len(rows) + len(features)] = features.cpu().numpy()
+        append_bytes(file, features.cpu().numpy().tobytes())
         rows |= {photos.folder / photos.names[i]: row for row, i in enumerate(batch["index"].tolist(), len(rows))}
-    return Features(rows, values[: len(rows)])
+    return Features(rows, file)
 
 
 def select(table: pd.DataFrame, features: Features) -> tuple[pd.DataFrame, People]:
     """The rows of a table of `Lists` whose images could be read, and what their ranking needs."""
     table = table[table["path"].isin(features.rows)]
-    values = features.values[table["path"].map(features.rows).to_numpy(int)]
+    values = FeatureFile(features.file, table["path"].map(features.rows).to_numpy(int), WIDTH)
     return table, People(values, table["person"].to_numpy(), table["camera"].to_numpy())
 
 

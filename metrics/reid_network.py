@@ -110,7 +110,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
     UserError for other files; it names networks of other kinds.
     """
-    content = load_file(path, what=f"weights of the re-id network ({FLAG})")
+    # mapped, because the optimizer's state and the classifier are several times the network
+    content = load_file(path, what=f"weights of the re-id network ({FLAG})", mapped=True)
     state: Any = content.get("model", content) if isinstance(content, dict) else content
     if not isinstance(state, dict) or not state or not all(map(_is_named_tensor, state.items())):
         expected = "a checkpoint of fast-reid, which is a dict whose 'model' maps names to tensors"

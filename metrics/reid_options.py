@@ -18,6 +18,7 @@ from metrics.options import (
 from metrics.reid_network import POOLS
 
 ROLES = ("target", "source")
+CPU_BATCH = 4  # as fast as 8, with 65 MB less
 
 
 def make_parser() -> ArgumentParser:
@@ -50,7 +51,7 @@ def make_parser() -> ArgumentParser:
 
     add = add_output_flags(parser)
     add("--list", **CSV, help="only write the queries and the gallery, for fast-reid: role, path, person, camera")
-    add_speed_flags(parser)
+    add_speed_flags(parser, CPU_BATCH)
     return parser
 
 

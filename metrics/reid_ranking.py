@@ -6,6 +6,7 @@ small.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -15,13 +16,28 @@ from metrics.evaluation import Metric
 
 PROTOCOL = "re-id"  # in tables and records
 SCORES = {name: Metric(higher_is_better=True) for name in ("rank1", "rank5", "rank10", "mAP", "mINP")}
-BLOCK = 512  # rows; bounds the memory
+BLOCK = 128  # rows; bounds the memory
+
+
+class FeatureFile:
+    """Features (N,D) float32, of which a slice reads only its rows, so that the memory does not grow with N."""
+
+    def __init__(self, file: Path, rows: np.ndarray, width: int) -> None:
+        """`rows` (N,): which of the rows of `width` float32 numbers in `file` each feature is."""
+        self.file, self.rows, self.width = file, rows, width
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, part: slice) -> np.ndarray:
+        # mapped anew each time, because all pages that were read through one mapping would count as memory
+        return np.memmap(self.file, np.float32, "r").reshape(-1, self.width)[self.rows[part]]
 
 
 class People(NamedTuple):
     """One side of the comparison: features (N,D) float32, and each image's person and camera, (N,) integers."""
 
-    features: np.ndarray
+    features: np.ndarray | FeatureFile
     persons: np.ndarray
     cameras: np.ndarray
 
@@ -53,7 +69,7 @@ def rank_gallery(queries: People, gallery: People, left_out: Sequence[Sequence[i
     return Ranking(pd.DataFrame.from_dict(rows, orient="index", columns=list(SCORES), dtype=float), junk)
 
 
-def cosine_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def cosine_distances(a: np.ndarray, b: np.ndarray | FeatureFile) -> np.ndarray:
     """Features (N,D) and (M,D) -> 1 - cosine, (N,M) float32, on the CPU.
 
     Sums in float64 make photos with equal features equally distant, wherever they stand.

@@ -39,6 +39,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SCORES = ("l1", "psnr", "ssim_256", "mask_ssim")  # they need no weights of other networks
 PROTOCOL = "standard"
 PAIR = ["source", "target"]
+HEADINGS = ("setting", "seeds", "mean", "difference", "pairs better")
 TRAINING = [
     "--ngf=16", "--ndf=16", "--dis_layers=3", "--batchSize=4", "--niter=1", "--niter_decay=2", "--nThreads=0",
     "--lambda_rec=10", "--lambda_g=0.2", "--lambda_content=0", "--lambda_style=0",
@@ -206,17 +207,17 @@ def write_report(out: Path, settings: Sequence[str], seeds: Sequence[int]) -> No
 
 def make_page(table: pd.DataFrame, settings: Sequence[str], training: str) -> document:
     """A table for each metric, with one row for each setting."""
-    page = new_page("DPTN: ablation", narrow=True)
+    page = new_page("DPTN: ablation")
     first = SETTINGS[settings[0]].title
     with page:
         tags.h1("What each part of the method does")
         tags.p(
-            f"Differences are from {first}, on the same test pairs and with the same seed. Spreads are standard "
-            "deviations over seeds: a difference smaller than its spread shows nothing."
+            f"Differences are from {first}, on the same test pairs and with the same seed. After ±: the standard "
+            "deviation over seeds. A difference smaller than that shows nothing."
         )
         for metric, rows in table.groupby(level="metric", sort=False):
             tags.h2(f"{metric}, {'more' if METRICS[metric].higher_is_better else 'less'} is better")
-            add_table([("setting", *table.columns), *map(cells, rows.loc[metric].itertuples())])
+            add_table([HEADINGS, *map(cells, rows.loc[metric].itertuples())])
         tags.p("Every run: train.py ", tags.code(training))
         with tags.ul():
             for name in settings:
@@ -228,8 +229,8 @@ def make_page(table: pd.DataFrame, settings: Sequence[str], training: str) -> do
 def cells(row: tuple) -> list[str]:
     """One row of `compare` as text."""
     name, seeds, mean, spread, difference, spread_of_difference, better = row
-    numbers = [f"{mean:.4f}", f"{spread:.4f}", f"{difference:+.4f}", f"{spread_of_difference:.4f}", f"{better:.0%}"]
-    return [SETTINGS[name].title, str(int(seeds)), *("–" if "nan" in number else number for number in numbers)]
+    numbers = [f"{mean:.4f} ± {spread:.4f}", f"{difference:+.4f} ± {spread_of_difference:.4f}", f"{better:.0%}"]
+    return [SETTINGS[name].title, str(int(seeds)), *(number.replace("nan", "–") for number in numbers)]
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Tensor files, read safely (no code is ever run) and written atomically; the training state for exact resume."""
 
+import zipfile
 from argparse import Namespace
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -20,13 +21,17 @@ FORMAT = 1
 KEYS = {"format", "progress", "model", "random", "options", "data", "git", "versions"}
 
 
-def load_file(path: str | Path, what: str) -> Any:
-    """Read what `torch.save` wrote, onto the CPU. UserError if the file, which is `what`, is missing or damaged."""
+def load_file(path: str | Path, what: str, mapped: bool = False) -> Any:
+    """Read what `torch.save` wrote, onto the CPU. UserError if the file, which is `what`, is missing or damaged.
+
+    mapped: tensors take memory only when they are used, unless torch before 1.6 wrote the file.
+    """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: {what} not found. Check the path and the name of the run.")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        mapped = mapped and zipfile.is_zipfile(path)
+        return torch.load(str(path), map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # torch.load can raise anything for a damaged file
         problem = f"{what} cannot be read; the file is damaged or not a tensor file ({first_line(error)})"
         raise UserError(f"{path}: {problem}") from error

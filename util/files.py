@@ -70,10 +70,15 @@ def remove_temporary_files(folder: Path) -> None:
 
 
 def append_text(path: Path, text: str) -> None:
-    """Append to a text file, which is made if it is missing. UserError, which names the file, if that fails."""
+    """As `append_bytes`, for a text file."""
+    append_bytes(path, to_utf8(text))
+
+
+def append_bytes(path: Path, content: bytes) -> None:
+    """Append to a file, which is made if it is missing. UserError, which names the file, if that fails."""
     try:
         with path.open("ab") as file:
-            file.write(to_utf8(text))
+            file.write(content)
     except OSError as error:
         raise UserError(f"{path}: could not be written ({error.strerror})") from error
 

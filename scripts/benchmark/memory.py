@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_iter
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-from models import pose_transformer
+from models import model_choices, pose_transformer
 from models.base_model import BaseModel
 from scripts.benchmark.measure import count_gflop, print_table
 from scripts.benchmark.networks import MODES, PUBLISHED_SIZES, build, one_call, random_batch
@@ -69,9 +69,10 @@ class Counter(TorchDispatchMode):
         self.now -= self.alive.pop(reference)
 
 
-def count_step(size: str, precision: str, batch: int, accumulate: int) -> tuple:
+def count_step(model_name: str, size: str, precision: str, batch: int, accumulate: int) -> tuple:
     """A row of the table."""
-    flags = [f"--precision={precision}", f"--batchSize={batch}", f"--accumulate={accumulate}", "--no-channels_last"]
+    flags = [f"--model={model_name}", f"--precision={precision}", f"--batchSize={batch}", f"--accumulate={accumulate}"]
+    flags.append("--no-channels_last")
     with FakeTensorMode(allow_non_fake_inputs=True), Counter() as counter:
         model = build("training", MODES[size], flags, torch.device("cpu"))
         step = one_call(model, random_batch(batch, MODES[size]))
@@ -89,12 +90,14 @@ def count_step(size: str, precision: str, batch: int, accumulate: int) -> tuple:
 def main() -> None:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("--sizes", choices=list(MODES), nargs="+", default=PUBLISHED_SIZES, help="H x W of the images")
-    settings = product(parser.parse_args().sizes, ("fp32", "bf16"), ((32, 1), (32, 4), (4, 1)))
+    parser.add_argument("--model", choices=model_choices(), default="DPTN")
+    args = parser.parse_args()
+    settings = product(args.sizes, ("fp32", "bf16"), ((32, 1), (32, 4), (4, 1)))
     with (
         patch.object(BaseModel, "prepare", lambda _, net: net.train()),  # without a move, which fake weights refuse
         patch.object(pose_transformer, "attention", scaled_dot_product_attention),  # fused in bf16 too, as on a GPU
     ):
-        print_table((count_step(size, precision, *batch) for size, precision, batch in settings), COLUMNS)
+        print_table((count_step(args.model, size, precision, *batch) for size, precision, batch in settings), COLUMNS)
 
 
 if __name__ == "__main__":

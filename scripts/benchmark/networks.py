@@ -54,19 +54,19 @@ def one_call(model: BaseModel, batch: dict[str, Tensor]) -> Callable[[], None]:
 
 
 def measure(
-    work: list[str], sizes: list[str], variants: list[tuple[str, bool]], batch: int | None, flag: str, repeats: int,
-    device: torch.device,
+    work: list[str], sizes: list[str], variants: list[tuple[str, bool]], batch: int | None, flags: list[str],
+    repeats: int, device: torch.device,
 ) -> Iterator[tuple]:  # fmt: skip
-    """Rows of a table. `variants`: precisions, and whether to compile; `flag`: of train.py and test.py alike."""
+    """Rows of a table. `variants`: precisions, and whether to compile; `flags`: of train.py and test.py alike."""
     for kind, size in product(work, sizes):
         mode = MODES[size]
-        gflop = count_gflop(one_call(build(kind, mode, [], device), random_batch(2, mode))) / 2
+        gflop = count_gflop(one_call(build(kind, mode, flags, device), random_batch(2, mode))) / 2
         for (precision, compiling), count in product(variants, [batch] if batch else BATCHES[kind, mode]):
             data, starts = random_batch(count, mode), []
             for _ in range(2):  # the second model finds in the cache what was compiled for the first one
                 torch.compiler.reset()
                 torch.manual_seed(0)
-                run = one_call(build(kind, mode, [*speed_flags(precision, compiling), flag], device), data)
+                run = one_call(build(kind, mode, [*speed_flags(precision, compiling), *flags], device), data)
                 starts.append(f"{seconds(run, device):.1f}")
             run()
             peak = matmul_gflops(PRECISIONS[precision], device)

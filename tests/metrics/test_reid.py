@@ -179,6 +179,9 @@ class TestMarket:
             return tiny.seen - before
 
         assert seen(*flags) == 7 + 8
+        (cached,) = (market.parent / "cache").iterdir()
+        cached.write_bytes(cached.read_bytes()[:-1])
+        assert seen(*flags) == 7 + 8
         assert seen(*flags, "--gallery=pairs") == 8
         assert seen(*baseline, "--baseline=real") == seen(*baseline, "--baseline=copy_source") == 0
         assert seen(*flags, "--reid_pool=padded") == 7 + 8
@@ -201,7 +204,9 @@ class TestMarket:
         assert [line.split(":")[0] for line in tables[0][7:]] == ["[1] first", "[2] second"]
 
     def test_allow_missing_leaves_out_broken_images(self, call, flags, results, market):
-        sorted(results.iterdir())[0].write_bytes(b"no photo")
+        pairs, photos = read_pairs(market / "market-pairs-test.csv"), sorted((market / "test").iterdir())
+        broken, *good = sorted(results.iterdir())
+        broken.write_bytes(b"no photo")
         (market / "test/0000_c3s1_more.jpg").write_bytes(b"no photo")
         done = call(reid, *flags)
         assert (done.returncode, "0000_c3s1_more.jpg" in done.stderr) == (2, True)
@@ -209,7 +214,15 @@ class TestMarket:
         assert done.returncode == 0, done.stderr
         (record,) = read_jsonl(results)
         assert record["problems"] == {"unreadable": 2}
-        assert (record["queries"] + record["skipped"], record["gallery"]) == (7, 6)
+        pairs = {results / result_name(*pair, ending): pair for pair in pairs for ending in ("jpg", "png")}
+        queries = [(path, market_person(pairs[path].target), market_camera(pairs[path].target), set()) for path in good]
+        gallery = [path for path in photos if not path.name.startswith(("-1", "0000_c3s1_more"))]
+        expected = expected_scores(queries, gallery, market_person, market_camera)
+        assert (record["queries"], record["skipped"]) == (expected["queries"], expected["skipped"])
+        assert {name: record["metrics"][name]["value"] for name in SCORES} == pytest.approx(
+            {name: expected[name] for name in SCORES}
+        )
+        assert (len(queries), record["gallery"]) == (7, 6)
         assert not (market.parent / "cache").exists()  # features without a photo are not cached
 
 

@@ -1,10 +1,12 @@
 """metrics/reid_ranking.py against goldens of fast-reid's evaluator and closed forms."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
 from metrics import reid_ranking
-from metrics.reid_ranking import People, cosine_distances, rank_gallery
+from metrics.reid_ranking import FeatureFile, People, cosine_distances, rank_gallery
 from tests.metrics.conftest import REID_GOLDENS
 
 
@@ -81,3 +83,25 @@ def test_blocks_do_not_change_scores(monkeypatch):
 def test_features_of_zeros_have_distance_one():
     """As in fast-reid, which divides by at least 1e-12."""
     assert cosine_distances(np.zeros((1, 4), np.float32), np.ones((2, 4), np.float32)).tolist() == [[1, 1]]
+
+
+def test_features_in_a_file_are_ranked_in_bounded_memory(tmp_path, monkeypatch):
+    """They have the scores of arrays, whatever their order in the file, and take less than a tenth of their size."""
+    monkeypatch.setattr(reid_ranking, "BLOCK", 32)
+    random = np.random.RandomState(0)
+    values = random.randn(6000, 2048).astype(np.float32)
+    values.tofile(tmp_path / "features")
+    rows, persons, cameras = random.permutation(6000), random.randint(0, 20, 6000), random.randint(0, 3, 6000)
+    parts = slice(70), slice(70, None)
+    arrays = [People(values[rows[part]], persons[part], cameras[part]) for part in parts]
+    files = [
+        People(FeatureFile(tmp_path / "features", rows[part], 2048), *people[1:]) for part, people in zip(parts, arrays)
+    ]
+    expected = rank_gallery(*arrays, [[]] * 70)
+    tracemalloc.start()
+    ranking = rank_gallery(*files, [[]] * 70)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert ranking.scores.equals(expected.scores)
+    assert ranking.junk == expected.junk > 0
+    assert peak < values.nbytes / 10
