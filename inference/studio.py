@@ -2,7 +2,8 @@
 
 Poses travel as JSON lists of 18 [y, x] in pixels of the stored size, null = missing. Photos and images stay in memory,
 and no path comes from the page. A tab's source is cached (inference/cached_source.py) until the tab replaces it, closes
-or has been idle while others were used. One thread runs the network; inference/studio_guard.py checks the requests.
+or has been idle while others were used. The tab is named by the server, so that one which closes while its source is
+still being computed frees it too. One thread runs the network; inference/studio_guard.py checks the requests.
 """
 
 import asyncio
@@ -24,7 +25,7 @@ from PIL import Image
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
@@ -55,6 +56,7 @@ PAGE = Path(__file__).with_name("studio_page")
 FILES = {"/": "index.html", "/studio.js": "studio.js", "/editor.js": "editor.js", "/studio.css": "studio.css"}
 MAX_PIXELS = 50_000_000  # of a photo
 MAX_SOURCES = 16  # cached at a time; a page whose source is gone sends it again
+TAB_LENGTH = 16  # characters of a tab's name
 MAX_JOINT = 10_000.0  # pixels from the image's corner
 MAX_FRAMES = 200  # of an animation
 FPS = 12.0
@@ -108,13 +110,14 @@ class Studio:
 
     def __init__(self, transfer: PoseTransfer, estimator: Estimator | None, offers: Rendered) -> None:
         self.transfer, self.estimator, self.offers = transfer, estimator, offers
-        self.sources: OrderedDict[str, CachedSource] = OrderedDict()  # the one that was used last at the end
+        self.sources: OrderedDict[str, CachedSource] = OrderedDict()  # of each tab; the one used last at the end
 
     def start(self, body: bytes) -> Response:
         """What the page shows first, and the sizes of the network."""
         opt = self.transfer.opt
         return JSONResponse({
-            "name": opt.name, "size": self.transfer.stored_size, "blocks": opt.num_TTBs, "heads": opt.nhead,
+            "tab": secrets.token_urlsafe(TAB_LENGTH * 3 // 4), "name": opt.name, "size": self.transfer.stored_size,
+            "blocks": opt.num_TTBs, "heads": opt.nhead,
             "joints": JOINTS, "limbs": LIMBS, "joint_colors": JOINT_COLORS, "limb_colors": LIMB_COLORS,
             "estimates": self.estimator is not None, "fps": FPS,
             "examples": [{"image": _to_url(image), "keypoints": _to_json(p)} for image, p in self.offers.examples],
@@ -139,27 +142,29 @@ class Studio:
         return JSONResponse({"image": _to_url(image), "keypoints": _to_json(pose), "advice": advice})
 
     def set_source(self, body: bytes) -> Response:
-        """{image, keypoints, replaces} -> {source, grid}: compute and cache what depends on the source alone."""
+        """{tab, image, keypoints} -> {grid}: compute and cache what depends on the source alone."""
         request = _to_object(body)
+        tab = request.get("tab")
+        if not isinstance(tab, str) or len(tab) != TAB_LENGTH:
+            raise UserError("tab: expected what start returns; reload the page")
         image = _decode(_from_url(request.get("image")), ("PNG",))
         if problem := size_problem(image, self.transfer.stored_size):
             raise UserError(f"source image: {problem}")
         source = CachedSource(self.transfer, image, _to_pose(request.get("keypoints")))
-        self.sources.pop(str(request.get("replaces")), None)
-        name = secrets.token_urlsafe(12)
-        self.sources[name] = source
+        self.sources[tab] = source
+        self.sources.move_to_end(tab)
         while len(self.sources) > MAX_SOURCES:
             self.sources.popitem(last=False)
-        return JSONResponse({"source": name, "grid": source.grid})
+        return JSONResponse({"grid": source.grid})
 
     def generate(self, body: bytes) -> Response:
-        """{source, keypoints} -> the generated image, PNG."""
+        """{tab, keypoints} -> the generated image, PNG."""
         request = _to_object(body)
         image = self._source(request).generate(_to_pose(request.get("keypoints")))
         return Response(_to_png(image), media_type="image/png")
 
     def attend(self, body: bytes) -> Response:
-        """{source, keypoints, block, head} -> N*N bytes: each target token's weights, as fractions of its largest.
+        """{tab, keypoints, block, head} -> N*N bytes: each target token's weights, as fractions of its largest.
 
         A head of null is the mean of all.
         """
@@ -172,8 +177,8 @@ class Studio:
         return Response(levels.numpy().tobytes(), media_type="application/octet-stream")
 
     def close(self, body: bytes) -> Response:
-        """{source}: a tab was closed."""
-        self.sources.pop(str(_to_object(body).get("source")), None)
+        """{tab}: it was closed."""
+        self.sources.pop(str(_to_object(body).get("tab")), None)
         return JSONResponse({})
 
     def import_pose(self, body: bytes) -> Response:
@@ -215,7 +220,7 @@ class Studio:
         return JSONResponse({"poses": [_to_json(pose) for pose in interpolate(poses, between)]})
 
     def animate(self, body: bytes) -> Response:
-        """{source, poses} -> an animated GIF."""
+        """{tab, poses} -> an animated GIF."""
         request = _to_object(body)
         source = self._source(request)
         with tempfile.TemporaryDirectory() as folder:
@@ -224,12 +229,12 @@ class Studio:
             return Response(path.read_bytes(), media_type="image/gif")
 
     def _source(self, request: dict[str, Any]) -> CachedSource:
-        """The cached source of a request. HTTPException 410 if it is cached no more: the page sends it again."""
-        name = str(request.get("source"))
-        if name not in self.sources:
+        """The cached source of a tab. HTTPException 410 if it is cached no more: the page sends it again."""
+        tab = str(request.get("tab"))
+        if tab not in self.sources:
             raise HTTPException(410, "other tabs have displaced the source; move a joint, then try again")
-        self.sources.move_to_end(name)
-        return self.sources[name]
+        self.sources.move_to_end(tab)
+        return self.sources[tab]
 
 
 def create_app(studio: Studio, hosts: set[str], token: str | None = None) -> Starlette:
@@ -242,7 +247,7 @@ def create_app(studio: Studio, hosts: set[str], token: str | None = None) -> Sta
     thread = ThreadPoolExecutor(1)
     routes = [Route(path, _FileEndpoint(PAGE / name)) for path, name in FILES.items()]
     routes += [Route(f"/api/{name}", _Endpoint(work, thread), methods=["POST"]) for name, work in requests.items()]
-    handlers = {UserError: _user_error, HTTPException: _http_error}
+    handlers = {UserError: _user_error, HTTPException: _http_error, ClientDisconnect: _nobody_reads}
     return Starlette(routes=routes, middleware=[Middleware(Guard, hosts, token)], exception_handlers=handlers)
 
 
@@ -273,6 +278,11 @@ async def _user_error(request: Request, error: UserError) -> Response:
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
     return JSONResponse({"error": error.detail}, error.status_code)
+
+
+async def _nobody_reads(request: Request, error: ClientDisconnect) -> Response:
+    """A tab that was closed during an upload is no failure of the server."""
+    return Response(status_code=400)
 
 
 def _to_object(body: bytes) -> dict[str, Any]:
