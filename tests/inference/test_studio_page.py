@@ -25,7 +25,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from inference.attention import attend
 from inference.cached_source import CachedSource
-from inference.studio import Rendered, Studio, create_app
+from inference.studio import Studio, create_app
+from inference.studio_offers import Rendered
 from tests.inference.tiny_transfer import SIZE, assert_close, keypoints_of, load_tiny, tiny_walk, write_tiny
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
