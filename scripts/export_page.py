@@ -1,7 +1,7 @@
 """The studio's page as a folder that runs from any static host: the browser computes the images, without a server.
 
     python scripts/export_page.py --out page
-    python -m http.server --directory page
+    python -m http.server -d page
 
 It fetches onnxruntime-web from npm, once for each folder. docs/inference.md describes the page. It needs the packages
 of requirements-onnx.txt.
@@ -50,7 +50,7 @@ def main() -> None:
     for path in ("transfer.onnx", *page_export.ORT_FILES.values()):
         print(f"{path}: {len(files[path]) / 1e6:.1f} MB")
     print(f"{args.out}: {sum(map(len, files.values())) / 1e6:.1f} MB in {len(files)} files")
-    print(f"next: python -m http.server --directory {args.out}, or copy the folder to a static host")
+    print(f"next: python -m http.server -d {args.out}, or copy the folder to a static host")
 
 
 if __name__ == "__main__":
