@@ -178,6 +178,7 @@ def read_scores(out: Path, settings: Sequence[str], seeds: Sequence[int]) -> pd.
 
 def compare(scores: pd.DataFrame, settings: Sequence[str]) -> pd.DataFrame:
     """`read_scores` -> a row for each metric and setting: seeds, mean, spread, difference, its spread, pairs better."""
+    scores = scores.sort_index()  # for fast selection
     by_run = scores.groupby(level=["setting", "seed"]).mean()
     differences = scores - scores.loc[settings[0]].reindex(scores.index.droplevel("setting")).to_numpy()
     difference_by_run = differences.groupby(level=["setting", "seed"]).mean()

@@ -59,10 +59,10 @@ PARTS = {
     "resume": Part(gpu_checks.check_resume, 20, 70),
     "torchrun": Part(gpu_checks.check_torchrun, 15, 60),
     "prepare": Part(gpu_grid.wait_for_workers, 0, 0.25, printed=False),
-    "grid": Part(gpu_grid.measure_grid, 10, 0.52),
+    "grid": Part(gpu_grid.measure_grid, 10, 0.56),
     "published": Part(gpu_grid.measure_published, 5, 30),
     "profile": Part(gpu_grid.report_profiles, 0, 10, printed=False),
-    "suspects": Part(gpu_suspects.measure_suspects, 10, 50, printed=False),  # the table at the end prints its rows
+    "suspects": Part(gpu_suspects.measure_suspects, 10, 40, printed=False),  # the table at the end prints its rows
     "test.py": Part(gpu_checks.measure_test, 15, 40),
     "training": Part(gpu_training.measure_training, 45, 0.99),
 }

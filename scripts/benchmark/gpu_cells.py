@@ -84,11 +84,12 @@ def grid_jobs(context: Context) -> list[Job]:
     sizes, layouts, precisions = context.sizes, ("channels_last", "contiguous"), ("bf16", "tf32")
     if context.device.type == "cpu":
         return quick_jobs(sizes, layouts)
-    jobs = [with_graph("training", size, 32, precision, layout)
-            for size, precision, layout in product(sizes, precisions, layouts)]  # fmt: skip
-    jobs += compiled_jobs(context)
+    plain = {layout: [with_graph("training", size, 32, precision, layout)
+                      for precision, size in product(precisions, sizes)] for layout in layouts}  # fmt: skip
+    jobs = plain["contiguous"]  # the default
     if "128x64" in sizes:
         jobs.append(tuple(Cell("half width", "128x64", 32, "bf16", layout, "graph") for layout in layouts))
+    jobs += compiled_jobs(context) + plain["channels_last"]
     jobs.append(tuple(Cell("inference", size, batch, precision, layout, "eager")
                       for precision, size, batch, layout in product(precisions, sizes, (32, 1), layouts)))  # fmt: skip
     if "128x64" in sizes:

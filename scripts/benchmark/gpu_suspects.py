@@ -41,7 +41,7 @@ LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channel
 
 def measure_suspects(context: Context) -> Iterator[Row]:
     """All rows, one at a time."""
-    for part in (step_variants, adam, convolutions, heat_maps, scores, instance_norms):
+    for part in (adam, convolutions, heat_maps, scores, instance_norms, step_variants):
         yield from part(context.device, context.quick)
 
 

@@ -88,10 +88,12 @@ def test_jobs_list_each_cell_once_and_the_most_important_first(gpu_context):
     jobs = grid_jobs(gpu_context)
     cells = [cell for job in [*jobs, *later_jobs(gpu_context)] for cell in job]
     assert len(set(cells)) == len(cells)
-    assert {(c.work, c.batch, c.mode) for job in jobs[:8] for c in job} == {
-        ("training", 32, "eager"),
-        ("training", 32, "graph"),
+    assert {(c.work, c.batch, c.layout, c.mode) for job in jobs[:4] for c in job} == {
+        ("training", 32, "contiguous", "eager"),
+        ("training", 32, "contiguous", "graph"),
     }
+    assert [job[0].work for job in jobs[:9]] == ["training"] * 4 + ["half width"] + ["training"] * 4
+    assert all(job[0].compiled for job in jobs[5:9])
     assert [(job[0].size, job[0].precision) for job in jobs if job[0].compiled] == [
         ("256x256", "bf16"), ("128x64", "bf16"), ("256x256", "tf32"), ("128x64", "tf32"),
     ]  # fmt: skip
