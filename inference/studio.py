@@ -2,7 +2,8 @@
 
 Poses travel as JSON lists of 18 [y, x] in pixels of the stored size, null = missing. Photos and images stay in memory,
 and no path comes from the page. A tab's source is cached (inference/cached_source.py) until the tab replaces it, closes
-or has been idle while others were used. One thread runs the network; inference/studio_guard.py checks the requests.
+or has been idle while others were used. The tab is named by the server, so that one which closes while its source is
+still being computed frees it too. One thread runs the network; inference/studio_guard.py checks the requests.
 """
 
 import asyncio
@@ -23,7 +24,7 @@ from PIL import Image
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
@@ -49,6 +50,7 @@ PAGE = Path(__file__).with_name("studio_page")
 FILES = {"/": "index.html", **{f"/{name}": name for name in ("studio.css", "studio.js", "editor.js", "transport.js")}}
 MAX_PIXELS = 50_000_000  # of a photo
 MAX_SOURCES = 16  # cached at a time; a page whose source is gone sends it again
+TAB_LENGTH = 16  # characters of a tab's name
 MAX_JOINT = 10_000.0  # pixels from the image's corner
 MAX_FRAMES = 200  # of an animation
 PHOTO_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
@@ -60,13 +62,14 @@ class Studio:
 
     def __init__(self, transfer: PoseTransfer, estimator: Estimator | None, offers: Rendered) -> None:
         self.transfer, self.estimator, self.offers = transfer, estimator, offers
-        self.sources: OrderedDict[str, CachedSource] = OrderedDict()  # the one that was used last at the end
+        self.sources: OrderedDict[str, CachedSource] = OrderedDict()  # of each tab; the one used last at the end
 
     def start(self, body: bytes) -> Response:
         """What the page shows first, and the sizes of the network."""
         opt = self.transfer.opt
         network = {"blocks": opt.num_TTBs, "heads": opt.nhead, "estimates": self.estimator is not None}
-        return JSONResponse({**describe_offers(self.transfer, self.offers), **network, "server": True})
+        tab = secrets.token_urlsafe(TAB_LENGTH * 3 // 4)
+        return JSONResponse({**describe_offers(self.transfer, self.offers), **network, "tab": tab, "server": True})
 
     def frame_photo(self, body: bytes) -> Response:
         """A user's photo -> the image and pose of its person, framed, and advice; without an estimator a template."""
@@ -85,27 +88,29 @@ class Studio:
         return JSONResponse({"image": to_url(image), "keypoints": to_json(pose), "advice": advice})
 
     def set_source(self, body: bytes) -> Response:
-        """{image, keypoints, replaces} -> {source, grid}: compute and cache what depends on the source alone."""
+        """{tab, image, keypoints} -> {grid}: compute and cache what depends on the source alone."""
         request = _to_object(body)
+        tab = request.get("tab")
+        if not isinstance(tab, str) or len(tab) != TAB_LENGTH:
+            raise UserError("tab: expected what start returns; reload the page")
         image = _decode(_from_url(request.get("image")), ("PNG",))
         if problem := size_problem(image, self.transfer.stored_size):
             raise UserError(f"source image: {problem}")
         source = CachedSource(self.transfer, image, _to_pose(request.get("keypoints")))
-        self.sources.pop(str(request.get("replaces")), None)
-        name = secrets.token_urlsafe(12)
-        self.sources[name] = source
+        self.sources[tab] = source
+        self.sources.move_to_end(tab)
         while len(self.sources) > MAX_SOURCES:
             self.sources.popitem(last=False)
-        return JSONResponse({"source": name, "grid": source.grid})
+        return JSONResponse({"grid": source.grid})
 
     def generate(self, body: bytes) -> Response:
-        """{source, keypoints} -> the generated image, PNG."""
+        """{tab, keypoints} -> the generated image, PNG."""
         request = _to_object(body)
         image = self._source(request).generate(_to_pose(request.get("keypoints")))
         return Response(to_png(image), media_type="image/png")
 
     def attend(self, body: bytes) -> Response:
-        """{source, keypoints, block, head} -> N*N bytes: each target token's weights, as fractions of its largest.
+        """{tab, keypoints, block, head} -> N*N bytes: each target token's weights, as fractions of its largest.
 
         A head of null is the mean of all.
         """
@@ -118,8 +123,8 @@ class Studio:
         return Response(levels.numpy().tobytes(), media_type="application/octet-stream")
 
     def close(self, body: bytes) -> Response:
-        """{source}: a tab was closed."""
-        self.sources.pop(str(_to_object(body).get("source")), None)
+        """{tab}: it was closed."""
+        self.sources.pop(str(_to_object(body).get("tab")), None)
         return JSONResponse({})
 
     def import_pose(self, body: bytes) -> Response:
@@ -161,7 +166,7 @@ class Studio:
         return JSONResponse({"poses": [to_json(pose) for pose in interpolate(poses, between)]})
 
     def animate(self, body: bytes) -> Response:
-        """{source, poses} -> an animated GIF."""
+        """{tab, poses} -> an animated GIF."""
         request = _to_object(body)
         source = self._source(request)
         with tempfile.TemporaryDirectory() as folder:
@@ -170,12 +175,12 @@ class Studio:
             return Response(path.read_bytes(), media_type="image/gif")
 
     def _source(self, request: dict[str, Any]) -> CachedSource:
-        """The cached source of a request. HTTPException 410 if it is cached no more: the page sends it again."""
-        name = str(request.get("source"))
-        if name not in self.sources:
+        """The cached source of a tab. HTTPException 410 if it is cached no more: the page sends it again."""
+        tab = str(request.get("tab"))
+        if tab not in self.sources:
             raise HTTPException(410, "other tabs have displaced the source; move a joint, then try again")
-        self.sources.move_to_end(name)
-        return self.sources[name]
+        self.sources.move_to_end(tab)
+        return self.sources[tab]
 
 
 def create_app(studio: Studio, hosts: set[str], token: str | None = None) -> Starlette:
@@ -188,7 +193,7 @@ def create_app(studio: Studio, hosts: set[str], token: str | None = None) -> Sta
     thread = ThreadPoolExecutor(1)
     routes = [Route(path, _FileEndpoint(PAGE / name)) for path, name in FILES.items()]
     routes += [Route(f"/api/{name}", _Endpoint(work, thread), methods=["POST"]) for name, work in requests.items()]
-    handlers = {UserError: _user_error, HTTPException: _http_error}
+    handlers = {UserError: _user_error, HTTPException: _http_error, ClientDisconnect: _nobody_reads}
     return Starlette(routes=routes, middleware=[Middleware(Guard, hosts, token)], exception_handlers=handlers)
 
 
@@ -219,6 +224,11 @@ async def _user_error(request: Request, error: UserError) -> Response:
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
     return JSONResponse({"error": error.detail}, error.status_code)
+
+
+async def _nobody_reads(request: Request, error: ClientDisconnect) -> Response:
+    """A tab that was closed during an upload is no failure of the server."""
+    return Response(status_code=400)
 
 
 def _to_object(body: bytes) -> dict[str, Any]:

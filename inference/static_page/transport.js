@@ -8,7 +8,7 @@ const broken = new Promise((_, reject) => {
 });
 broken.catch(() => {}); // each request reports the error
 const answers = { start: () => look, photo: framePhoto, source: setSource, image: generate };
-let source = { id: 0 }; // {id, image, keypoints} of the latest request "source"
+let source = null; // {image, keypoints} of the latest request "source"
 
 // Answers with a Response, as the server does.
 export async function post(name, body = {}) {
@@ -48,8 +48,8 @@ async function setSource({ image, keypoints }) {
   context.drawImage(element, 0, 0);
   const { data } = context.getImageData(0, 0, width, height);
   const rgb = data.filter((_, i) => i % 4 < 3);
-  source = { id: source.id + 1, image: new Uint8Array(rgb), keypoints };
-  return { source: source.id, grid: null };
+  source = { image: new Uint8Array(rgb), keypoints };
+  return { grid: null };
 }
 
 async function generate({ keypoints }) {

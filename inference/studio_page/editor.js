@@ -4,13 +4,17 @@ const SVG = "http://www.w3.org/2000/svg";
 
 export function element(name, attributes, parent) {
   const made = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  setAttributes(made, attributes);
   if (parent) parent.append(made);
   return made;
 }
 
-export function drawSkeleton(svg, pose, look) {
-  const width = Math.max(1, look.size[0] / 64);
+export function setAttributes(changed, attributes) {
+  for (const [key, value] of Object.entries(attributes)) changed.setAttribute(key, value);
+}
+
+export function drawSkeleton(svg, pose, look, zoom = 1) {
+  const width = Math.max(1, look.size[0] / 64) * zoom;
   look.limbs.forEach(([a, b], i) => {
     if (!pose[a] || !pose[b]) return;
     const [[y1, x1], [y2, x2]] = [pose[a], pose[b]];
@@ -28,13 +32,34 @@ export class Editor {
     this.last = Array(18).fill(null); // where a hidden joint was
     this.selected = null;
     this.enabled = true;
+    this.pointers = new Map(); // the last event of the mouse, or of each finger, that is down
+    this.start = null; // {at, pose, modes} when the drag in progress began
     this.view = [0, 0, this.width, this.height];
     this.parents = Array(18).fill(null);
     for (const [parent, child] of look.limbs) this.parents[child] = parent;
+    this.background = element("g", {}, svg);
+    this.circles = look.joints.map((name, i) => { // made once: the browser loses track of a finger on one that is removed
+      const fill = `rgb(${look.joint_colors[i]})`;
+      const circle = element("circle", { class: "joint", fill, tabindex: 0, "data-joint": i, role: "button", "aria-label": name });
+      element("title", {}, circle).textContent = name;
+      return circle;
+    });
     svg.addEventListener("pointerdown", (event) => this.grab(event));
+    svg.addEventListener("pointermove", (event) => this.move(event));
+    for (const end of ["pointerup", "pointercancel"]) svg.addEventListener(end, (event) => this.drop(event));
     svg.addEventListener("keydown", (event) => this.press(event));
-    svg.addEventListener("wheel", (event) => this.zoom(event), { passive: false });
-    svg.addEventListener("dblclick", () => { this.view = [0, 0, this.width, this.height]; this.draw(); });
+    svg.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
+    svg.addEventListener("dblclick", () => this.showWhole());
+  }
+
+  enable(enabled) {
+    this.enabled = enabled;
+    this.showWhole();
+  }
+
+  showWhole() {
+    this.view = [0, 0, this.width, this.height];
+    this.draw();
   }
 
   set(pose) {
@@ -44,24 +69,20 @@ export class Editor {
   }
 
   draw() {
-    const focused = document.activeElement?.closest?.("svg") === this.svg;
+    const { background, width, height } = this;
+    const zoom = this.view[3] / height;
+    this.svg.classList.toggle("editable", this.enabled);
     this.svg.setAttribute("viewBox", this.view.join(" "));
-    this.svg.replaceChildren();
-    if (this.image) element("image", { href: this.image, width: this.width, height: this.height }, this.svg);
-    element("rect", { width: this.width, height: this.height, fill: "none", stroke: "#555", "stroke-width": 0.3 }, this.svg);
-    if (!this.enabled) return;
-    drawSkeleton(this.svg, this.pose, this.look);
-    const radius = Math.max(1.2, this.height / 90) * (this.view[3] / this.height);
-    this.pose.forEach((joint, i) => {
-      if (!joint) return;
-      const [cy, cx] = joint;
-      element("circle", { class: "grip", cx, cy, r: 2.4 * radius, "data-joint": i }, this.svg);
-      const circle = element("circle", {
-        class: "joint", cx, cy, r: radius * (i === this.selected ? 1.6 : 1), fill: `rgb(${this.look.joint_colors[i]})`,
-        "stroke-width": radius / 4, tabindex: 0, "data-joint": i, role: "button", "aria-label": this.look.joints[i],
-      }, this.svg);
-      element("title", {}, circle).textContent = this.look.joints[i];
-      if (focused && i === this.selected) circle.focus({ preventScroll: true });
+    background.replaceChildren();
+    if (this.image) element("image", { href: this.image, width, height }, background);
+    element("rect", { width, height, fill: "none", stroke: "#555", "stroke-width": 0.3 }, background);
+    if (this.enabled) drawSkeleton(background, this.pose, this.look, zoom);
+    const radius = Math.max(1.2, height / 90) * zoom;
+    this.circles.forEach((circle, i) => {
+      if (!this.enabled || !this.pose[i]) return circle.remove();
+      const [cy, cx] = this.pose[i];
+      setAttributes(circle, { cx, cy, r: radius * (i === this.selected ? 1.6 : 1), "stroke-width": radius / 4 });
+      if (!circle.parentNode) this.svg.append(circle);
     });
   }
 
@@ -70,29 +91,57 @@ export class Editor {
     return [point.y, point.x];
   }
 
+  // The joint at the pointer, null for none. A finger covers more of the screen than a mouse.
+  nearest(event) {
+    const reach = (event.pointerType === "touch" ? 24 : 12) / this.svg.getScreenCTM().a;
+    const [y, x] = this.at(event);
+    const distances = this.pose.map((joint) => (joint ? Math.hypot(joint[0] - y, joint[1] - x) : Infinity));
+    const least = Math.min(...distances);
+    return least <= reach ? distances.lastIndexOf(least) : null; // the last one is drawn on top
+  }
+
+  modesOf(event) {
+    const modes = this.modes();
+    return { ...modes, limb: modes.limb || event.shiftKey };
+  }
+
+  // One pointer drags the joint below it, or the whole pose; two fingers zoom.
   grab(event) {
-    if (!this.enabled || event.button) return;
+    if (!this.enabled || event.button || this.pointers.size === 2) return;
     event.preventDefault();
-    const joint = event.target.dataset.joint;
-    this.selected = joint === undefined ? null : Number(joint);
-    const start = this.at(event);
-    const before = this.pose.map((each) => each && [...each]);
-    const modes = { ...this.modes() };
-    modes.limb ||= event.shiftKey;
-    const move = (next) => {
-      const [y, x] = this.at(next);
-      this.drag(before, [y - start[0], x - start[1]], modes);
-    };
-    const drop = () => {
-      this.svg.removeEventListener("pointermove", move);
-      for (const end of ["pointerup", "pointercancel"]) this.svg.removeEventListener(end, drop);
-      if (JSON.stringify(before) !== JSON.stringify(this.pose)) this.settled();
-    };
     this.svg.setPointerCapture(event.pointerId);
-    this.svg.addEventListener("pointermove", move);
-    for (const end of ["pointerup", "pointercancel"]) this.svg.addEventListener(end, drop);
+    this.pointers.set(event.pointerId, event);
+    if (this.pointers.size === 2) return this.cancel();
+    this.selected = this.nearest(event);
+    this.start = { at: this.at(event), pose: this.pose, modes: this.modesOf(event) };
     this.draw();
-    this.svg.querySelector(`.joint[data-joint="${this.selected}"]`)?.focus({ preventScroll: true });
+    this.circles[this.selected]?.focus({ preventScroll: true });
+  }
+
+  move(event) {
+    const last = this.pointers.get(event.pointerId);
+    if (!last) return;
+    this.pointers.set(event.pointerId, event);
+    const other = [...this.pointers.values()].find((pointer) => pointer !== event);
+    if (other) return this.pinch(other, last, event);
+    if (!this.start) return;
+    const [y, x] = this.at(event);
+    this.drag(this.start.pose, [y - this.start.at[0], x - this.start.at[1]], this.start.modes);
+  }
+
+  drop(event) {
+    if (!this.pointers.delete(event.pointerId) || !this.start) return;
+    const before = this.start.pose;
+    this.start = null;
+    if (JSON.stringify(before) !== JSON.stringify(this.pose)) this.settled();
+  }
+
+  // Undo the drag that the first of two fingers began.
+  cancel() {
+    if (!this.start) return;
+    this.set(this.start.pose);
+    this.start = null;
+    this.changed();
   }
 
   // Move the selected joint by [dy, dx] from where it was in the pose `before`; without one, all joints.
@@ -122,23 +171,42 @@ export class Editor {
     this.selected = Number(event.target.dataset.joint);
     if (event.key === "Delete" || event.key === "Backspace") this.hide();
     else if (steps[event.key]) {
-      this.drag(this.pose, steps[event.key], { limb: event.shiftKey });
+      this.drag(this.pose, steps[event.key], this.modesOf(event));
       this.settled();
     } else return;
     event.preventDefault();
   }
 
-  zoom(event) {
+  wheel(event) {
+    if (!this.enabled) return; // the page scrolls
     event.preventDefault();
-    const [y, x] = this.at(event);
+    this.zoom(1.0015 ** event.deltaY, this.at(event));
+  }
+
+  // One of two fingers moves: the part of the image between them stays between them.
+  pinch(other, from, to) {
+    const distance = (finger) => Math.max(1, Math.hypot(finger.clientX - other.clientX, finger.clientY - other.clientY));
+    const middle = (finger) => this.at({
+      clientX: (finger.clientX + other.clientX) / 2, clientY: (finger.clientY + other.clientY) / 2,
+    });
+    const [y, x] = middle(from);
+    this.zoom(distance(from) / distance(to), [y, x]);
+    const now = middle(to);
+    this.view[0] += x - now[1];
+    this.view[1] += y - now[0];
+    this.draw();
+  }
+
+  // Show `factor` times as much, between a tenth and twice the image; the point (y, x) stays where it is.
+  zoom(factor, [y, x]) {
     const [left, top, width, height] = this.view;
-    const factor = Math.min(2, Math.max(0.1, (height / this.height) * 1.0015 ** event.deltaY)) * (this.height / height);
-    this.view = [x - (x - left) * factor, y - (y - top) * factor, width * factor, height * factor];
+    const limited = Math.min(2, Math.max(0.1, (height / this.height) * factor)) * (this.height / height);
+    this.view = [x - (x - left) * limited, y - (y - top) * limited, width * limited, height * limited];
     this.draw();
   }
 
   hide() {
-    if (this.selected === null || !this.pose[this.selected]) return;
+    if (this.selected === null || !this.pose[this.selected]) throw new Error("choose a joint first: click it");
     this.pose[this.selected] = null;
     this.selected = null;
     this.finish();

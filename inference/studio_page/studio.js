@@ -1,24 +1,27 @@
 // The page of scripts/studio.py and scripts/export_page.py, which differ in transport.js. One request is in flight at a
 // time; when it returns, the latest pose is sent.
 
-import { Editor, drawSkeleton, element } from "./editor.js";
+import { Editor, drawSkeleton, element, setAttributes } from "./editor.js";
 import { close, post } from "./transport.js";
 
 const $ = (id) => document.getElementById(id);
 const look = await (await post("start")).json();
-const source = { id: null, image: null, grid: null, dirty: false };
+const source = { image: null, grid: null, dirty: false, version: 0 }; // dirty: the server does not have it yet
 const history = { states: [], at: -1 };
-const map = { key: null, levels: null }; // attention of the image that is shown
-let shown = null; // {source, keypoints} of the generated image that is shown
+const map = { key: null, levels: null, pointer: null }; // attention of the image that is shown, and what points at it
+let shown = null; // {version, keypoints} of the generated image that is shown
 let busy = false;
 let wanted = false;
+let failed = false;
 let sequence = []; // the poses of the slider
 let ends = [null, null];
 let player = null;
 
 const modes = () => ({ lock: $("lock").checked, limb: $("limb").checked });
-const target = new Editor($("target"), look, { modes, changed: refresh, settled: remember });
+const target = new Editor($("target"), look, { modes, changed: () => { stop(); refresh(); }, settled: remember });
 const sourceEditor = new Editor($("source"), look, { modes, changed: () => { source.dirty = true; refresh(); }, settled: remember });
+
+const editors = { "target-tools": target, "source-tools": sourceEditor };
 
 function say(text) {
   $("message").textContent = text;
@@ -48,8 +51,11 @@ async function refresh() {
       wanted = false;
       await generate();
     }
+    if (failed) say("");
+    failed = false;
   } catch (error) {
     say(error.message);
+    failed = true;
   }
   busy = false;
 }
@@ -57,30 +63,35 @@ async function refresh() {
 async function generate() {
   if (!source.image) return;
   const start = performance.now();
-  if (source.dirty || !source.id) await sendSource();
-  const request = { source: source.id, keypoints: copy(target.pose) };
+  if (source.dirty) await sendSource();
+  const keypoints = copy(target.pose);
   let response;
   try {
-    response = await post("image", request);
+    response = await post("image", { tab: look.tab, keypoints });
   } catch (error) {
     if (error.status !== 410) throw error;
-    source.id = null; // other tabs have displaced it
+    source.dirty = true; // other tabs have displaced it
     wanted = true;
     return;
   }
   const bitmap = await createImageBitmap(await response.blob());
-  if (request.source !== source.id) return;
   $("generated").getContext("2d").drawImage(bitmap, 0, 0);
-  shown = request;
-  $("generated").dataset.pose = JSON.stringify(request.keypoints); // of the image that is shown
+  hideAttention();
+  shown = { version: source.version, keypoints };
+  $("generated").dataset.pose = JSON.stringify(keypoints); // of the image that is shown
   $("latency").textContent = `${Math.round(performance.now() - start)} ms`;
 }
 
 async function sendSource() {
-  source.dirty = false;
-  const body = { image: source.image, keypoints: sourceEditor.pose, replaces: source.id };
-  const { source: id, grid } = await (await post("source", body)).json();
-  Object.assign(source, { id, grid });
+  source.dirty = false; // an edit in the meantime sets it again
+  try {
+    const body = { tab: look.tab, image: source.image, keypoints: sourceEditor.pose };
+    source.grid = (await (await post("source", body)).json()).grid;
+    source.version += 1;
+  } catch (error) {
+    source.dirty = true;
+    throw error;
+  }
 }
 
 function setSource({ image, keypoints }) {
@@ -92,6 +103,7 @@ function setSource({ image, keypoints }) {
 }
 
 function setPose(pose) {
+  stop();
   target.set(pose);
   remember();
   refresh();
@@ -101,7 +113,7 @@ function setPose(pose) {
 function remember() {
   const state = { image: source.image, poses: JSON.stringify([sourceEditor.pose, target.pose]) };
   const now = history.states[history.at];
-  showTray();
+  showTrays();
   if (now && now.image === state.image && now.poses === state.poses) return;
   history.states.splice(history.at + 1, Infinity, state);
   history.at = history.states.length - 1;
@@ -111,13 +123,14 @@ function remember() {
 function travel(step) {
   const state = history.states[history.at + step];
   if (!state) return;
+  stop();
   history.at += step;
   const [sourcePose, targetPose] = JSON.parse(state.poses);
   source.dirty ||= state.image !== source.image || JSON.stringify(sourcePose) !== JSON.stringify(sourceEditor.pose);
   source.image = sourceEditor.image = state.image;
   sourceEditor.set(sourcePose);
   target.set(targetPose);
-  showTray();
+  showTrays();
   showHistory();
   refresh();
 }
@@ -127,10 +140,12 @@ function showHistory() {
   $("redo").disabled = history.at + 1 >= history.states.length;
 }
 
-function showTray() {
-  const editor = $("edit-source").checked ? sourceEditor : target;
-  const hidden = look.joints.map((name, joint) => ({ name, joint })).filter(({ joint }) => !editor.pose[joint]);
-  $("tray").replaceChildren(...hidden.map(({ name, joint }) => button(`+ ${name}`, () => editor.restore(joint))));
+function showTrays() {
+  for (const [id, editor] of Object.entries(editors)) {
+    const hidden = look.joints.map((name, joint) => ({ name, joint })).filter(({ joint }) => !editor.pose[joint]);
+    const buttons = hidden.map(({ name, joint }) => button(`+ ${name}`, () => editor.restore(joint)));
+    $(id).querySelector(".tray").replaceChildren(...buttons);
+  }
 }
 
 function button(text, action) {
@@ -142,24 +157,30 @@ function button(text, action) {
 
 // Attention: fetched once for each image, block and head.
 async function showAttention(event) {
+  map.pointer = event;
   if (busy || !shown || !look.server) return;
-  const request = { ...shown, block: Number($("block").value), head: $("head").value ? Number($("head").value) : null };
-  const key = JSON.stringify(request);
+  const block = Number($("block").value);
+  const head = $("head").value ? Number($("head").value) : null;
+  const key = JSON.stringify({ ...shown, block, head });
   if (map.key !== key) {
     map.key = key;
     map.levels = null;
-    const response = await post("attention", request).catch((error) => { map.key = null; throw error; });
-    map.levels = new Uint8Array(await response.arrayBuffer());
+    const response = await post("attention", { tab: look.tab, keypoints: shown.keypoints, block, head }).catch((error) => { map.key = null; throw error; });
+    const levels = new Uint8Array(await response.arrayBuffer());
+    if (map.key === key) map.levels = levels;
   }
-  if (!map.levels || map.key !== key) return;
+  if (map.levels && map.pointer && !busy) drawAttention(map.pointer);
+}
+
+function drawAttention(pointer) {
   const [rows, columns] = source.grid;
-  const [fx, fy] = fractionAt($("generated"), event);
+  const [fx, fy] = fractionAt($("generated"), pointer);
   if (fx < 0 || fx >= 1 || fy < 0 || fy >= 1) return hideAttention();
   const token = Math.floor(fy * rows) * columns + Math.floor(fx * columns);
   const levels = map.levels.subarray(token * rows * columns, (token + 1) * rows * columns);
   drawMap(levels, rows, columns);
   const peak = levels.indexOf(255);
-  drawArrow(event, ((peak % columns) + 0.5) / columns, (Math.floor(peak / columns) + 0.5) / rows);
+  drawArrow(pointer, ((peak % columns) + 0.5) / columns, (Math.floor(peak / columns) + 0.5) / rows);
 }
 
 // The part of an element that shows the image, which is centered in it.
@@ -168,6 +189,12 @@ function imageBox(view) {
   const scale = Math.min(box.width / look.size[1], box.height / look.size[0]);
   const [width, height] = [look.size[1] * scale, look.size[0] * scale];
   return { left: box.left + (box.width - width) / 2, top: box.top + (box.height - height) / 2, width, height };
+}
+
+// Where the source image is on the screen: its zoom moves it.
+function sourceBox() {
+  const { a, d, e, f } = $("source").getScreenCTM();
+  return { left: e, top: f, width: a * look.size[1], height: d * look.size[0] };
 }
 
 function fractionAt(view, event) {
@@ -185,15 +212,17 @@ function drawMap(levels, rows, columns) {
   [canvas.height, canvas.width] = look.size.map((length) => 4 * length);
   canvas.getContext("2d").drawImage(small, 0, 0, canvas.width, canvas.height);
   canvas.hidden = false;
+  const [box, view] = [sourceBox(), $("source").getBoundingClientRect()];
+  const place = { left: box.left - view.left, top: box.top - view.top, width: box.width, height: box.height };
+  for (const [key, value] of Object.entries(place)) canvas.style[key] = `${value}px`;
 }
 
 function drawArrow(event, fx, fy) {
-  const box = imageBox($("source"));
+  const box = sourceBox();
   const [x, y] = [box.left + fx * box.width, box.top + fy * box.height];
   const [line, circle] = $("arrow").children;
-  for (const [key, value] of Object.entries({ x1: event.clientX, y1: event.clientY, x2: x, y2: y })) line.setAttribute(key, value);
-  circle.setAttribute("cx", x);
-  circle.setAttribute("cy", y);
+  setAttributes(line, { x1: event.clientX, y1: event.clientY, x2: x, y2: y });
+  setAttributes(circle, { cx: x, cy: y });
   $("arrow").style.display = "block";
 }
 
@@ -211,8 +240,9 @@ function checkFile(file) {
 
 async function framePhoto(file) {
   checkFile(file);
+  if (look.estimates) say("looking for the person in the photo …");
   const framed = await (await post("photo", file)).json();
-  if (framed.advice.length) say(framed.advice.join("\n"));
+  say(framed.advice.join("\n"));
   return framed;
 }
 
@@ -228,6 +258,12 @@ async function importPose(file) {
 
 async function exportPose(format, name) {
   download(await (await post("export", { format, keypoints: target.pose })).blob(), name);
+}
+
+async function exportGif() {
+  say(`generating ${sequence.length} images …`);
+  download(await (await post("animation", { tab: look.tab, poses: sequence })).blob(), "animation.gif");
+  say("");
 }
 
 function download(blob, name) {
@@ -251,6 +287,7 @@ function setSequence(poses) {
   $("slider").value = 0;
   target.set(poses[0]);
   showSlider();
+  remember();
   refresh();
 }
 
@@ -264,7 +301,10 @@ function slide() {
 }
 
 function play() {
-  if (player) return stop();
+  if (player) {
+    stop();
+    return remember();
+  }
   $("play").textContent = "Stop";
   player = setInterval(() => {
     if (busy) return; // a slow network shows every pose, later
@@ -277,7 +317,6 @@ function stop() {
   clearInterval(player);
   player = null;
   $("play").textContent = "Play";
-  remember();
 }
 
 // Set up the page
@@ -309,14 +348,23 @@ $("head").add(new Option("mean", ""));
 for (let i = 0; i < look.heads; i++) $("head").add(new Option(i + 1, i));
 
 const clicks = {
-  undo: () => travel(-1), redo: () => travel(1), hide: () => target.hide(), mirror: () => target.mirror(),
-  smaller: () => target.turn(1 / 1.05, 0), larger: () => target.turn(1.05, 0),
-  left: () => target.turn(1, 5), right: () => target.turn(1, -5),
+  undo: () => travel(-1), redo: () => travel(1),
   "export-json": () => exportPose("dwpose", "pose.json"), "export-csv": () => exportPose("patn", "pose.csv"),
   "export-png": () => $("generated").toBlob((blob) => download(blob, "generated.png")),
-  from: () => setEnd(0), to: () => setEnd(1), walk: () => setSequence(look.walk), play,
-  "export-gif": async () => download(await (await post("animation", { source: source.id, poses: sequence })).blob(), "animation.gif"),
+  from: () => setEnd(0), to: () => setEnd(1), walk: () => setSequence(look.walk), play, "export-gif": exportGif,
+  message: () => {}, // it disappears
 };
+const tools = {
+  hide: (editor) => editor.hide(), mirror: (editor) => editor.mirror(),
+  smaller: (editor) => editor.turn(1 / 1.05, 0), larger: (editor) => editor.turn(1.05, 0),
+  left: (editor) => editor.turn(1, -5), right: (editor) => editor.turn(1, 5),
+};
+for (const [id, editor] of Object.entries(editors)) {
+  $(id).append($("tools").content.cloneNode(true));
+  for (const made of $(id).querySelectorAll("[data-tool]")) {
+    made.addEventListener("click", attempt(() => tools[made.dataset.tool](editor)));
+  }
+}
 for (const [id, action] of Object.entries(clicks)) $(id).addEventListener("click", attempt(action));
 const files = { photo: usePhoto, import: importPose, "photo-pose": async (file) => setPose((await framePhoto(file)).keypoints) };
 for (const [id, action] of Object.entries(files)) {
@@ -329,14 +377,16 @@ for (const [id, action] of Object.entries(files)) {
 $("photo-pose").parentElement.hidden = !look.estimates;
 for (const part of document.querySelectorAll("[data-server]")) part.hidden = !look.server;
 $("edit-source").addEventListener("change", () => {
-  sourceEditor.enabled = $("edit-source").checked;
-  sourceEditor.draw();
-  showTray();
+  sourceEditor.enable($("edit-source").checked);
+  $("source-tools").hidden = !$("edit-source").checked;
 });
-$("slider").addEventListener("input", slide);
+$("slider").addEventListener("input", () => { stop(); slide(); });
 $("slider").addEventListener("change", remember);
-for (const name of ["pointermove", "pointerdown"]) $("generated").addEventListener(name, attempt(showAttention));
-$("generated").addEventListener("pointerleave", hideAttention);
+for (const name of ["pointermove", "pointerdown"]) {
+  $("generated").addEventListener(name, (event) => showAttention(event).catch((error) => say(error.message)));
+}
+$("generated").addEventListener("pointerleave", () => { map.pointer = null; hideAttention(); });
+document.addEventListener("scroll", hideAttention);
 document.addEventListener("keydown", (event) => {
   if (!(event.ctrlKey || event.metaKey) || event.key.toLowerCase() !== "z") return;
   event.preventDefault();
@@ -347,11 +397,11 @@ document.addEventListener("drop", attempt(async ({ dataTransfer: { files: [file]
   if (file) await (/\.(json|csv|txt)$/i.test(file.name) ? importPose : usePhoto)(file);
 }));
 window.addEventListener("pagehide", () => {
-  if (source.id) close(source.id);
-  source.id = null; // a page that the browser shows again sends its source again
+  close(look.tab);
+  source.dirty = true; // a page that the browser shows again sends its source again
 });
 
-sourceEditor.enabled = false;
+sourceEditor.enable(false);
 showSlider();
 const knownJoints = (pose) => pose.filter(Boolean).length;
 target.set(look.presets.reduce((best, pose) => (knownJoints(pose) > knownJoints(best) ? pose : best)));

@@ -14,7 +14,7 @@ export async function post(name, body = {}) {
   throw Object.assign(new Error(error), { status: response.status });
 }
 
-// A tab was closed.
-export function close(source) {
-  navigator.sendBeacon("api/close", JSON.stringify({ source }));
+// The tab is closed, or hidden.
+export function close(tab) {
+  navigator.sendBeacon("api/close", JSON.stringify({ tab }));
 }

@@ -132,7 +132,7 @@ def test_page_generates_for_drag_preset_hidden_joint_and_other_person(stand_in, 
     hidden = wait_for_image(page)
     assert np.isnan(hidden[WRIST]).all()
     np.testing.assert_array_equal(pixels(page), expected_image(image, source, hidden))
-    page.click("#tray button:has-text('right wrist')")
+    page.click("#target-tools .tray button:has-text('right wrist')")
     np.testing.assert_array_equal(wait_for_image(page), moved)
     page.click("#examples button:nth-child(2)")
     page.click("#presets button:nth-child(2)")
@@ -185,7 +185,7 @@ def test_what_needs_a_server_is_hidden_and_dropped_pose_files_are_a_message(stan
     wait_for_image(page)
     hidden = ("#import", "#photo-pose", "#export-json", "#export-csv", "#block", "#head", "#from", "#to", "#export-gif")
     assert [name for name in hidden if page.locator(name).is_visible()] == []
-    assert [name for name in ("#export-png", "#walk", "#play", "#mirror") if not page.locator(name).is_visible()] == []
+    assert [name for name in ("#export-png", "#walk", "#play", "#undo") if not page.locator(name).is_visible()] == []
     page.hover("#generated")
     page.evaluate("""() => {
       const dataTransfer = new DataTransfer();

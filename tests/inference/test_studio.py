@@ -1,5 +1,6 @@
 """inference/studio.py with a plain client: what the page gets, and what the server refuses."""
 
+import asyncio
 import base64
 import io
 import json
@@ -19,7 +20,7 @@ from inference.cached_source import CachedSource
 from inference.estimators import Estimator
 from inference.framing import crop, frame_person, to_frame
 from inference.people import Person
-from inference.studio import MAX_SOURCES, Studio, create_app
+from inference.studio import MAX_SOURCES, TAB_LENGTH, Studio, create_app
 from inference.studio_offers import Rendered, data_set_poses
 from inference.tracks import interpolate
 from tests.conftest import write_keypoints
@@ -79,12 +80,13 @@ def client(studio) -> TestClient:
 
 
 @pytest.fixture
-def source(client, people) -> str:
-    """The id of the first person of the walk, cached."""
-    body = {"image": to_url(people[0].pixels), "keypoints": to_json(people[0].keypoints)}
+def tab(client, people) -> str:
+    """The tab whose cached source is the first person of the walk."""
+    tab = client.post("/api/start").json()["tab"]
+    body = {"tab": tab, "image": to_url(people[0].pixels), "keypoints": to_json(people[0].keypoints)}
     answer = client.post("/api/source", json=body)
     assert answer.json()["grid"] == [32, 16]
-    return answer.json()["source"]
+    return tab
 
 
 @pytest.fixture(scope="module")
@@ -113,36 +115,41 @@ def test_start_offers_people_and_poses(client, people):
     np.testing.assert_array_equal(Image.open(io.BytesIO(content)), people[0].pixels)
 
 
-def test_image_is_what_the_cached_source_generates(client, source, expected, people):
+def test_image_is_what_the_cached_source_generates(client, tab, expected, people):
     pose = people[3].keypoints.astype(float)
     pose[4] = np.nan
-    answer = client.post("/api/image", json={"source": source, "keypoints": to_json(pose)})
+    answer = client.post("/api/image", json={"tab": tab, "keypoints": to_json(pose)})
     np.testing.assert_array_equal(Image.open(io.BytesIO(answer.content)), expected.generate(pose))
 
 
 @pytest.mark.parametrize("head", [None, 0, 1])
-def test_attention_is_a_byte_per_pair_of_tokens(client, source, expected, people, head):
+def test_attention_is_a_byte_per_pair_of_tokens(client, tab, expected, people, head):
     pose = people[3].keypoints
-    body = {"source": source, "keypoints": to_json(pose), "block": 0, "head": head}
+    body = {"tab": tab, "keypoints": to_json(pose), "block": 0, "head": head}
     levels = np.frombuffer(client.post("/api/attention", json=body).content, np.uint8).reshape(512, 512)
     weights = attend(expected, pose).map(0, head).numpy()
     np.testing.assert_allclose(levels, weights / weights.max(1, keepdims=True) * 255, atol=0.51)
     assert (levels.max(1) == 255).all()
 
 
-def test_source_is_replaced_closed_and_displaced(client, studio, source, people):
-    body = {"image": to_url(people[0].pixels), "keypoints": to_json(people[0].keypoints), "replaces": source}
-    second = client.post("/api/source", json=body).json()["source"]
-    assert list(studio.sources) == [second]
-    assert client.post("/api/close", json={"source": second}).status_code == 200
+def test_source_is_replaced_closed_and_displaced(client, studio, tab, people):
+    first = studio.sources[tab]
+    body = {"image": to_url(people[0].pixels), "keypoints": to_json(people[0].keypoints)}
+    assert client.post("/api/source", json={"tab": tab, **body}).status_code == 200
+    assert list(studio.sources) == [tab]
+    assert studio.sources[tab] is not first
+    assert client.post("/api/close", json={"tab": tab}).status_code == 200
     assert not studio.sources
-    gone = client.post("/api/image", json={"source": second, "keypoints": to_json(people[0].keypoints)})
+    gone = client.post("/api/image", json={"tab": tab, "keypoints": to_json(people[0].keypoints)})
     assert (gone.status_code, gone.json()) == (
         410,
         {"error": "other tabs have displaced the source; move a joint, then try again"},
     )
-    names = [client.post("/api/source", json=body).json()["source"] for _ in range(MAX_SOURCES + 1)]
-    assert list(studio.sources) == names[1:]
+    tabs = [client.post("/api/start").json()["tab"] for _ in range(MAX_SOURCES + 1)]
+    assert len(set(tabs)) == MAX_SOURCES + 1
+    for name in tabs:
+        client.post("/api/source", json={"tab": name, **body})
+    assert list(studio.sources) == tabs[1:]
 
 
 def test_photo_without_an_estimator_is_fitted_whole(client, people):
@@ -194,12 +201,12 @@ def test_imported_pose_of_a_larger_photo_is_framed(client):
     np.testing.assert_allclose(answer["keypoints"], expected, atol=1e-3)
 
 
-def test_interpolate_and_animate(client, source, people):
+def test_interpolate_and_animate(client, tab, people):
     poses = [to_json(photo.keypoints) for photo in people[:2]]
     between = client.post("/api/interpolate", json={"poses": poses, "between": 3}).json()["poses"]
     expected = interpolate(keypoints_of(people[:2]), 3)
     np.testing.assert_allclose([from_json(pose) for pose in between], expected, atol=1e-3)
-    gif = Image.open(io.BytesIO(client.post("/api/animation", json={"source": source, "poses": between}).content))
+    gif = Image.open(io.BytesIO(client.post("/api/animation", json={"tab": tab, "poses": between}).content))
     assert (gif.format, gif.n_frames, gif.size) == ("GIF", 5, SIZE[::-1])
 
 
@@ -215,6 +222,7 @@ def test_data_set_poses_are_spread_over_the_test_split(tmp_path):
 
 
 GOOD = [[1, 2]] * 18
+SOURCE = {"tab": "x" * TAB_LENGTH, "image": to_url(np.zeros((*SIZE, 3), np.uint8)), "keypoints": GOOD}
 
 
 @pytest.mark.parametrize(
@@ -227,11 +235,12 @@ GOOD = [[1, 2]] * 18
         ("photo", png(20_000, 10_000), "more than 50 million pixels"),  # Pillow's own limit is in between
         ("image", b"[" * 100_000, "not JSON"),
         ("image", b"[]", "expected a JSON object"),
-        ("source", {"image": "data:image/png;base64,???", "keypoints": GOOD}, "image: expected a PNG as a data URL"),
-        ("source", {"image": to_url(np.zeros((4, 4, 3), np.uint8)), "keypoints": GOOD}, "source image: 4 x 4 pixels"),
-        ("source", {"image": to_url(np.zeros((*SIZE, 3), np.uint8)), "keypoints": GOOD[:-1]}, "expected a list of 18"),
-        ("source", {"image": to_url(np.zeros((*SIZE, 3), np.uint8)), "keypoints": [[1, True]] * 18}, "a joint is not"),
-        ("source", {"image": to_url(np.zeros((*SIZE, 3), np.uint8)), "keypoints": [[1, 1e9]] * 18}, "a joint is not"),
+        ("source", {**SOURCE, "tab": "x" * 100_000}, "tab: expected what start returns"),
+        ("source", {**SOURCE, "image": "data:image/png;base64,???"}, "image: expected a PNG as a data URL"),
+        ("source", {**SOURCE, "image": to_url(np.zeros((4, 4, 3), np.uint8))}, "source image: 4 x 4 pixels"),
+        ("source", {**SOURCE, "keypoints": GOOD[:-1]}, "expected a list of 18"),
+        ("source", {**SOURCE, "keypoints": [[1, True]] * 18}, "a joint is not"),
+        ("source", {**SOURCE, "keypoints": [[1, 1e9]] * 18}, "a joint is not"),
         ("import", b"hello", "the file: unknown format"),
         ("import", b"\xff\xfe\x00", "the file: not a text file"),
         ("import", b'{"people": []}', "the file: no person in it"),
@@ -249,7 +258,29 @@ def test_bad_input_is_a_message_and_the_server_lives_on(client, path, body, mess
 
 
 @pytest.mark.parametrize(("block", "head"), [(1, None), (-1, None), (0, 2), ("0", 0), (None, 0)])
-def test_attention_of_an_unknown_block_or_head_is_refused(client, source, people, block, head):
-    body = {"source": source, "keypoints": GOOD, "block": block, "head": head}
+def test_attention_of_an_unknown_block_or_head_is_refused(client, tab, people, block, head):
+    body = {"tab": tab, "keypoints": GOOD, "block": block, "head": head}
     answer = client.post("/api/attention", json=body)
     assert (answer.status_code, "in this network" in answer.json()["error"]) == (400, True)
+
+
+def test_upload_that_breaks_off_is_no_failure_of_the_server(studio):
+    """A failure would be a traceback in the terminal: the server logs what the app raises."""
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/api/photo",
+        "query_string": b"",
+        "headers": [(b"host", PORT.encode())],
+    }
+    messages = iter([{"type": "http.request", "body": b"x" * 1000, "more_body": True}, {"type": "http.disconnect"}])
+    sent = []
+
+    async def receive() -> dict:
+        return next(messages)
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    asyncio.run(create_app(studio, {PORT})(scope, receive, send))
+    assert sent[0]["status"] == 400
