@@ -13,7 +13,6 @@ import io
 import json
 import secrets
 import tempfile
-from argparse import Namespace
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -29,12 +28,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from data import find_dataset
-from data.keypoints import JOINTS, NUM_JOINTS
-from data.pairs import read_keypoints
-from data.synthetic.body import Posture
-from data.synthetic.people import LOOKS, RenderedPhoto, random_scene, render_identity, render_photo
-from data.synthetic.walk import render_walk
+from data.keypoints import NUM_JOINTS
 from inference.attention import attend
 from inference.cached_source import CachedSource
 from inference.estimators import Estimator
@@ -46,63 +40,21 @@ from inference.photos import Photos
 from inference.pose_transfer import PoseTransfer
 from inference.sources import FoundPeople
 from inference.studio_guard import Guard, read_body
+from inference.studio_offers import FPS, Rendered, describe_offers, to_json, to_png, to_url
 from inference.tracks import interpolate
 from inference.video import write_animation
-from util.draw_pose import JOINT_COLORS, LIMB_COLORS, LIMBS
 from util.errors import UserError, first_line
 from util.image import DECODING_ERRORS, size_problem, to_upright_rgb
 
 PAGE = Path(__file__).with_name("studio_page")
-FILES = {"/": "index.html", "/studio.js": "studio.js", "/editor.js": "editor.js", "/studio.css": "studio.css"}
+FILES = {"/": "index.html", **{f"/{name}": name for name in ("studio.css", "studio.js", "editor.js", "transport.js")}}
 MAX_PIXELS = 50_000_000  # of a photo
 MAX_SOURCES = 16  # cached at a time; a page whose source is gone sends it again
 TAB_LENGTH = 16  # characters of a tab's name
 MAX_JOINT = 10_000.0  # pixels from the image's corner
 MAX_FRAMES = 200  # of an animation
-FPS = 12.0
 PHOTO_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 KEYPOINT_FORMATS = {"dwpose": "pose.json", "patn": "pose.csv"}  # what can be exported, and the file's name
-EXAMPLES = 6  # rendered people that the page offers
-PRESETS = 16  # poses of the data set that it offers beside those of a rendered person
-SEED = 1  # not that of pretrained/rendered_market's training
-
-
-class Rendered(NamedTuple):
-    """What the page offers before a photo is chosen: people to click, poses to click, a walk to play."""
-
-    examples: list[tuple[Image.Image, np.ndarray]]  # images of the stored size and their keypoints (18,2)
-    presets: list[np.ndarray]
-    walk: list[np.ndarray]
-    template: np.ndarray  # a standing person, for photos whose pose nothing estimates
-
-
-def render_offers(mode: str, size: tuple[int, int]) -> Rendered:
-    """Render people in the look of data set `mode`, or of fashion for one that has no look, at `size` (H, W)."""
-    mode = mode if mode in LOOKS else "fashion"
-    people = [_standing_person(number, mode) for number in range(EXAMPLES)]
-    examples = [(Image.fromarray(photo.pixels).resize(size[::-1]), _scaled(photo, size)) for photo in people]
-    presets = [_scaled(photo, size) for photo in render_identity(1, mode, 8, SEED)]
-    walk = [_scaled(photo, size) for photo in render_walk(mode, 12, 1.0, 60.0, SEED)]
-    return Rendered(examples, presets, walk, examples[0][1])
-
-
-def data_set_poses(opt: Namespace) -> list[np.ndarray]:
-    """Poses of the data set's test split, spread over its csv file, in pixels of the stored size; none without it."""
-    path = Path(opt.dataroot) / find_dataset(opt.dataset_mode).keypoints_csv.format(phase="test")
-    poses = [pose for pose in read_keypoints(path).values() if can_be_framed(pose)] if path.is_file() else []
-    return poses[:: max(1, len(poses) // PRESETS)][:PRESETS]
-
-
-def _standing_person(number: int, mode: str) -> RenderedPhoto:
-    """A person who stands and looks into the camera, more or less."""
-    random = np.random.default_rng([SEED, number])
-    person, background = random_scene(random, mode)
-    posture = Posture(yaw=float(random.normal(0, 15)))
-    return render_photo("", person, posture, background, find_dataset(mode).stored_size, random)
-
-
-def _scaled(photo: RenderedPhoto, size: tuple[int, int]) -> np.ndarray:
-    return photo.keypoints * (np.array(size) / photo.pixels.shape[:2])
 
 
 class Studio:
@@ -115,15 +67,9 @@ class Studio:
     def start(self, body: bytes) -> Response:
         """What the page shows first, and the sizes of the network."""
         opt = self.transfer.opt
-        return JSONResponse({
-            "tab": secrets.token_urlsafe(TAB_LENGTH * 3 // 4), "name": opt.name, "size": self.transfer.stored_size,
-            "blocks": opt.num_TTBs, "heads": opt.nhead,
-            "joints": JOINTS, "limbs": LIMBS, "joint_colors": JOINT_COLORS, "limb_colors": LIMB_COLORS,
-            "estimates": self.estimator is not None, "fps": FPS,
-            "examples": [{"image": _to_url(image), "keypoints": _to_json(p)} for image, p in self.offers.examples],
-            "presets": [_to_json(pose) for pose in self.offers.presets],
-            "walk": [_to_json(pose) for pose in self.offers.walk],
-        })  # fmt: skip
+        network = {"blocks": opt.num_TTBs, "heads": opt.nhead, "estimates": self.estimator is not None}
+        tab = secrets.token_urlsafe(TAB_LENGTH * 3 // 4)
+        return JSONResponse({**describe_offers(self.transfer, self.offers), **network, "tab": tab, "server": True})
 
     def frame_photo(self, body: bytes) -> Response:
         """A user's photo -> the image and pose of its person, framed, and advice; without an estimator a template."""
@@ -139,7 +85,7 @@ class Studio:
                 raise UserError("\n".join(problem.text for problem in problems))
             pose, advice = to_frame(people[0].keypoints, frame), [problem.text for problem in problems]
         image = crop(photo, frame)
-        return JSONResponse({"image": _to_url(image), "keypoints": _to_json(pose), "advice": advice})
+        return JSONResponse({"image": to_url(image), "keypoints": to_json(pose), "advice": advice})
 
     def set_source(self, body: bytes) -> Response:
         """{tab, image, keypoints} -> {grid}: compute and cache what depends on the source alone."""
@@ -161,7 +107,7 @@ class Studio:
         """{tab, keypoints} -> the generated image, PNG."""
         request = _to_object(body)
         image = self._source(request).generate(_to_pose(request.get("keypoints")))
-        return Response(_to_png(image), media_type="image/png")
+        return Response(to_png(image), media_type="image/png")
 
     def attend(self, body: bytes) -> Response:
         """{tab, keypoints, block, head} -> N*N bytes: each target token's weights, as fractions of its largest.
@@ -199,7 +145,7 @@ class Studio:
             if not can_be_framed(pose):
                 raise UserError("the file: its pose needs a neck or shoulder, and hips or head")
             pose = to_frame(pose, frame_person(pose, size, self.transfer.opt.dataset_mode))
-        return JSONResponse({"keypoints": _to_json(pose)})
+        return JSONResponse({"keypoints": to_json(pose)})
 
     def export_pose(self, body: bytes) -> Response:
         """{format, keypoints} -> the keypoint file."""
@@ -217,7 +163,7 @@ class Studio:
         poses, between = _to_poses(request.get("poses")), request.get("between")
         if not isinstance(between, int) or not 0 <= between * len(poses) <= MAX_FRAMES:
             raise UserError(f"between: {between!r} makes more than {MAX_FRAMES} poses, or is no number")
-        return JSONResponse({"poses": [_to_json(pose) for pose in interpolate(poses, between)]})
+        return JSONResponse({"poses": [to_json(pose) for pose in interpolate(poses, between)]})
 
     def animate(self, body: bytes) -> Response:
         """{tab, poses} -> an animated GIF."""
@@ -320,10 +266,6 @@ def _to_poses(value: Any) -> np.ndarray:
     return np.stack([_to_pose(pose) for pose in value])
 
 
-def _to_json(pose: np.ndarray) -> list[list[float] | None]:
-    return [None if np.isnan(joint).any() else [round(float(number), 3) for number in joint] for joint in pose]
-
-
 def _decode(content: bytes, formats: tuple[str, ...] = PHOTO_FORMATS) -> Image.Image:
     """RGB, as viewers show it. UserError, before any pixel is decoded, for more than MAX_PIXELS."""
     try:
@@ -344,16 +286,6 @@ def _whole_photo(photo: Image.Image, size: tuple[int, int]) -> Frame:
     scale = min(size[0] / photo.height, size[1] / photo.width)
     top, left = (-(length / scale - own) / 2 for length, own in zip(size, (photo.height, photo.width)))
     return Frame(scale, top, left, size)
-
-
-def _to_png(image: Image.Image) -> bytes:
-    file = io.BytesIO()
-    image.save(file, format="PNG", compress_level=1)
-    return file.getvalue()
-
-
-def _to_url(image: Image.Image) -> str:
-    return f"data:image/png;base64,{base64.b64encode(_to_png(image)).decode()}"
 
 
 def _from_url(value: Any) -> bytes:

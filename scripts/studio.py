@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from inference.estimators import load_estimator
 from inference.pose_transfer import PoseTransfer
+from inference.studio_offers import data_set_poses, render_offers
 from inference.studio_options import StudioOptions
 from util.device import describe_device, select_device
 from util.errors import run_main
@@ -28,7 +29,7 @@ def main() -> None:
         require_package(package, "scripts/studio.py")
     import uvicorn
 
-    from inference.studio import Studio, create_app, data_set_poses, render_offers
+    from inference.studio import Studio, create_app
 
     device = select_device(opt.gpu_ids)
     transfer = PoseTransfer(opt, device)

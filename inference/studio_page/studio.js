@@ -1,6 +1,8 @@
-// The page of scripts/studio.py. One request is in flight at a time; when it returns, the latest pose is sent.
+// The page of scripts/studio.py and scripts/export_page.py, which differ in transport.js. One request is in flight at a
+// time; when it returns, the latest pose is sent.
 
-import { Editor, drawSkeleton, element, setAttributes } from "/editor.js";
+import { Editor, drawSkeleton, element, setAttributes } from "./editor.js";
+import { close, post } from "./transport.js";
 
 const $ = (id) => document.getElementById(id);
 const look = await (await post("start")).json();
@@ -20,19 +22,6 @@ const target = new Editor($("target"), look, { modes, changed: () => { stop(); r
 const sourceEditor = new Editor($("source"), look, { modes, changed: () => { source.dirty = true; refresh(); }, settled: remember });
 
 const editors = { "target-tools": target, "source-tools": sourceEditor };
-
-async function post(name, body = {}) {
-  const content = body instanceof Blob ? body : JSON.stringify(body);
-  let response;
-  try {
-    response = await fetch(`/api/${name}`, { method: "POST", body: content });
-  } catch {
-    throw new Error("the server does not answer; is scripts/studio.py still running?");
-  }
-  if (response.ok) return response;
-  const { error } = await response.json().catch(() => ({ error: `the server failed (${response.status})` }));
-  throw Object.assign(new Error(error), { status: response.status });
-}
 
 function say(text) {
   $("message").textContent = text;
@@ -169,7 +158,7 @@ function button(text, action) {
 // Attention: fetched once for each image, block and head.
 async function showAttention(event) {
   map.pointer = event;
-  if (busy || !shown) return;
+  if (busy || !shown || !look.server) return;
   const block = Number($("block").value);
   const head = $("head").value ? Number($("head").value) : null;
   const key = JSON.stringify({ ...shown, block, head });
@@ -352,6 +341,7 @@ function image(url) {
 fill("examples", "person", look.examples.map((example) => image(example.image)), (i) => setSource(look.examples[i]));
 fill("presets", "pose", look.presets.map(thumbnail), (i) => setPose(look.presets[i]));
 $("name").textContent = look.name;
+$("latency").textContent = look.loading ?? "";
 for (const canvas of [$("generated"), $("map")]) [canvas.height, canvas.width] = look.size;
 for (let i = look.blocks - 1; i >= 0; i--) $("block").add(new Option(i + 1, i));
 $("head").add(new Option("mean", ""));
@@ -385,6 +375,7 @@ for (const [id, action] of Object.entries(files)) {
   }));
 }
 $("photo-pose").parentElement.hidden = !look.estimates;
+for (const part of document.querySelectorAll("[data-server]")) part.hidden = !look.server;
 $("edit-source").addEventListener("change", () => {
   sourceEditor.enable($("edit-source").checked);
   $("source-tools").hidden = !$("edit-source").checked;
@@ -406,7 +397,7 @@ document.addEventListener("drop", attempt(async ({ dataTransfer: { files: [file]
   if (file) await (/\.(json|csv|txt)$/i.test(file.name) ? importPose : usePhoto)(file);
 }));
 window.addEventListener("pagehide", () => {
-  navigator.sendBeacon("/api/close", JSON.stringify({ tab: look.tab }));
+  close(look.tab);
   source.dirty = true; // a page that the browser shows again sends its source again
 });
 

@@ -20,7 +20,8 @@ from inference.cached_source import CachedSource
 from inference.estimators import Estimator
 from inference.framing import crop, frame_person, to_frame
 from inference.people import Person
-from inference.studio import MAX_SOURCES, TAB_LENGTH, Rendered, Studio, create_app, data_set_poses
+from inference.studio import MAX_SOURCES, TAB_LENGTH, Studio, create_app
+from inference.studio_offers import Rendered, data_set_poses
 from inference.tracks import interpolate
 from tests.conftest import write_keypoints
 from tests.inference.test_framing import standing
@@ -96,8 +97,8 @@ def expected(studio, people) -> CachedSource:
 def test_page_is_complete_and_needs_nothing_from_elsewhere(client):
     page = client.get("/").text
     for name in ("studio.css", "studio.js"):
-        assert f'"/{name}"' in page
-    texts = [page, *(client.get(f"/{name}").text for name in ("studio.css", "studio.js", "editor.js"))]
+        assert f'"{name}"' in page
+    texts = [page, *(client.get(f"/{name}").text for name in ("studio.css", "studio.js", "editor.js", "transport.js"))]
     assert "import { Editor" in texts[2]
     assert not any(
         f"{scheme}://" in text.replace("http://www.w3.org/", "") for text in texts for scheme in ("http", "https")

@@ -27,7 +27,8 @@ from inference import studio as server
 from inference.attention import attend
 from inference.cached_source import CachedSource
 from inference.framing import crop, frame_person, to_frame
-from inference.studio import Rendered, Studio, create_app
+from inference.studio import Studio, create_app
+from inference.studio_offers import Rendered
 from tests.inference.test_framing import standing
 from tests.inference.test_studio import OnePerson
 from tests.inference.tiny_transfer import SIZE, assert_close, keypoints_of, load_tiny, tiny_walk, write_tiny

@@ -73,10 +73,10 @@ def test_studio_serves_its_page_until_ctrl_c(tmp_path, flags):
 def test_studio_port_in_use_is_one_line(call, tmp_path, monkeypatch):
     pytest.importorskip("starlette", reason="needs requirements-studio.txt")
     pytest.importorskip("uvicorn", reason="needs requirements-studio.txt")
-    from inference.studio import Rendered
+    from inference.studio_offers import Rendered
 
     write_tiny(tmp_path)
-    monkeypatch.setattr("inference.studio.render_offers", lambda *_: Rendered([], [], [], None))
+    monkeypatch.setattr("scripts.studio.render_offers", lambda *_: Rendered([], [], [], None))
     run = ["--name=tiny", f"--checkpoints_dir={tmp_path}", "--dataset_mode=market", "--gpu_ids=-1"]
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

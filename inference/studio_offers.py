@@ -1,0 +1,89 @@
+"""What the page of scripts/studio.py and scripts/export_page.py shows first: rendered people, and poses to click."""
+
+import base64
+import io
+from argparse import Namespace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from data import find_dataset
+from data.keypoints import JOINTS
+from data.pairs import read_keypoints
+from data.synthetic.body import Posture
+from data.synthetic.people import LOOKS, RenderedPhoto, random_scene, render_identity, render_photo
+from data.synthetic.walk import render_walk
+from inference.framing import can_be_framed
+from inference.pose_transfer import PoseTransfer
+from util.draw_pose import JOINT_COLORS, LIMB_COLORS, LIMBS
+
+FPS = 12.0  # of the walk
+EXAMPLES = 6  # rendered people that the page offers
+PRESETS = 16  # poses of the data set that it offers beside those of a rendered person
+SEED = 1  # not that of pretrained/rendered_market's training
+
+
+class Rendered(NamedTuple):
+    """What the page offers before a photo is chosen: people to click, poses to click, a walk to play."""
+
+    examples: list[tuple[Image.Image, np.ndarray]]  # images of the stored size and their keypoints (18,2)
+    presets: list[np.ndarray]
+    walk: list[np.ndarray]
+    template: np.ndarray  # a standing person, for photos whose pose nothing estimates
+
+
+def render_offers(mode: str, size: tuple[int, int]) -> Rendered:
+    """Render people in the look of data set `mode`, or of fashion for one that has no look, at `size` (H, W)."""
+    mode = mode if mode in LOOKS else "fashion"
+    people = [_standing_person(number, mode) for number in range(EXAMPLES)]
+    examples = [(Image.fromarray(photo.pixels).resize(size[::-1]), _scaled(photo, size)) for photo in people]
+    presets = [_scaled(photo, size) for photo in render_identity(1, mode, 8, SEED)]
+    walk = [_scaled(photo, size) for photo in render_walk(mode, 12, 1.0, 60.0, SEED)]
+    return Rendered(examples, presets, walk, examples[0][1])
+
+
+def data_set_poses(opt: Namespace) -> list[np.ndarray]:
+    """Poses of the data set's test split, spread over its csv file, in pixels of the stored size; none without it."""
+    path = Path(opt.dataroot) / find_dataset(opt.dataset_mode).keypoints_csv.format(phase="test")
+    poses = [pose for pose in read_keypoints(path).values() if can_be_framed(pose)] if path.is_file() else []
+    return poses[:: max(1, len(poses) // PRESETS)][:PRESETS]
+
+
+def _standing_person(number: int, mode: str) -> RenderedPhoto:
+    """A person who stands and looks into the camera, more or less."""
+    random = np.random.default_rng([SEED, number])
+    person, background = random_scene(random, mode)
+    posture = Posture(yaw=float(random.normal(0, 15)))
+    return render_photo("", person, posture, background, find_dataset(mode).stored_size, random)
+
+
+def _scaled(photo: RenderedPhoto, size: tuple[int, int]) -> np.ndarray:
+    return photo.keypoints * (np.array(size) / photo.pixels.shape[:2])
+
+
+def describe_offers(transfer: PoseTransfer, offers: Rendered) -> dict[str, Any]:
+    """`offers`, sizes and colors as the page reads them, from JSON."""
+    return {
+        "name": transfer.opt.name, "size": transfer.stored_size, "fps": FPS,
+        "joints": JOINTS, "limbs": LIMBS, "joint_colors": JOINT_COLORS, "limb_colors": LIMB_COLORS,
+        "examples": [{"image": to_url(image), "keypoints": to_json(pose)} for image, pose in offers.examples],
+        "presets": [to_json(pose) for pose in offers.presets],
+        "walk": [to_json(pose) for pose in offers.walk],
+    }  # fmt: skip
+
+
+def to_json(pose: np.ndarray) -> list[list[float] | None]:
+    """(18,2), NaN = missing -> 18 [y, x], None = missing."""
+    return [None if np.isnan(joint).any() else [round(float(number), 3) for number in joint] for joint in pose]
+
+
+def to_png(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format="PNG", compress_level=1)
+    return file.getvalue()
+
+
+def to_url(image: Image.Image) -> str:
+    return f"data:image/png;base64,{base64.b64encode(to_png(image)).decode()}"
