@@ -441,6 +441,7 @@ def test_two_fingers_zoom_and_a_double_tap_shows_all(phone):
     fingers.down(*start)
     fingers.move(*end)
     fingers.up()
+    expect(phone.locator("#target")).not_to_have_attribute("viewBox", f"0 0 {SIZE[1]} {SIZE[0]}")  # they have arrived
     np.testing.assert_array_equal(wait_for_image(phone), pose)
     assert (phone.locator("#undo").is_disabled(), phone.evaluate("() => visualViewport.scale")) == (True, 1)
     between = np.mean([at_screen(phone, *finger) for finger in end], axis=0)

@@ -51,7 +51,10 @@ def test_studio_serves_its_page_until_ctrl_c(tmp_path, flags):
     pytest.importorskip("uvicorn", reason="needs requirements-studio.txt")
     command = [sys.executable, str(REPOSITORY / "scripts/studio.py"), "--port=0", "--gpu_ids=-1", *flags]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=environment) as server:
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where a shell started us with '&'
+    ) as server:  # fmt: skip
         try:
             assert server.stdout.readline().startswith("rendered_market, latest on cpu")
             address = re.match(r"http://127\.0\.0\.1:(\d+)/\S*", server.stdout.readline())

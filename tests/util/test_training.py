@@ -116,6 +116,13 @@ class TestProgress:
 
 
 class TestStopSignal:
+    @pytest.fixture(autouse=True)
+    def hangups(self):
+        """SIGHUP as a terminal leaves it, also where nohup has started the tests."""
+        before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        yield
+        signal.signal(signal.SIGHUP, before)
+
     @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"])
     def test_signal_becomes_its_reason_and_handlers_are_restored(self, name):
         number = getattr(signal, name)
