@@ -87,11 +87,11 @@ def main() -> None:
     check_same_training(args.out, [*common, *TRAINING, *train_flags])
     # all settings of one seed first: what is there when it is stopped can be compared
     missing = [(name, seed) for seed in args.seeds for name in args.settings]
-    missing = [run for run in missing if not scores_file(args.out, *run).exists()]
+    missing = [each for each in missing if not scores_file(args.out, *each).exists()]
     failures = []
     pool = ThreadPoolExecutor(args.jobs)
     try:
-        for done in as_completed(pool.submit(run, args, *each, common, train_flags) for each in missing):
+        for done in as_completed(pool.submit(make_run, args, *each, common, train_flags) for each in missing):
             try:
                 done.result()
                 write_report(args.out, args.settings, args.seeds)
@@ -106,7 +106,7 @@ def main() -> None:
     print(f"page: {args.out / 'index.html'}")
 
 
-def run(args: Namespace, name: str, seed: int, common: Sequence[str], train_flags: Sequence[str]) -> None:
+def make_run(args: Namespace, name: str, seed: int, common: Sequence[str], train_flags: Sequence[str]) -> None:
     """Train, test and evaluate one setting with one seed."""
     print(f"{name}, seed {seed}", flush=True)
     train_and_test(args, name, seed, common, train_flags)
