@@ -4,12 +4,12 @@ That is the source-to-source branch, the Context Augment Blocks and the source e
 source-to-target branch, the Texture Transfer Blocks and the decoder.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from data.keypoints import draw_heat_maps, scale_keypoints
 from inference.pose_transfer import PoseTransfer
@@ -21,14 +21,38 @@ from util.image import resize_uint8, stretch, to_pil, to_uint8, to_unit
 Pose = np.ndarray | Sequence[Sequence[float]]
 
 
-class CachedSource:
-    """The source image and pose that `transfer` is to generate in many poses. The network runs without --compile."""
+class TargetPart(nn.Module):
+    """What is computed for each target pose (1,18,H,W): the image (1,3,H,W) in [-1, 1], in a tuple."""
 
-    def __init__(self, transfer: PoseTransfer, image: Image.Image, keypoints: Pose) -> None:
-        """`image`: RGB of the stored size. `keypoints`: (18,2) of (y, x) in its pixels, NaN = missing."""
+    def __init__(self, net: Generator) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, image_and_pose: Tensor, pose: Tensor, memory: Tensor, texture: Tensor) -> tuple[Tensor]:
+        """`image_and_pose`, `memory` and `texture`: of the CachedSource."""
+        f_st = self.net.encoder(image_and_pose, pose)
+        return (self.net.decoder(self.net.ptm.transfer(f_st, memory, texture)),)
+
+
+def compile_target_part(transfer: PoseTransfer) -> Callable[..., tuple[Tensor]] | None:
+    """The TargetPart for all sources of `transfer`, compiled on its first call; None without --compile."""
+    return transfer.model.compile(TargetPart(transfer.model.nets["G"]).forward) if transfer.opt.compile else None
+
+
+class CachedSource:
+    """The source image and pose that `transfer` is to generate in many poses."""
+
+    def __init__(
+        self, transfer: PoseTransfer, image: Image.Image, keypoints: Pose,
+        compiled: Callable[..., tuple[Tensor]] | None = None,
+    ) -> None:  # fmt: skip
+        """`image`: RGB of the stored size. `keypoints`: (18,2) of (y, x) in its pixels, NaN = missing.
+
+        `compiled`: what `compile_target_part` returns; without it, the network is not compiled.
+        """
         if not transfer.opt.num_TTBs:
             raise UserError("--num_TTBs 0: this network takes no texture from the source; use one with TTBs")
-        self.transfer = transfer
+        self.transfer, self.compiled = transfer, compiled
         self.net: Generator = transfer.model.nets["G"]
         pixels = stretch(image, transfer.network_size)[None]
         with torch.inference_mode(), transfer.model.autocast():
@@ -41,14 +65,16 @@ class CachedSource:
             values = f_ss if self.net.ptm_values == "f_ss" else self.net.source_encoder(image_in_unit)
             self.texture = to_tokens(values)  # (1,N,d)
 
-    def generate(self, keypoints: Pose) -> Image.Image:
+    def generate(self, keypoints: Pose, compiled: bool = True) -> Image.Image:
         """The person in the pose (18,2), which is given like the source's: an RGB image of the stored size.
 
-        Equal to what `PoseTransfer` generates, up to the rounding of another batch size.
+        Equal to what `PoseTransfer` generates, up to the rounding of another batch size. `compiled`: by compiled code,
+        where there is some.
         """
+        target_part = compiled and self.compiled or TargetPart(self.net)
         with torch.inference_mode(), self.transfer.model.autocast():
-            f_st = self.net.encoder(self.image_and_pose, self._heat_maps(keypoints))
-            generated = self.net.decoder(self.net.ptm.transfer(f_st, self.memory, self.texture))
+            pose = self._heat_maps(keypoints)
+            (generated,) = target_part(self.image_and_pose, pose, self.memory, self.texture)
         return to_pil(resize_uint8(to_uint8(generated), self.transfer.stored_size)[0])
 
     def _heat_maps(self, keypoints: Pose) -> Tensor:

@@ -30,7 +30,7 @@ from starlette.routing import Route
 
 from data.keypoints import NUM_JOINTS
 from inference.attention import attend
-from inference.cached_source import CachedSource
+from inference.cached_source import CachedSource, compile_target_part
 from inference.estimators import Estimator
 from inference.formats import read_people, write_poses
 from inference.framing import Frame, can_be_framed, crop, frame_person, identity_frame, to_frame
@@ -62,7 +62,13 @@ class Studio:
 
     def __init__(self, transfer: PoseTransfer, estimator: Estimator | None, offers: Rendered) -> None:
         self.transfer, self.estimator, self.offers = transfer, estimator, offers
+        self.target_part = compile_target_part(transfer)
         self.sources: OrderedDict[str, CachedSource] = OrderedDict()  # of each tab; the one used last at the end
+
+    def warm_up(self) -> None:
+        """Generate one image, so that no page waits until the network is compiled."""
+        image, pose = self.offers.examples[0]
+        CachedSource(self.transfer, image, pose, self.target_part).generate(pose)
 
     def start(self, body: bytes) -> Response:
         """What the page shows first, and the sizes of the network."""
@@ -96,7 +102,7 @@ class Studio:
         image = _decode(_from_url(request.get("image")), ("PNG",))
         if problem := size_problem(image, self.transfer.stored_size):
             raise UserError(f"source image: {problem}")
-        source = CachedSource(self.transfer, image, _to_pose(request.get("keypoints")))
+        source = CachedSource(self.transfer, image, _to_pose(request.get("keypoints")), self.target_part)
         self.sources[tab] = source
         self.sources.move_to_end(tab)
         while len(self.sources) > MAX_SOURCES:

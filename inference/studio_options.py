@@ -52,5 +52,3 @@ class StudioOptions(TestOptions):
         super().validate(opt)
         if not opt.num_TTBs:
             raise ValueError("--num_TTBs 0: the page needs a network with Texture Transfer Blocks")
-        if opt.compile:
-            raise ValueError("--compile: the page runs the network in two parts, which are not compiled; leave it out")

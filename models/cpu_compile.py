@@ -6,6 +6,7 @@ a part of torch, builds a shared library instead: once for a network and the sha
 """
 
 import ast
+import inspect
 import os
 import platform
 import shlex
@@ -120,9 +121,10 @@ class CachedInference:
 
     def _cache_key(self, signature: str) -> str:
         """A hash of all that the library depends on: torch, processor, our code, architecture, weights, inputs."""
-        models = Path(__file__).parent
+        models, own_file = Path(__file__).parent, Path(inspect.getfile(self.function))
         facts = [torch.__version__, platform.machine(), torch.backends.cpu.get_cpu_capability(), _processor_flags()]
-        facts += [_code_of(file) for file in (*sorted(models.glob("*.py")), models.parent / "data" / "keypoints.py")]
+        files = *sorted(models.glob("*.py")), models.parent / "data" / "keypoints.py", own_file
+        facts += [self.function.__qualname__, *(_code_of(file) for file in files if file.exists())]
         facts += [torch.get_float32_matmul_precision(), repr(self.net), signature]
         for module in self.net.modules():  # settings that its repr does not show, such as the number of heads
             settings = {name: x for name, x in vars(module).items() if isinstance(x, bool | int | float | str | tuple)}

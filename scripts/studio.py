@@ -36,7 +36,12 @@ def main() -> None:
     estimator = load_estimator(opt.estimator, opt.estimator_weights, device) if opt.estimator else None
     offers = render_offers(opt.dataset_mode, transfer.stored_size)
     studio = Studio(transfer, estimator, offers._replace(presets=data_set_poses(opt) + offers.presets))
+    if opt.compile:
+        print("compiling the network: on a CPU once, then it is cached", flush=True)
+        studio.warm_up()
     with socket.create_server((opt.host or LOOPBACK, opt.port)) as listening:
+        # Otherwise TCP holds each image back for 40 ms, until its header is acknowledged.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         port = listening.getsockname()[1]
         token = secrets.token_urlsafe(16) if opt.host else None
         print(f"{opt.name}, {opt.which_epoch} on {describe_device(device)}")

@@ -1,9 +1,12 @@
 """inference/cached_source.py: the two parts together are the whole generator."""
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from inference.cached_source import CachedSource
+from inference.attention import attend
+from inference.cached_source import CachedSource, compile_target_part
+from tests.conftest import compiles
 from tests.inference.tiny_transfer import assert_close, keypoints_of, load_tiny, tiny_walk, write_tiny
 
 
@@ -19,3 +22,22 @@ def test_cached_source_generates_what_pose_transfer_generates(tmp_path):
     assert (generated[0] != generated[3]).any()
     other = CachedSource(transfer, Image.fromarray(people[0].pixels), poses[2])  # the source's pose counts too
     assert (np.asarray(other.generate(poses[3])) != generated[3]).any()
+
+
+@pytest.mark.slow
+@compiles
+def test_compiled_part_serves_several_sources_and_attention(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    plain, people = load_tiny(write_tiny(tmp_path)), tiny_walk()
+    transfer = load_tiny(tmp_path, compile=True)
+    compiled = compile_target_part(transfer)
+    for photo in people[:2]:
+        image = Image.fromarray(photo.pixels)
+        expected = CachedSource(plain, image, photo.keypoints)
+        source = CachedSource(transfer, image, photo.keypoints, compiled)
+        for target in people[2:4]:
+            assert_close(source.generate(target.keypoints), expected.generate(target.keypoints))
+        attention = attend(source, people[2].keypoints)
+        np.testing.assert_allclose(attention.weights, attend(expected, people[2].keypoints).weights, atol=1e-4)
+    assert [len(function.libraries) for function in transfer.model.compiled_functions] == [0, 1]
+    assert compile_target_part(plain) is None

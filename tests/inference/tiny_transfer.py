@@ -30,9 +30,9 @@ def write_tiny(checkpoints: Path) -> Path:
     return checkpoints
 
 
-def load_tiny(checkpoints: Path) -> PoseTransfer:
+def load_tiny(checkpoints: Path, **more: object) -> PoseTransfer:
     flags = {"checkpoints_dir": checkpoints, "dataset_mode": "market", "gpu_ids": -1, "batchSize": 2}
-    return PoseTransfer.load("tiny", **flags, **TINY_FLAGS)
+    return PoseTransfer.load("tiny", **flags, **TINY_FLAGS, **more)
 
 
 def tiny_walk() -> list[RenderedPhoto]:

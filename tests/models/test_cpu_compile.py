@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -86,13 +87,13 @@ def test_library_is_loaded_by_another_process(net, image, tmp_path):
     assert_near(cached(net, tmp_path)(image, True), net(image))
     torch.save((net.state_dict(), image), tmp_path / "saved")
     program = (
-        "import sys, pathlib, torch; from torch import nn; from models.cpu_compile import CachedInference\n"
+        "import sys, pathlib, torch; from torch import nn\n"
+        "from tests.models.test_cpu_compile import CachedInference, cached\n"
         "folder = pathlib.Path(sys.argv[1]); weights, image = torch.load(folder / 'saved')\n"
         "net = nn.Sequential(nn.Conv2d(3, 32, 3), nn.LeakyReLU(0.1), nn.Conv2d(32, 4, 3)).eval()\n"
         "net.requires_grad_(False).to(memory_format=torch.channels_last).load_state_dict(weights)\n"
         "torch.set_num_threads(int(sys.argv[2])); CachedInference._build = None\n"
-        "ours = CachedInference(lambda image, flag: (net(image) if flag else -net(image),), net, folder, None)\n"
-        "torch.testing.assert_close(ours(image, True)[0], net(image), rtol=1e-5, atol=1e-5)"
+        "torch.testing.assert_close(cached(net, folder)(image, True)[0], net(image), rtol=1e-5, atol=1e-5)"
     )
     command = [sys.executable, "-c", program, str(tmp_path), str(torch.get_num_threads())]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
@@ -120,22 +121,22 @@ class Attention(nn.Module):
         self.heads, self.linear = heads, nn.Linear(2, 2)
 
 
-def test_cache_key_differs_for_weights_settings_inputs_and_mode(tmp_path):
+def test_cache_key_differs_for_weights_settings_inputs_mode_and_function(tmp_path):
     state = nn.Linear(2, 2).state_dict()
 
-    def key_of(net: nn.Module, kind: str = "kind") -> str:
+    def key_of(net: nn.Module, kind: str = "kind", function: Callable = refuse) -> str:
         net.linear.load_state_dict(state)
-        return CachedInference(None, net, tmp_path, refuse)._cache_key(kind)
+        return CachedInference(function, net, tmp_path, refuse)._cache_key(kind)
 
     same = key_of(Attention(2))
     assert key_of(Attention(2)) == same
     state["bias"] += 1e-7
     others = [key_of(Attention(2)), key_of(Attention(4)), key_of(Attention(4), "other kind")]
-    others.append(key_of(Attention(4).eval()))
-    assert len({same, *others}) == 5
+    others += [key_of(Attention(4).eval()), key_of(Attention(2), function=assert_near)]
+    assert len({same, *others}) == 6
     models = [create_model(test_options(*TINY_G, f"--nhead={heads}"), CPU, is_train=False) for heads in (1, 2)]
     models[1].net_G.load_state_dict(models[0].net_G.state_dict())
-    assert len({CachedInference(None, m.net_G, tmp_path, refuse)._cache_key("kind") for m in models}) == 2
+    assert len({CachedInference(refuse, m.net_G, tmp_path, refuse)._cache_key("kind") for m in models}) == 2
 
 
 def test_cache_key_ignores_comments_docstrings_and_layout(tmp_path):

@@ -29,11 +29,6 @@ def test_options_default_run_is_rendered_market(tmp_path, monkeypatch):
     assert (opt.name, opt.dataset_mode, opt.checkpoints_dir) == ("x", "fashion", "./checkpoints")
 
 
-def test_options_compile_is_refused(call):
-    done = call(script, "--compile")
-    assert (done.returncode, "--compile: the page runs the network in two parts" in done.stderr) == (2, True)
-
-
 def test_studio_without_its_packages_is_one_line(call, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("util.packages.find_spec", lambda name: None)
