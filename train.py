@@ -32,7 +32,7 @@ def main() -> int | None:
     opt = options.parse()  # with --continue_train: the checkpoint's options, already merged
     with (
         distributed.process_group(opt.gpu_ids) as device,
-        RunLock(Path(opt.checkpoints_dir) / opt.name) as lock,
+        RunLock(Path(opt.checkpoints_dir) / opt.name) as lock,  # taken when the run starts or resumes
         StopSignal(opt.max_minutes) as stop,
     ):
         seed_everything(opt.seed)
@@ -41,19 +41,19 @@ def main() -> int | None:
         train_loader, val_loader = create_train_loaders(opt, device)
         model = create_model(opt, device, is_train=True)
         validation = Validation(opt, device) if val_loader else None
-        data = fingerprints(train_loader, val_loader)
-        checkpoints = Checkpoints(model, opt, data, lock)
-        origin = checkpoints.resume() if opt.continue_train else checkpoints.start()
+        data_fingerprints = fingerprints(train_loader, val_loader)
+        checkpoints = Checkpoints(model, opt, data_fingerprints, lock)
+        started = checkpoints.resume() if opt.continue_train else checkpoints.start()
         progress, last_epoch = checkpoints.progress, opt.niter + opt.niter_decay
         nan_check = NonFiniteCheck()
 
         visualizer = Visualizer(opt, model.run_dir, model.visual_names, progress.total, model.unused_losses)
-        visualizer.write_run_files(options, opt, device=describe_device(device), data=data, model=model)
+        visualizer.write_run_files(options, opt, describe_device(device), data_fingerprints, model)
         if val_loader and distributed.is_main():
             write_pairs(model.run_dir / "val_pairs.csv", val_loader.dataset.pairs)
         visualizer.print(f"{options.changed_text}\nall options, and the networks' parameters: {model.run_dir}/*.txt")
         visualizer.print(f"device: {describe_device(device)}, {model.precision}")
-        visualizer.print(f"{origin}; {len(train_loader.dataset)} pairs, {len(train_loader)} batches an epoch")
+        visualizer.print(f"{started}; {len(train_loader.dataset)} pairs, {len(train_loader)} batches an epoch")
 
         for epoch in range(progress.epoch, last_epoch + 1):
             train_loader.set_position(epoch, progress.batches_done)
@@ -100,7 +100,10 @@ def main() -> int | None:
 def validate_epoch(
     validation: Validation, model: BaseModel, val_loader: PairLoader, progress: Progress, visualizer: Visualizer
 ) -> bool:
-    """Score the held-out pairs on process 0 and log the scores; returns whether --val_metric is the best so far."""
+    """Score the held-out pairs on process 0, log the scores, and keep the best one in `progress`.
+
+    Returns whether --val_metric is the best so far.
+    """
     is_best = False
     if distributed.is_main():
         scores = validation.scores(model, val_loader)

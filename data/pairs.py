@@ -28,8 +28,8 @@ from util.image import content_hint, is_photo
 PHASES = ("train", "test")
 PAIR_COLUMNS = ("from", "to")
 KEYPOINT_COLUMNS = ("name", "keypoints_y", "keypoints_x")
-RESERVED = re.compile(r'[<>:"|?*\\\x00-\x1f]')  # what Windows does not allow in file names
-DEVICE = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(?=\.|$)", re.IGNORECASE)  # Windows opens a device of that name
+WINDOWS_FORBIDDEN = re.compile(r'[<>:"|?*\\\x00-\x1f]')  # characters
+WINDOWS_DEVICE = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(?=\.|$)", re.IGNORECASE)  # names that open a device
 MAX_COORDINATE = 1e6  # pixels; smaller coordinates are exact to 1/16 of a pixel in float32
 
 
@@ -41,13 +41,13 @@ class Pair(NamedTuple):
 
 
 def result_name(source: str, target: str, image_format: str = "jpg") -> str:
-    """The file name of a generated image, as published: `{source stem}_2_{target stem}_vis.jpg`."""
+    """The file name of a generated image, as published: `{source}_2_{target}_vis.jpg`, of the stems."""
     return f"{result_stem(source)}_2_{result_stem(target)}_vis.{image_format}"
 
 
 def result_stem(name: str) -> str:
-    """`photo_stem` as Windows allows it: an underscore for each forbidden character, and after a device's name."""
-    return DEVICE.sub(r"\1_", RESERVED.sub("_", photo_stem(name)))
+    """`photo_stem` as a file name that Windows allows: 'a:b.jpg' -> 'a_b', and the name of a device 'con' -> 'con_'."""
+    return WINDOWS_DEVICE.sub(r"\1_", WINDOWS_FORBIDDEN.sub("_", photo_stem(name)))
 
 
 def photo_stem(name: str) -> str:
@@ -167,19 +167,19 @@ def hold_out(
     Returns (kept, held out). No photo of a held-out identity is in a kept pair; a pair of two identities of which one
     is held out is in neither list. Raises UserError if there are too few pairs, or none would be left to train on.
     """
-    people = [(identity(pair.source), identity(pair.target)) for pair in pairs]
-    own_pairs = Counter(source for source, target in people if source == target)
-    order = sorted({person for both in people for person in both})
+    identities = [(identity(pair.source), identity(pair.target)) for pair in pairs]
+    own_pairs = Counter(source for source, target in identities if source == target)
+    order = sorted({one for both in identities for one in both})
     random.Random(seed).shuffle(order)
     held_out, count = set(), 0
-    for person in reversed(order):
+    for one in reversed(order):  # from the end: resumed runs depend on which pairs a seed holds out
         if count < wanted:
-            held_out.add(person)
-            count += own_pairs[person]
-    kept = [pair for pair, both in zip(pairs, people) if held_out.isdisjoint(both)]
+            held_out.add(one)
+            count += own_pairs[one]
+    kept = [pair for pair, both in zip(pairs, identities) if held_out.isdisjoint(both)]
     if count < wanted or not kept:
         raise UserError(f"--val_pairs {wanted}: too many for {len(pairs)} training pairs of {len(order)} identities")
-    return kept, [pair for pair, (source, target) in zip(pairs, people) if source == target and source in held_out]
+    return kept, [pair for pair, (source, target) in zip(pairs, identities) if source == target and source in held_out]
 
 
 def _read_table(

@@ -62,8 +62,8 @@ class CachedSource:
             f_ss = self.net.encoder(self.image_and_pose, pose)  # (1,d,h,w)
             self.grid: tuple[int, int] = tuple(f_ss.shape[2:])  # (h, w)
             self.memory = self.net.ptm.augment(f_ss)  # (1,N,d)
-            values = f_ss if self.net.ptm_values == "f_ss" else self.net.source_encoder(image_in_unit)
-            self.texture = to_tokens(values)  # (1,N,d)
+            texture = f_ss if self.net.ptm_values == "f_ss" else self.net.source_encoder(image_in_unit)
+            self.texture = to_tokens(texture)  # (1,N,d)
 
     def generate(self, keypoints: Pose, compiled: bool = True) -> Image.Image:
         """The person in the pose (18,2), which is given like the source's: an RGB image of the stored size.

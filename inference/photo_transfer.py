@@ -47,10 +47,10 @@ class FramedPoses(NamedTuple):
 class TransferResult(NamedTuple):
     """Source, poses and generated images, all at the stored size, keypoints in its pixels."""
 
-    names: list[str]
+    names: list[str]  # of the poses: T, or fewer where --interpolate added poses between them
     source_image: Image.Image
-    source_keypoints: np.ndarray  # (18,2)
-    target_keypoints: np.ndarray  # float32 (T,18,2)
+    source_keypoints: np.ndarray  # (18,2) of (y, x)
+    target_keypoints: np.ndarray  # float32 (T,18,2) of (y, x)
     images: Tensor  # uint8 (T,3,H,W)
 
 
@@ -155,7 +155,7 @@ def _framed_poses(
     opt: Namespace, size: tuple[int, int], source: PoseSource, estimator: Estimator | None, fps: float | None
 ) -> FramedPoses:
     """The poses of one value of --pose in pixels of the stored size (H, W)."""
-    keep = {"keep": True, "fit": False, None: source.in_stored_pixels or None}[opt.pose_frame]
+    keep = opt.pose_frame == "keep" if opt.pose_frame else source.in_stored_pixels or None  # None: by the photos' size
     no_bar = None if source.needs_estimator else True  # None: no bar unless stderr is a terminal
     found = list(tqdm(find_people(source, estimator), source.what, source.count, unit="pose", disable=no_bar))
     _report_choices(found)
@@ -202,7 +202,7 @@ def frame_poses(
 
 
 def _replace_first(people: Sequence[Person], pose: np.ndarray) -> list[Person]:
-    """The people with the cleaned pose (18,2) of the first one, who may have been nobody before; nobody if it is."""
+    """`people` with `pose` (18,2) for the first one's; nobody if it is all NaN. `people` may be empty."""
     confidence = people[0].confidence if people else 1.0
     return [] if np.isnan(pose).all() else [Person(pose, confidence), *people[1:]]
 

@@ -188,7 +188,7 @@ def real_statistics(task: Task, networks: Networks, protocol: Protocol, problems
     if task.real_file:
         return fid.read_statistics(task.real_file, {"protocol": protocol.name, **settings})
     kind, view = protocol.inception, protocol.view(task.pairs.data_set)
-    names = task.real_photos.names[: _counted(len(task.real_photos), protocol.fid_batch)]  # they are sorted
+    names = task.real_photos.names[: _in_full_batches(len(task.real_photos), protocol.fid_batch)]  # they are sorted
     photos = PhotoDataset(task.real_photos.folder, names, view)
     file = fid.cache_file(task.cache_dir, photos.folder, photos.names, settings)
     if cached := fid.load_cached(file):
@@ -209,7 +209,7 @@ def _for_networks(images: Tensor, protocol: Protocol, task: Task) -> Tensor:
     return opencv_bilinear(images, size) if protocol.network_resize else images
 
 
-def _counted(n: int, batch: int) -> int:
+def _in_full_batches(n: int, batch: int) -> int:
     """How many of `n` images count where the last partial batch is dropped; a single batch never is."""
     return n - n % min(batch, n)
 
@@ -223,13 +223,13 @@ class _Evaluator:
         self.values: list[pd.DataFrame] = []
         self.draws: dict[tuple[str, str], np.ndarray] = {}
         self.features = {protocol.name: fid.FeatureStatistics(keep=task.bootstrap > 0) for protocol in self.protocols}
-        self.scores = {protocol.name: fid.InceptionScore(len(task.pairs)) for protocol in self.protocols}
-        names = pd.Series([sample.generated.name for sample in task.pairs.samples])
+        self.inception_scores = {protocol.name: fid.InceptionScore(len(task.pairs)) for protocol in self.protocols}
         # protocols whose networks see the same images
         self.groups: dict[tuple, list[Protocol]] = defaultdict(list)
         for protocol in self.protocols:
             key = protocol.view(task.pairs.data_set), protocol.network_resize, protocol.lpips_input
             self.groups[key].append(protocol)
+        names = pd.Series([sample.generated.name for sample in task.pairs.samples])
         self.rank = (names.rank(method="first") - 1).to_numpy()  # by file name: the last ones are dropped
 
     def update(self, batch: dict[str, Any]) -> None:
@@ -269,16 +269,16 @@ class _Evaluator:
                     features = net(fakes)
             for protocol in using:
                 if self._measures("fid", protocol):
-                    self.features[protocol.name].update(features[self._counts(indices, protocol.fid_batch)])
+                    self.features[protocol.name].update(features[self._is_in_full_batch(indices, protocol.fid_batch)])
                 if self._measures("is", protocol):
-                    self.scores[protocol.name].update(indices, net.probabilities(features))
+                    self.inception_scores[protocol.name].update(indices, net.probabilities(features))
 
     def _measures(self, metric: str, protocol: Protocol) -> bool:
         return metric in self.metrics and protocol.has(metric)
 
-    def _counts(self, indices: np.ndarray, batch: int) -> np.ndarray:
-        """Which of these samples are not in the tail that `batch` does not divide."""
-        return self.rank[indices] < _counted(len(self.rank), batch)
+    def _is_in_full_batch(self, indices: np.ndarray, batch: int) -> np.ndarray:
+        """(N,) bool: which of these samples, in the order of file names, are in one of the full batches."""
+        return self.rank[indices] < _in_full_batches(len(self.rank), batch)
 
     def compute(self) -> Evaluation:
         keys = [(protocol.name, metric) for protocol in self.protocols for metric in self.metrics]
@@ -303,10 +303,10 @@ class _Evaluator:
                 self._add_interval(measurement, protocol, metric, draws)
             return measurement
         if metric == "is":
-            return replace(Measurement.of(self.scores[protocol.name].compute()), n=len(values))
+            return replace(Measurement.of(self.inception_scores[protocol.name].compute()), n=len(values))
         column = values[protocol.name, metric]
         if network == "alexnet":
-            column = column[self._counts(column.index.to_numpy(), protocol.lpips_batch)]
+            column = column[self._is_in_full_batch(column.index.to_numpy(), protocol.lpips_batch)]
         measurement = Measurement.of(column.to_numpy())
         if len(undefined := column.index[~np.isfinite(column)]):
             first = self.task.pairs.samples[undefined[0]]

@@ -76,6 +76,11 @@ class BaseModel(ABC):
     def get_current_visuals(self) -> list[list[Image.Image]]:
         """Images of the last step: a row for each of the first samples, with the columns of `visual_names`."""
 
+    @property
+    def unused_losses(self) -> set[str]:
+        """Names of losses that the console and the page leave out; the log files have all."""
+        return set()
+
     def prepare(self, net: nn.Module) -> nn.Module:
         """Move a network to the device, in the chosen memory format and mode."""
         net = net.to(self.device).train(self.is_train)
@@ -168,10 +173,9 @@ class BaseModel(ABC):
         if self.ema is not None:
             self.ema.average.load_state_dict(state.get("ema", state["nets"]["G"]))
         for scheduler in self.schedulers.values():  # --niter or --niter_decay may have been raised
-            rates = [
-                base * factor(scheduler.last_epoch) for base, factor in zip(scheduler.base_lrs, scheduler.lr_lambdas)
-            ]
-            for group, rate in zip(scheduler.optimizer.param_groups, rates):
+            groups = scheduler.optimizer.param_groups
+            for group, base, factor in zip(groups, scheduler.base_lrs, scheduler.lr_lambdas):
+                rate = base * factor(scheduler.last_epoch)
                 if isinstance(group["lr"], Tensor):
                     group["lr"].fill_(rate)
                 else:

@@ -1,7 +1,8 @@
 """DPTN: generator, discriminator, losses and the training step (sections 3 and 4 of the paper).
 
-Names of losses and outputs: `t` is source-to-target (fake_target against target_image), `s` is source-to-source
-(fake_source against source_image).
+Names of losses are the published code's: `app` is L1 (appearance), `content` and `style` VGG19, `ad` the generator's
+adversarial loss, `dis_img` the discriminator's. In names and outputs, `t` is source-to-target (fake_target against
+target_image), `s` is source-to-source (fake_source against source_image).
 """
 
 from argparse import ArgumentParser, Namespace
@@ -32,19 +33,19 @@ from util.draw_pose import draw_skeleton
 from util.image import to_pil, to_uint8, to_unit
 
 LAMBDA_GRADIENT_PENALTY = 10.0
-HeatMapFactors = tuple[Tensor, Tensor]  # of rows and columns, see data/keypoints.py
+HeatMapFactors = tuple[Tensor, Tensor]  # of rows (B,H,18) and columns (B,W,18), see data/keypoints.py
 
 
 class Batch(NamedTuple):
-    """What `set_input` takes, on the device. With --accumulate a training step works on equal parts, micro-batches."""
+    """What `set_input` takes, on the device. With --accumulate a training step splits it into equal micro-batches."""
 
     source_image: Tensor  # (B,3,H,W) in [-1, 1]
-    source_keypoints: Tensor  # (B,18,2)
-    target_keypoints: Tensor  # (B,18,2)
+    source_keypoints: Tensor  # (B,18,2) of (y, x) in pixels of the image, NaN = missing
+    target_keypoints: Tensor  # the same
     target_image: Tensor | None = None  # (B,3,H,W) in [-1, 1]; training only
 
-    def micro_batches(self, number: int) -> list["Batch"]:
-        return [Batch(*tensors) for tensors in zip(*(tensor.chunk(number) for tensor in self))]
+    def micro_batches(self, n: int) -> list["Batch"]:
+        return [Batch(*tensors) for tensors in zip(*(tensor.chunk(n) for tensor in self))]
 
 
 class DPTNModel(BaseModel):
@@ -92,7 +93,8 @@ class DPTNModel(BaseModel):
         loss.add_argument("--lambda_g", type=weight, default=2.0, help="weight of the generator's adversarial loss")
         loss.add_argument(
             "--t_s_ratio", type=number(float, 0, 1), default=0.5,
-            help="share of the source-to-target losses; the source-to-source losses get the rest; 1: without that task",
+            help="share of the source-to-target L1 and VGG19 losses, of which the source-to-source ones get the rest; "
+            "1: no source-to-source task",
         )  # fmt: skip
         loss.add_argument(
             "--ratio_g2d", type=weight, default=0.1, help="discriminator's learning rate as a fraction of --lr"
@@ -104,15 +106,16 @@ class DPTNModel(BaseModel):
 
     @staticmethod
     def validate_options(opt: Namespace, network_size: tuple[int, int]) -> None:
-        width = opt.ngf * 2 ** (opt.layers_g - 1)
-        if width % opt.nhead:
-            raise ValueError(f"--nhead {opt.nhead} does not divide the transformer's width {width} (--ngf, --layers_g)")
+        channels = opt.ngf * 2 ** (opt.layers_g - 1)
+        if channels % opt.nhead:
+            raise ValueError(
+                f"--nhead {opt.nhead} does not divide the transformer's width {channels} (--ngf, --layers_g)"
+            )
         if opt.norm == "batch" and getattr(opt, "accumulate", 1) > 1:
             raise ValueError(
                 "--accumulate needs --norm instance: batch statistics would come from micro-batches, updated twice"
             )
-        halvings = ["layers_g"] + ["dis_layers"] * (getattr(opt, "netD", "") == "spectral")
-        for flag in halvings:
+        for flag in ("layers_g", "dis_layers") if getattr(opt, "netD", "") == "spectral" else ("layers_g",):
             layers = getattr(opt, flag)
             if any(length % 2**layers for length in network_size):
                 height, width = network_size
@@ -124,7 +127,7 @@ class DPTNModel(BaseModel):
         if is_train:
             initialize(net_G, opt.init_type)
         self.net_G = self.nets["G"] = self.prepare(net_G)
-        self.generate = self.compile(self.draw_and_generate)
+        self.generate = self.compile(self.run_generator)
         if not is_train:
             return
         self.net_D = self.nets["D"] = self.prepare(define_D(opt))
@@ -144,7 +147,7 @@ class DPTNModel(BaseModel):
             "app_gen_t": opt.lambda_rec, "ad_gen_t": opt.lambda_g, "dis_img_gen_t": 0.5,
             "content_gen_t": opt.lambda_content, "style_gen_t": opt.lambda_style,
         }  # fmt: skip
-        self.loss_weights = {name: weight for name, weight in weights.items() if name[-1] in self.tasks}
+        self.loss_weights = {name: value for name, value in weights.items() if name[-1] in self.tasks}
         self.task_shares = {
             f"{loss}_{task}": share
             for task, share in (("t", opt.t_s_ratio), ("s", 1 - opt.t_s_ratio))
@@ -171,46 +174,45 @@ class DPTNModel(BaseModel):
         return bool(opt.lambda_content or opt.lambda_style)
 
     def set_input(self, batch: dict[str, Any]) -> None:
-        names = Batch._fields if self.is_train else ("source_image", "source_keypoints", "target_keypoints")
+        names = Batch._fields if self.is_train else Batch._fields[:-1]  # without the target image
         self.batch = Batch(*(
             to_unit(self.images_to_device(batch[name])) if name.endswith("image") else self.to_device(batch[name])
             for name in names
         ))  # fmt: skip
 
     def forward(self, reconstruct_source: bool = True) -> None:
-        """Generate `fake_target`, and `fake_source` too, which only training needs; (B,3,H,W) in [-1, 1], float32."""
-        batch = self.batch
-        source_pose, target_pose = self.pose_maps(batch.source_keypoints), self.pose_maps(batch.target_keypoints)
-        with self.autocast():
-            images = self.generate(batch.source_image, source_pose, target_pose, reconstruct_source)
-        self.fake_target, self.fake_source = images if reconstruct_source else (*images, None)
+        """Generate `fake_target`, and `fake_source` too, which only training needs."""
+        self.fake_target, self.fake_source = self.generate_batch(reconstruct_source)
 
-    def pose_maps(self, keypoints: Tensor) -> HeatMapFactors:
-        """Heat maps of (B,18,2) keypoints in separable form, which `draw_and_generate` multiplies out."""
+    def test(self) -> Tensor:
+        """Leaves `fake_target` and `fake_source` alone: a CUDA graph's replays fill them, and the sheets show them."""
+        self.net_G.eval()
+        with torch.inference_mode():
+            generated, _ = self.generate_batch(reconstruct_source=False)
+        self.net_G.train(self.is_train)
+        return generated
+
+    def generate_batch(self, reconstruct_source: bool) -> tuple[Tensor, Tensor | None]:
+        """(fake_target, fake_source or None), (B,3,H,W) in [-1, 1], float32."""
+        batch = self.batch
+        factors = [self.pose_factors(keypoints) for keypoints in (batch.source_keypoints, batch.target_keypoints)]
+        with self.autocast():
+            images = self.generate(batch.source_image, *factors, reconstruct_source)
+        return images if reconstruct_source else (*images, None)  # compiled code returns tensors only, no None
+
+    def pose_factors(self, keypoints: Tensor) -> HeatMapFactors:
+        """The factors of the heat maps of keypoints (B,18,2), which `run_generator` multiplies out."""
         dtype = torch.float64 if self.precision == "fp32" else torch.float32
         return heat_map_factors(keypoints, self.batch.source_image.shape[-2:], dtype)
 
-    def draw_and_generate(
-        self,
-        image: Tensor,
-        source_pose: HeatMapFactors,
-        target_pose: HeatMapFactors,
-        reconstruct_source: bool,
+    def run_generator(
+        self, image: Tensor, source_factors: HeatMapFactors, target_factors: HeatMapFactors, reconstruct_source: bool
     ) -> tuple[Tensor, ...]:
-        """Draw both poses' heat maps and run the generator on them: one graph where --compile is set."""
+        """Multiply out both poses' heat maps and run the generator on them: one graph where --compile is set."""
         image = self.in_compute_dtype(image)
-        heat_maps = (multiply_factors(*pose).to(image.dtype) for pose in (source_pose, target_pose))
+        heat_maps = (multiply_factors(*factors).to(image.dtype) for factors in (source_factors, target_factors))
         images = self.net_G(image, *heat_maps, reconstruct_source)
         return images if reconstruct_source else images[:1]
-
-    def test(self) -> Tensor:
-        of_training = self.fake_target, self.fake_source  # which replays of --cuda_graph fill and visuals show
-        self.net_G.eval()
-        with torch.inference_mode():
-            self.forward(reconstruct_source=False)
-        self.net_G.train(self.is_train)
-        generated, (self.fake_target, self.fake_source) = self.fake_target, of_training
-        return generated
 
     def in_compute_dtype(self, image: Tensor) -> Tensor:
         return image.bfloat16() if self.precision == "bf16" else image
@@ -257,8 +259,9 @@ class DPTNModel(BaseModel):
         losses |= self.by_task("app_gen", mean_absolute(fakes, reals))
         if self.vgg is not None:
             return losses | self.vgg_losses(fakes, reals)
-        zero = torch.zeros((), device=self.device)
-        return dict.fromkeys(self.loss_weights.keys() - {"dis_img_gen_t"}, zero) | losses
+        zero = torch.zeros((), device=self.device)  # the log has the VGG19 losses all the same
+        unused = [name for name in self.loss_weights if name not in losses and name != "dis_img_gen_t"]
+        return losses | dict.fromkeys(unused, zero)
 
     def backward_G(self) -> dict[str, Tensor]:
         """Gradients of the weighted sum of all generator losses; returns the weighted losses by name."""
@@ -310,7 +313,7 @@ class DPTNModel(BaseModel):
             self.batch, self.fake_target = batch, fake
             self.set_discriminator_buffers(vectors)
             losses_D.append(self.backward_D())
-        self.update_weights("D", len(micro_batches))
+        self.update_weights("D")
 
         self.net_D.requires_grad_(False)
         self.optimizers["G"].zero_grad()
@@ -320,7 +323,7 @@ class DPTNModel(BaseModel):
             self.set_discriminator_buffers(vectors)
             self.forward(reconstruct_source="s" in self.tasks)
             losses_G.append(self.backward_G())
-        self.update_weights("G", len(micro_batches))
+        self.update_weights("G")
         self.losses = _mean_losses(losses_D) | _mean_losses(losses_G)
         self.batch = whole
 
@@ -328,13 +331,13 @@ class DPTNModel(BaseModel):
         for buffer, value in zip(self.net_D.buffers(), values):
             buffer.copy_(value)
 
-    def update_weights(self, name: str, micro_batches: int = 1) -> None:
+    def update_weights(self, name: str) -> None:
         """Average the gradients over micro-batches and over all processes, then change the weights."""
         self.averagers[name].finish()
-        if micro_batches > 1:
+        if self.opt.accumulate > 1:
             for parameter in self.nets[name].parameters():
                 if parameter.grad is not None:
-                    parameter.grad /= micro_batches
+                    parameter.grad /= self.opt.accumulate
         self.optimizers[name].step()
         if self.opt.norm == "batch":
             distributed.average_statistics(self.nets[name])

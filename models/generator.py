@@ -79,8 +79,8 @@ class Generator(nn.Module):
         """
         encode = partial(self.encoder, torch.cat((source_image, source_pose), dim=1))
         f_ss, f_st = self._run_both_branches(encode, source_pose, target_pose)
-        values = f_ss if self.ptm_values == "f_ss" else self.source_encoder(source_image)
-        f_st = self.ptm(f_ss, f_st, values)
+        texture = f_ss if self.ptm_values == "f_ss" else self.source_encoder(source_image)
+        f_st = self.ptm(f_ss, f_st, texture)
         if not reconstruct_source:
             return self.decoder(f_st), None
         fake_source, fake_target = self._run_both_branches(self.decoder, f_ss, f_st)

@@ -2,8 +2,9 @@
 
 Context Augment Blocks (CAB) refine the source-to-source features into a memory; in Texture Transfer Blocks (TTB) the
 source-to-target features attend to it to fetch source texture. The blocks are those of DETR's encoder and decoder
-(Carion et al., ECCV 2020) with two differences: every normalization is **instance norm over the tokens** (per channel),
-not layer norm, and every TTB takes its values from the source encoder.
+(Carion et al., ECCV 2020) with these differences: every normalization is **instance norm over the tokens** (per
+channel), not layer norm; there are no position encodings and no dropout; the feed-forward part has width d and a
+LeakyReLU; and every TTB takes its values from the source encoder (with `--ptm_values f_ss`: from f_ss).
 
 Ablations: with `num_ttbs` 0 nothing would read a memory made of f_ss, so the CABs refine f_st itself, by
 self-attention and without any texture of the source. With no block at all the module returns f_st as it is: the last
@@ -36,7 +37,7 @@ class MultiHeadAttention(nn.Module):
             projected = self.in_proj(query).chunk(3, dim=-1)
         else:
             weights, biases = self.in_proj.weight.chunk(3), self.in_proj.bias.chunk(3)
-            projected = [F.linear(*xwb) for xwb in zip((query, key, value), weights, biases)]
+            projected = [F.linear(x, w, b) for x, w, b in zip((query, key, value), weights, biases)]
         q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in projected)  # (B,heads,N,d/heads)
         attended = attention(q, k, v)
         return self.out_proj(attended.transpose(1, 2).flatten(2))
@@ -54,7 +55,7 @@ class TokenNorm(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two linear layers of width d around a LeakyReLU."""
+    """(B,N,d) -> (B,N,d): two linear layers of width d around a LeakyReLU."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -81,7 +82,10 @@ class ContextAugmentBlock(nn.Module):
 
 
 class TextureTransferBlock(nn.Module):
-    """Self-attention, then attention from the target tokens over the memory, with source texture as values."""
+    """Post-norm self-attention, cross-attention and feed-forward of target tokens: (B,N,d) -> (B,N,d).
+
+    In cross-attention, the queries are the target tokens, the keys the memory, the values the source's texture.
+    """
 
     def __init__(self, dim: int, heads: int, norm: Norm) -> None:
         super().__init__()
@@ -99,7 +103,7 @@ class TextureTransferBlock(nn.Module):
 
 
 class PoseTransformerModule(nn.Module):
-    """Moves the source's texture into the target pose."""
+    """CABs, TTBs and a last norm: moves the source's texture into the target pose."""
 
     def __init__(self, dim: int, heads: int, num_cabs: int, num_ttbs: int, norm: Norm) -> None:
         super().__init__()
@@ -107,10 +111,10 @@ class PoseTransformerModule(nn.Module):
         self.ttbs = nn.ModuleList(TextureTransferBlock(dim, heads, norm) for _ in range(num_ttbs))
         self.norm = TokenNorm(dim, norm) if num_cabs or num_ttbs else nn.Identity()
 
-    def forward(self, f_ss: Tensor, f_st: Tensor, values: Tensor) -> Tensor:
-        """Source-to-source and source-to-target features, and the TTBs' values, each (B,d,h,w) -> (B,d,h,w)."""
+    def forward(self, f_ss: Tensor, f_st: Tensor, texture: Tensor) -> Tensor:
+        """Source-to-source and source-to-target features, and the source's texture, each (B,d,h,w) -> (B,d,h,w)."""
         memory = self.augment(f_ss if self.ttbs else f_st)
-        return self.transfer(f_st, memory, to_tokens(values))
+        return self.transfer(f_st, memory, to_tokens(texture))
 
     def augment(self, features: Tensor) -> Tensor:
         """Features (B,d,h,w) -> the memory (B,N,d)."""

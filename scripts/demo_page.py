@@ -79,7 +79,7 @@ def judge(scores: pd.DataFrame, pairs: int) -> str:
 
 
 def write_examples(results: Path, networks: Sequence[str]) -> list[str]:
-    """Save some results as results/examples/*.jpg, whose columns are `example_columns`; returns their addresses."""
+    """Save some results as results/examples/*.jpg, a column for each network's image; returns their addresses."""
     strips = sorted((results / networks[0] / "strips").glob("*.jpg")) if networks else []
     if not strips:
         raise UserError(f"{results}: no results of a network in it; run test.py and the evaluation first")

@@ -8,7 +8,7 @@ within the time, and a wide network needs more pairs than a slow machine can sho
 
 import sys
 import time
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -26,14 +26,16 @@ from util.errors import run_main
 
 # Without VGG19 (lambda_content, lambda_style) training is faster and needs no download. docs/reproduction.md compares
 # learning rates and widths.
+BATCH_SIZE = 4
 FLAGS = [
-    "--dataset_mode=market", "--batchSize=4", "--lr=5e-4", "--dis_layers=3", "--lambda_rec=10", "--lambda_g=0.2",
-    "--lambda_content=0", "--lambda_style=0",
+    "--dataset_mode=market", f"--batchSize={BATCH_SIZE}", "--lr=1e-3", "--dis_layers=3", "--lambda_rec=10",
+    "--lambda_g=0.2", "--lambda_content=0", "--lambda_style=0",
 ]  # fmt: skip
 PAIRS_FOR_WIDTH = {16: 0, 32: 2500, 64: 6000}  # --ngf, and how many pairs make that width worth its time
 TIMED_STEPS = 3
-SHARE = 0.85  # of the time: sheets, checkpoints and a machine that gets slower take the rest
+TRAINING_SHARE = 0.85  # of the time: sheets, checkpoints and a machine that gets slower take the rest
 FEWEST_EPOCHS = 3  # so that the learning rate has steps to fall in
+AVERAGED_SHARE = 1 / 7  # of the steps, which --ema averages
 
 
 def main() -> None:
@@ -42,13 +44,18 @@ def main() -> None:
     parser.add_argument("--dataroot", required=True, metavar="DIR", help="the rendered people")
     parser.add_argument("--minutes", type=number(float, 0), required=True, metavar="M", help="time for training")
     args = parser.parse_args()
-    seconds = SHARE * 60 * args.minutes
+    seconds = TRAINING_SHARE * 60 * args.minutes
     state_file = Path("checkpoints", args.name, STATE_FILE)
     if state_file.exists():
         flags = plan_longer(load_state(state_file), seconds)
     else:
-        flags = plan_new(["--name=demo_plan", f"--dataroot={args.dataroot}", *FLAGS], seconds)
+        flags = plan_new([f"--dataroot={args.dataroot}", *FLAGS], seconds)
     print(*flags)
+
+
+def parse(flags: list[str]) -> Namespace:
+    """Options of train.py under a name that is only filled in: measuring stores nothing."""
+    return TrainOptions().parse(["--name=demo_plan", *flags])
 
 
 def plan_new(flags: list[str], seconds: float) -> list[str]:
@@ -56,10 +63,13 @@ def plan_new(flags: list[str], seconds: float) -> list[str]:
     precision = "bf16" if fast_bf16(select_device(None)) else "fp32"
     flags = [*flags, f"--precision={precision}"]
     width, pairs = choose_width(lambda width: seconds / seconds_per_pair([*flags, f"--ngf={width}"]))
-    available = len(create_train_loaders(TrainOptions().parse(flags), select_device("-1"))[0].dataset)
+    available = len(create_train_loaders(parse(flags), select_device("-1"))[0].dataset)
     epochs, size = schedule(pairs, available)
     print(f"time for {pairs:,} pairs at width {width}: {epochs} epochs of {size} pairs, {precision}", file=sys.stderr)
-    return [*flags[1:], f"--ngf={width}", f"--max_dataset_size={size}", *falling_rate(0, epochs)]
+    return [
+        *flags, f"--ngf={width}", f"--max_dataset_size={size}", *falling_rate(0, epochs),
+        f"--ema={ema_decay(epochs * size / BATCH_SIZE):.4f}",
+    ]  # fmt: skip
 
 
 def choose_width(affordable_pairs: Callable[[int], float]) -> tuple[int, int]:
@@ -81,7 +91,7 @@ def choose_width(affordable_pairs: Callable[[int], float]) -> tuple[int, int]:
 def schedule(pairs: int, available: int) -> tuple[int, int]:
     """Epochs, and the pairs in each, that make up about `pairs`."""
     epochs = max(FEWEST_EPOCHS, round(pairs / available))
-    return epochs, min(available, max(4, round(pairs / epochs)))
+    return epochs, min(available, max(BATCH_SIZE, round(pairs / epochs)))
 
 
 def falling_rate(done: int, epochs: int) -> list[str]:
@@ -90,11 +100,16 @@ def falling_rate(done: int, epochs: int) -> list[str]:
     return [f"--niter={done + full}", f"--niter_decay={epochs - full}"]
 
 
+def ema_decay(steps: float) -> float:
+    """The decay of --ema with which the average covers the last AVERAGED_SHARE of a run of `steps`."""
+    return max(0.5, 1 - 1 / (AVERAGED_SHARE * steps))
+
+
 def plan_longer(state: dict[str, Any], seconds: float) -> list[str]:
     """Flags that resume a run and end its schedule after `seconds` more."""
     options = state["options"]
     own = [f"--{name}={options[name]}" for name in ("dataroot", "ngf", "precision")]
-    flags = ["--name=demo_plan", *FLAGS, *own]
+    flags = [*FLAGS, *own]
     epochs = max(1, round(seconds / seconds_per_pair(flags) / options["max_dataset_size"]))
     print(f"resuming for {epochs} more epochs of {options['max_dataset_size']} pairs", file=sys.stderr)
     return ["--continue_train", *falling_rate(state["progress"]["epoch"] - 1, epochs)]
@@ -102,7 +117,7 @@ def plan_longer(state: dict[str, Any], seconds: float) -> list[str]:
 
 def seconds_per_pair(flags: list[str]) -> float:
     """The median of TIMED_STEPS training steps after a first one, without the loading of photos."""
-    opt = TrainOptions().parse([*flags, "--nThreads=0"])
+    opt = parse([*flags, "--nThreads=0"])
     device = select_device(opt.gpu_ids)
     model = create_model(opt, device, is_train=True)
     model.set_input(next(iter(create_train_loaders(opt, device)[0])))

@@ -94,7 +94,9 @@ class Checkpoints:
         refuse_existing_run(self.model.run_dir)  # again: a process that held the lock may have ended meanwhile
         names = self.model.load_pretrained(self.opt.load_pretrain) if self.opt.load_pretrain else []
         seed_everything(self.opt.seed + distributed.rank())
-        self._save_state()  # before any weights: a new run is refused where it finds weights without a state
+        # Before any weights: a process killed in its first `save` must not leave weights without a state, which could
+        # neither be resumed nor started again.
+        self._save_state()
         origin = f"{self.opt.load_pretrain}: networks {', '.join(names)}" if names else "initial weights"
         return f"starting from {origin}"
 
@@ -134,7 +136,7 @@ class Checkpoints:
         for label in ("latest", *labels):
             distributed.run_on_main(self.model.save_networks, label)
         distributed.run_on_main(self.model.save_average)
-        self._save_state()  # last, so that it never refers to missing weight files
+        self._save_state()  # last: what it counts as done, an epoch or a best score, has its weight files
 
     def _save_state(self) -> None:
         state = {
@@ -162,7 +164,7 @@ def load_state(path: Path) -> dict[str, Any]:
 
 
 def refuse_existing_run(run_dir: Path) -> None:
-    """Raise UserError if a new run in `run_dir` would overwrite an old one that made at least one step."""
+    """Raise UserError if a new run in `run_dir` would overwrite weights, or a run that made at least one step."""
     state, weights = run_dir / STATE_FILE, run_dir / "latest_net_G.pth"
     if weights.exists() and not state.exists():
         raise UserError(

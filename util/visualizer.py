@@ -25,13 +25,13 @@ from util.packages import can_write_pages, require_package
 from util.reproducibility import git_revision, versions
 
 SHEETS_ON_PAGE = 100
-POSITION = ("epoch", "iters", "total_iters", "time")  # what a row of a log has besides its values
+ROW_INFO = ("epoch", "iters", "total_iters", "time", "is_best")  # what a row of a log has besides losses and scores
 
 Row = dict[str, Any]
 
 
-def _output(method: Callable[..., None]) -> Callable[..., None]:
-    """A method of Visualizer that shows or logs: it does so in process 0, until the first error."""
+def _until_first_error(method: Callable[..., None]) -> Callable[..., None]:
+    """Decorate a method of Visualizer: it runs in process 0 only, until the first error, which is printed."""
 
     @wraps(method)
     def guarded(self: "Visualizer", *args: Any, **kwargs: Any) -> None:
@@ -57,6 +57,7 @@ class Visualizer:
         loss_log.txt, val_log.txt       the lines printed for losses and validation scores, with unused losses
         loss_log.jsonl, val_log.jsonl   the same as JSON objects, in full precision
         web/index.html, web/images/     loss curves, and sheets of example images
+        tf_log/                         TensorBoard's file, with --tf_log
         train_opt.txt, train_opt.json, parameters.txt, run_info.jsonl: see `write_run_files`
 
     A resumed run continues the logs and keeps the sheets, without those after `resume_from_total`: the steps that they
@@ -117,36 +118,36 @@ class Visualizer:
         if distributed.is_main():
             _print(text)
 
-    @_output
+    @_until_first_error
     def print_current_losses(
-        self, epoch: int, iters: int, total: int, seconds: float, losses: Mapping[str, float]
+        self, epoch: int, iters: int, total_iters: int, seconds: float, losses: Mapping[str, float]
     ) -> None:
-        """Print, log and plot losses after `iters` samples of the epoch, `total` in all; `seconds`: time per sample."""
-        row = {"epoch": epoch, "iters": iters, "total_iters": total, "time": seconds, **losses}
+        """Print, log and plot losses after `iters` samples of the epoch, `total_iters` in all; `seconds` a sample."""
+        row = {"epoch": epoch, "iters": iters, "total_iters": total_iters, "time": seconds, **losses}
         self.loss_log.append(row)
         _print(_log_line({name: value for name, value in row.items() if name not in self.unused_losses}))
-        self._plot(total, losses)
+        self._plot(total_iters, losses)
 
-    @_output
-    def print_validation(self, epoch: int, total: int, values: Mapping[str, float], is_best: bool) -> None:
+    @_until_first_error
+    def print_validation(self, epoch: int, total_iters: int, values: Mapping[str, float], is_best: bool) -> None:
         """Print, log and plot validation scores, unless they are logged already: a run that was killed between logging
         and saving validates again."""
-        if all(row["total_iters"] != total for row in self.val_log.rows):
-            row = {"epoch": epoch, "total_iters": total, **values, "is_best": is_best}
+        if all(row["total_iters"] != total_iters for row in self.val_log.rows):
+            row = {"epoch": epoch, "total_iters": total_iters, **values, "is_best": is_best}
             self.val_log.append(row)
             _print(_log_line(row))
-            self._plot(total, {f"val_{name}": value for name, value in values.items()})
+            self._plot(total_iters, {f"val_{name}": value for name, value in values.items()})
 
-    @_output
-    def display_current_results(self, epoch: int, total: int, visuals: list[list[Image.Image]]) -> None:
+    @_until_first_error
+    def display_current_results(self, epoch: int, total_iters: int, visuals: list[list[Image.Image]]) -> None:
         """Save `visuals` (a row a sample, a column for each of `visual_names`) as one sheet and update the page."""
         sheet = contact_sheet(visuals)
-        save_image(sheet, self.image_dir / f"epoch{epoch:03d}_iters{total:09d}.jpg")
+        save_image(sheet, self.image_dir / f"epoch{epoch:03d}_iters{total_iters:09d}.jpg")
         if self.visdom:
             self.visdom.show_image(sheet, " | ".join(self.visual_names))
         self.update_page()
 
-    @_output
+    @_until_first_error
     def update_page(self) -> None:
         """Write web/index.html: the curves of all losses, then the newest sheets."""
         if self.writes_page:
@@ -154,25 +155,25 @@ class Visualizer:
 
             rows = self.loss_log.rows
             losses = pd.DataFrame(rows, index=[row["total_iters"] for row in rows])
-            losses = losses.drop(columns=[*POSITION, *self.unused_losses], errors="ignore")
+            losses = losses.drop(columns=[*ROW_INFO, *self.unused_losses], errors="ignore")
             newest = sorted(self.image_dir.glob("epoch*.jpg"), reverse=True)[:SHEETS_ON_PAGE]
             titles = ["epoch {}, {:,} samples".format(*_sheet_position(sheet)) for sheet in newest]
             sheets = {f"images/{sheet.name}": title for sheet, title in zip(newest, titles)}
             write_training_page(self.run_dir / "web/index.html", self.name, losses, self.visual_names, sheets)
 
-    @_output
+    @_until_first_error
     def close(self) -> None:
         """Update the page for the last time and close TensorBoard's file."""
         self.update_page()
         if self.tensorboard:
             self.tensorboard.close()
 
-    def _plot(self, total: int, values: Mapping[str, float]) -> None:
+    def _plot(self, total_iters: int, values: Mapping[str, float]) -> None:
         if self.visdom:
-            self.visdom.plot(total, values)
+            self.visdom.plot(total_iters, values)
         if self.tensorboard:
             for name, value in values.items():
-                self.tensorboard.add_scalar(name, value, total)
+                self.tensorboard.add_scalar(name, value, total_iters)
             self.tensorboard.flush()
 
 
@@ -228,7 +229,7 @@ def _read_rows(jsonl: Path) -> list[Row]:
 
 def _log_line(row: Row) -> str:
     """A row of losses as pix2pix prints it, or one of validation scores in the same style."""
-    values = " ".join(f"{name}: {value:.6f}" for name, value in row.items() if name not in (*POSITION, "is_best"))
+    values = " ".join(f"{name}: {value:.6f}" for name, value in row.items() if name not in ROW_INFO)
     if "is_best" in row:
         end = " best" if row["is_best"] else ""
         return f"(epoch: {row['epoch']}, total iters: {row['total_iters']}, validation) {values}{end}"
@@ -251,10 +252,10 @@ class _Visdom:
         except Exception as error:
             self._give_up(error)
 
-    def plot(self, total: int, values: Mapping[str, float]) -> None:
+    def plot(self, total_iters: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
             window = {"win": f"{self.window}_{name}", "opts": {"title": name, "xlabel": "samples"}}
-            self._send("line", np.array([value]), np.array([total]), update="append", **window)
+            self._send("line", np.array([value]), np.array([total_iters]), update="append", **window)
 
     def show_image(self, image: Image.Image, caption: str) -> None:
         pixels = np.asarray(image).transpose(2, 0, 1)

@@ -53,8 +53,7 @@ def test_compiled_bf16_training_learns():
 
 
 def test_vgg_without_its_losses_is_not_loaded():
-    flags = ("--lambda_content=0", "--lambda_style=0", "--vgg_weights=/nowhere.pth")
-    first, last = learn(*flags)
+    first, last = learn(*NO_VGG, "--vgg_weights=/nowhere.pth")
     assert first["content_gen_t"] == first["style_gen_s"] == 0
     assert last["app_gen_t"] < 0.8 * first["app_gen_t"]
 
@@ -102,7 +101,6 @@ def test_training_step_makes_three_power_iterations():
     model = create_model(train_options(*TINY), CPU, is_train=True)
     conv = model.net_D.first.conv1
     matrix, u = conv.weight_orig.detach().flatten(1).double().clone(), conv.weight_u.double().clone()
-    model.opt.ratio_g2d = 0.0
     for group in model.optimizers["D"].param_groups:
         group["lr"] = 0.0  # the weight stays, so the iterations can be followed
     model.set_input(random_batch())
@@ -115,12 +113,10 @@ def test_training_step_makes_three_power_iterations():
 def test_generator_step_leaves_no_gradient_in_the_discriminator():
     model = create_model(train_options(*TINY), CPU, is_train=True)
     model.set_input(random_batch())
-    model.optimizers["G"].zero_grad()
     model.optimize_parameters()
     gradients = {name: p.grad.clone() for name, p in model.net_D.named_parameters()}
     model.forward()
-    model.net_D.requires_grad_(False)
-    model.backward_G()
+    model.backward_G()  # the discriminator is frozen, as `optimize_parameters` left it
     assert all(torch.equal(p.grad, gradients[name]) for name, p in model.net_D.named_parameters())
     assert all(p.grad is not None for p in model.net_G.parameters())
 

@@ -56,6 +56,8 @@ def test_new_plan_is_flags_that_train_accepts(call, tmp_path, monkeypatch):
     opt = TrainOptions().parse(["--name=demo", *shlex.split(done.stdout)])
     assert (opt.ngf, opt.dataroot, opt.dataset_mode) == (16, str(market), "market")
     assert (opt.lambda_content, opt.lambda_style) == (0, 0)  # no VGG19, nothing to download
+    steps = opt.max_dataset_size * (opt.niter + opt.niter_decay) / opt.batchSize
+    assert opt.ema == pytest.approx(1 - 7 / steps, abs=1e-4)
     assert opt.max_dataset_size * (opt.niter + opt.niter_decay) == pytest.approx(0.85 * 60 / 0.5, abs=8)
 
 
