@@ -80,7 +80,7 @@ class TransferOptions(TestOptions):
         if missing := [f"--{name}" for name in ("source", "pose", "out") if not getattr(opt, name)]:
             raise ValueError(f"{', '.join(missing)} required")
         known = {f".{suffix}" for suffix in IMAGE_FORMATS} | set(WRITERS)
-        if not opt.out.endswith("/") and Path(opt.out).suffix not in {"", *known} and not Path(opt.out).is_dir():
+        if not str(opt.out).endswith("/") and Path(opt.out).suffix not in {"", *known} and not Path(opt.out).is_dir():
             raise ValueError(f"--out {opt.out}: known suffixes are {', '.join(sorted(known))}; none means a folder")
         if opt.keypoints_csv and not any(str(text).startswith("csv:") for text in (*opt.pose, opt.source_pose)):
             raise ValueError("--keypoints_csv is where csv:NAME looks; for all of its rows give it as --pose FILE")
