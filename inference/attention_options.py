@@ -23,7 +23,8 @@ class AttentionOptions(TransferOptions):
 
     def add_flags(self, parser: argparse.ArgumentParser) -> None:
         self.add_photo_flags(parser)
-        parser.set_defaults(sheet=None, fps=None, interpolate=0, smooth=True)  # flags of transfer.py's other results
+        # flags of transfer.py's other results, and of more than one pose
+        parser.set_defaults(sheet=None, fps=None, interpolate=0, smooth=True, batchSize=1)
         add = parser.add_argument_group("attention").add_argument
         add("--out", type=image_path, metavar="FILE", help="the panel, .png or .jpg (required)")
         points = "pixels of the generated image, of the data set's stored size (required)"
