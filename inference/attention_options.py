@@ -1,11 +1,10 @@
 """Flags of scripts/attention.py."""
 
 import argparse
-from pathlib import Path
 
 from inference.transfer_options import TransferOptions
 from util.arguments import count
-from util.image import IMAGE_FORMATS
+from util.image import image_path
 
 DESCRIPTION = """Where the pixels come from: the attention of the Pose Transformer Module, drawn as in the paper.
 
@@ -24,9 +23,10 @@ class AttentionOptions(TransferOptions):
 
     def add_flags(self, parser: argparse.ArgumentParser) -> None:
         self.add_photo_flags(parser)
-        parser.set_defaults(sheet=None, fps=None, interpolate=0, smooth=True)  # flags of transfer.py's other results
+        # flags of transfer.py's other results, and of more than one pose
+        parser.set_defaults(sheet=None, fps=None, interpolate=0, smooth=True, batchSize=1)
         add = parser.add_argument_group("attention").add_argument
-        add("--out", metavar="FILE", help="the panel, .png or .jpg (required)")
+        add("--out", type=image_path, metavar="FILE", help="the panel, .png or .jpg (required)")
         points = "pixels of the generated image, of the data set's stored size (required)"
         add("--points", type=point, nargs="+", metavar="X,Y", help=points)
         add("--ttb", type=count, metavar="K", help="Texture Transfer Block, from 0; default: the last one")
@@ -39,8 +39,6 @@ class AttentionOptions(TransferOptions):
             raise ValueError("--points required")
         if len(opt.pose) > 1:
             raise ValueError(f"--pose: there are {len(opt.pose)}; give one")
-        if Path(opt.out).suffix.removeprefix(".") not in IMAGE_FORMATS:
-            raise ValueError(f"--out {opt.out}: does not end in one of .{', .'.join(IMAGE_FORMATS)}")
         for flag, value, limit in (("--ttb", opt.ttb or 0, opt.num_TTBs), ("--head", opt.head or 0, opt.nhead)):
             if value >= limit:
                 raise ValueError(f"{flag} {value}: this network has {limit}, numbered from 0")

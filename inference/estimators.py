@@ -16,6 +16,7 @@ from data.keypoints import JOINTS, NUM_JOINTS, TORSO
 from inference.joints import BLAZEPOSE_MIN_VISIBILITY, COCO_17, MEDIAPIPE_33, to_openpose18
 from inference.people import Person, known_joints, rank
 from util.errors import UserError
+from util.image import from_pil
 from util.pretrained import PretrainedWeights, load_pretrained
 
 CPU = torch.device("cpu")
@@ -69,7 +70,7 @@ class KeypointRCNN(Estimator):
     @torch.inference_mode()
     def find_people(self, photo: Image.Image) -> list[Person]:
         """A person's confidence is the network's probability that it is one."""
-        image = torch.from_numpy(np.array(photo)).permute(2, 0, 1).to(self.device).float() / 255
+        image = from_pil(photo).to(self.device).float() / 255
         (output,) = self.net([image])
         scores, keypoints, peaks = (output[key].cpu().numpy() for key in ("scores", "keypoints", "keypoints_scores"))
         keypoints = np.where(peaks[..., None] >= MIN_PEAK, keypoints[..., 1::-1], np.nan)  # (x, y, 1) -> (y, x)

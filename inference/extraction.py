@@ -20,7 +20,7 @@ from inference.people import describe_choice, first_pose
 from inference.photos import fits_in_csv
 from util.draw_pose import draw_skeleton
 from util.errors import UserError, summarize
-from util.files import append_text, atomic_write
+from util.files import append_text, write_text
 from util.image import contact_sheet, decode_photo, photo_names
 from util.parallel import map_in_processes
 
@@ -72,7 +72,7 @@ class RowCache:
                 raise
         self.rows = {name: rows[name] for name in names if name in rows}
         lines = [_json_line(settings), *(_json_line([name, *row]) for name, row in self.rows.items())]
-        atomic_write(path, lambda file: file.write("".join(lines).encode()))
+        write_text(path, "".join(lines))
 
     def _read(self, settings: Mapping[str, str]) -> dict[str, ExtractedRow]:
         """The rows in the file, without a last line that a killed run did not finish."""

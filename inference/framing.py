@@ -86,25 +86,18 @@ def frame_person(keypoints: np.ndarray, size: tuple[int, int], style: str) -> Fr
 def frame_people(poses: Sequence[np.ndarray], size: tuple[int, int], style: str, sigma: float = 1.0) -> list[Frame]:
     """A frame of `size` (H, W) for each pose of a sequence of one person, as data set `style` would frame it.
 
-    poses: (18,2) each, in photo pixels. An unknown style is framed like 'fashion'.
+    poses: (18,2) each, in photo pixels, which `can_be_framed`. An unknown style is framed like 'fashion'.
     All frames have one scale. Their centers follow the person, averaged over time by a Gaussian with a standard
-    deviation of `sigma` frames, which does not change a steady movement. Poses that cannot be framed take the view of
-    the poses before and after. Raises UserError if no pose can be framed.
+    deviation of `sigma` frames, which does not change a steady movement.
     """
     track = np.asarray(poses, float)
-    usable = np.array([can_be_framed(pose) for pose in track], bool)
-    if not usable.any():
-        raise UserError("no person that can be framed: a neck or shoulder, and hips or head, must be known")
-    known = track[usable]
-    most_show = (part for part in LEGS[:0:-1] if np.isnan(_middle(known, part)[:, 0]).mean() <= 0.5)
+    most_show = (part for part in LEGS[:0:-1] if np.isnan(_middle(track, part)[:, 0]).mean() <= 0.5)
     lowest = next(most_show, "hip")
     placement = STYLES.get(style, STYLES["fashion"])[lowest]
-    chain = _body_chain(known, lowest)
-    scale = _common_scale(known, chain, placement, size)
+    chain = _body_chain(track, lowest)
+    scale = _common_scale(track, chain, placement, size)
     view = np.array(size) / scale  # (H, W) in photo pixels
-    centers = _view_centers(known, chain, placement, view)
-    frames = np.arange(len(track))
-    centers = np.stack([np.interp(frames, frames[usable], line) for line in centers.T], axis=1)
+    centers = _view_centers(track, chain, placement, view)
     padding = int(4 * sigma) + 1
     longer = np.pad(centers, ((padding, padding), (0, 0)), "reflect", reflect_type="odd")  # continues straight lines
     corners = gaussian_filter1d(longer, sigma, axis=0)[padding:-padding] - view / 2

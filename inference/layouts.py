@@ -20,7 +20,7 @@ from inference.json_values import declared_size, field, short, to_numbers, to_po
 from inference.people import PeopleByPhoto, Person
 from inference.photos import Photos, Size
 from util.errors import UserError
-from util.files import atomic_write, check_name_lengths
+from util.files import check_name_lengths, write_text
 
 MAX_FRACTION = 2.0  # nobody is two pixels large, so coordinates up to this are fractions of the photo and not pixels
 MIN_FRACTION = -0.2  # a joint may lie a little outside the photo; below this, coordinates run from -1 to 1
@@ -391,7 +391,7 @@ class MediaPipe(PoseFormat):
 
 
 def _write_json(path: Path, content: object) -> None:
-    atomic_write(path, lambda file: file.write((json.dumps(content) + "\n").encode()))
+    write_text(path, json.dumps(content) + "\n")
 
 
 def _as_list(content: Any) -> list[Any]:

@@ -124,9 +124,8 @@ def export(transfer: PoseTransfer, folder: Path, half: bool = False) -> list[Pat
     """Write FILES to `folder`, replacing those of before, and return their paths.
 
     `half` stores the weights as float16, which halves the files; they are cast back when a program loads them, so
-    computing stays float32. Raises UserError if a package is missing or a file cannot be written.
+    computing stays float32. The PACKAGES must be installed. Raises UserError if a file cannot be written.
     """
-    require_packages()
     metadata = describe(transfer, half)
     paths = [folder / name for name in FILES]
     for graph, path in zip(graphs(transfer), paths):

@@ -58,8 +58,7 @@ def download(url: str) -> bytes:
 
 
 def make_page(transfer: PoseTransfer, ort: dict[str, bytes]) -> dict[str, bytes]:
-    """The files of the folder, path -> content. `transfer` is on the CPU. Raises UserError if a package is missing."""
-    onnx_export.require_packages()
+    """The files of the folder, path -> content. `transfer` is on the CPU. onnx_export.PACKAGES must be installed."""
     import onnxruntime
 
     _, graph = onnx_export.graphs(transfer)

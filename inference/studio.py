@@ -16,8 +16,9 @@ import tempfile
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -197,31 +198,19 @@ def create_app(studio: Studio, hosts: set[str], token: str | None = None) -> Sta
         "interpolate": studio.interpolate, "animation": studio.animate,
     }  # fmt: skip
     thread = ThreadPoolExecutor(1)
-    routes = [Route(path, _FileEndpoint(PAGE / name)) for path, name in FILES.items()]
-    routes += [Route(f"/api/{name}", _Endpoint(work, thread), methods=["POST"]) for name, work in requests.items()]
+    routes = [Route(path, partial(_send_file, PAGE / name)) for path, name in FILES.items()]
+    routes += [Route(f"/api/{name}", partial(_call, work, thread), methods=["POST"]) for name, work in requests.items()]
     handlers = {UserError: _user_error, HTTPException: _http_error, ClientDisconnect: _nobody_reads}
     return Starlette(routes=routes, middleware=[Middleware(Guard, hosts, token)], exception_handlers=handlers)
 
 
-class _FileEndpoint(NamedTuple):
-    """ASGI app of one file of the page."""
-
-    path: Path
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        await FileResponse(self.path)(scope, receive, send)
+async def _send_file(path: Path, request: Request) -> Response:
+    return FileResponse(path)
 
 
-class _Endpoint(NamedTuple):
-    """ASGI app that gives a request's body to `work` in the network's thread."""
-
-    work: Callable[[bytes], Response]
-    thread: ThreadPoolExecutor
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        body = await read_body(Request(scope, receive))
-        response = await asyncio.get_running_loop().run_in_executor(self.thread, self.work, body)
-        await response(scope, receive, send)
+async def _call(work: Callable[[bytes], Response], thread: ThreadPoolExecutor, request: Request) -> Response:
+    """Give the request's body to `work` in the network's thread."""
+    return await asyncio.get_running_loop().run_in_executor(thread, work, await read_body(request))
 
 
 async def _user_error(request: Request, error: UserError) -> Response:

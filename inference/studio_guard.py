@@ -7,8 +7,6 @@ the token that the command prints, which the first one stores in a cookie.
 
 import secrets
 from functools import partial
-from http.cookies import CookieError, SimpleCookie
-from urllib.parse import parse_qs
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -38,32 +36,23 @@ class Guard:
         if scope["type"] != "http":  # the server's start and end
             await self.app(scope, receive, send)
             return
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        await (self._refusal(headers, scope) or self.app)(scope, receive, partial(_send_with_headers, send))
+        await (self._refusal(Request(scope)) or self.app)(scope, receive, partial(_send_with_headers, send))
 
-    def _refusal(self, headers: dict[str, str], scope: Scope) -> Response | None:
+    def _refusal(self, request: Request) -> Response | None:
         """The answer to a request that must not reach the app; None if it may."""
-        host = headers.get("host", "")
+        host = request.headers.get("host", "")
         if self.token is None and host not in self.hosts:
             return _error(403, f"this page is at http://{min(self.hosts)}, not at {host!r}")
-        if headers.get("origin", f"http://{host}") != f"http://{host}":
+        if request.headers.get("origin", f"http://{host}") != f"http://{host}":
             return _error(403, "requests of other pages are refused")
-        if self.token is not None and not self._knows_token(headers.get("cookie", "")):
-            given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
-            if not _is_equal(given, self.token):
+        if self.token is not None and not _is_equal(request.cookies.get(COOKIE, ""), self.token):
+            if not _is_equal(request.query_params.get("token", ""), self.token):
                 return _error(403, "open the address that the command printed, with its token")
             page = RedirectResponse("/", 303)  # so that the token is not in the address that the browser keeps
             page.set_cookie(COOKIE, self.token, httponly=True, samesite="strict")
             return page
-        length = headers.get("content-length", "0")
+        length = request.headers.get("content-length", "0")
         return _error(413, TOO_LARGE) if not length.isdigit() or int(length) > MAX_BODY else None
-
-    def _knows_token(self, cookies: str) -> bool:
-        try:
-            cookie = SimpleCookie(cookies).get(COOKIE)
-        except CookieError:
-            return False
-        return cookie is not None and _is_equal(cookie.value, self.token)
 
 
 async def _send_with_headers(send: Send, message: Message) -> None:

@@ -27,6 +27,7 @@ class StudioOptions(TestOptions):
     def add_flags(self, parser: argparse.ArgumentParser) -> None:
         run, _ = self.add_network_flags(parser)
         add_which_epoch(run)
+        parser.set_defaults(batchSize=1)  # the page generates one image at a time
         add = parser.add_argument_group("page").add_argument
         add("--estimator", choices=ESTIMATORS, help="finds the pose in photos; default: joints are placed by hand")
         add("--estimator_weights", metavar="FILE", help="file for keypointrcnn instead of the download")

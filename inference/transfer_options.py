@@ -5,6 +5,7 @@ from pathlib import Path
 
 from inference.estimators import ESTIMATORS
 from inference.video import WRITERS
+from options.base_options import add_batch_size
 from options.test_options import TestOptions, add_which_epoch
 from util.arguments import count, number, positive_int
 from util.image import IMAGE_FORMATS, image_path
@@ -39,7 +40,7 @@ class TransferOptions(TestOptions):
     description = DESCRIPTION
 
     def add_flags(self, parser: argparse.ArgumentParser) -> None:
-        self.add_photo_flags(parser)
+        add_batch_size(self.add_photo_flags(parser))
         add = parser.add_argument_group("results").add_argument
         add("--out", metavar="PATH", help="an image, an animation or a folder, see above (required)")
         sheet = "source, its skeleton, the pose's skeleton and the result in a row per pose; of a sequence, 12 rows"
@@ -54,8 +55,8 @@ class TransferOptions(TestOptions):
         smooth = "repair leaps, fill gaps of up to 0.4 s, smooth over 0.1 s; off: the poses as they were found"
         add("--smooth", action=argparse.BooleanOptionalAction, default=True, help=smooth)
 
-    def add_photo_flags(self, parser: argparse.ArgumentParser) -> None:
-        """What a command needs that generates a photo's person in other poses."""
+    def add_photo_flags(self, parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+        """What a command needs that generates a photo's person in other poses; returns the group 'data'."""
         run, data = self.add_network_flags(parser)
         add_which_epoch(run)
         data.add_argument("--keypoints_csv", type=Path, metavar="FILE", help="where csv:NAME is looked up instead")
@@ -74,13 +75,14 @@ class TransferOptions(TestOptions):
         add("--estimator_weights", metavar="FILE", help="file for keypointrcnn instead of the download")
         advice = "print advice as warnings and generate all the same; poses without a person are left out"
         add("--force", action="store_true", help=advice)
+        return data
 
     def validate(self, opt: argparse.Namespace) -> None:
         super().validate(opt)
         if missing := [f"--{name}" for name in ("source", "pose", "out") if not getattr(opt, name)]:
             raise ValueError(f"{', '.join(missing)} required")
         known = {f".{suffix}" for suffix in IMAGE_FORMATS} | set(WRITERS)
-        if not opt.out.endswith("/") and Path(opt.out).suffix not in {"", *known} and not Path(opt.out).is_dir():
+        if not str(opt.out).endswith("/") and Path(opt.out).suffix not in {"", *known} and not Path(opt.out).is_dir():
             raise ValueError(f"--out {opt.out}: known suffixes are {', '.join(sorted(known))}; none means a folder")
         if opt.keypoints_csv and not any(str(text).startswith("csv:") for text in (*opt.pose, opt.source_pose)):
             raise ValueError("--keypoints_csv is where csv:NAME looks; for all of its rows give it as --pose FILE")

@@ -40,16 +40,11 @@ def is_moving(path: Path) -> bool:
 def read_frames(path: Path, every: int = 1) -> tuple[Iterator[tuple[str, Image.Image]], float | None]:
     """(name, RGB frame) of every `every`-th frame, and how many of these make a second (None: the file does not say).
 
-    `path` is a video or an animation. Names are STEM_00001 and so on, by the frame's number in the file. Frames are
-    decoded one at a time. Videos are turned upright by their rotation mark; frames of an animation that last longer
-    than usual are repeated. Raises UserError at once if the file cannot be opened, later for an undecodable frame.
+    `path` is a video or an animation (`is_moving`). Names are STEM_00001 and so on, by the frame's number in the file.
+    Frames are decoded one at a time. Videos are turned upright by their rotation mark; frames of an animation that last
+    longer than usual are repeated. Raises UserError at once if the file cannot be opened, later for an undecodable one.
     """
-    if not path.exists():
-        raise UserError(f"{path}: no such file")
-    suffix = path.suffix.lower()
-    if suffix not in VIDEOS + ANIMATIONS:
-        raise UserError(f"{path}: neither a video nor an animation ({', '.join(VIDEOS + ANIMATIONS)})")
-    frames, fps = _open_video(path) if suffix in VIDEOS else _open_animation(path)
+    frames, fps = _open_video(path) if path.suffix.lower() in VIDEOS else _open_animation(path)
     named = ((f"{path.stem}_{number:05d}", frame) for number, frame in enumerate(frames, start=1))
     return itertools.islice(named, 0, None, every), fps and fps / every
 
@@ -128,14 +123,12 @@ def check_animation(out: str | Path, fps: float) -> None:
         raise UserError(f"{path}: a sequence goes to {', '.join(WRITERS)} or a folder of numbered images")
     elif suffix == ".mp4":
         _ffmpeg()
-    if fps <= 0:
-        raise UserError(f"{path}: {fps} frames per second; it must be more than 0")
     if suffix == ".gif" and fps > MAX_GIF_FPS:
         raise UserError(f"{path}: {fps:g} frames per second, GIF shows no more than {MAX_GIF_FPS}; use .mp4 or .webp")
 
 
 def write_animation(frames: Iterable[Image.Image], out: str | Path, fps: float) -> None:
-    """Write RGB frames of one size, `fps` per second.
+    """Write RGB frames of one size, at least one, `fps` per second.
 
     The suffix of `out` decides: .gif and .webp (which repeat forever) or .mp4 (H.264), each written atomically.
     A folder (see `is_folder`), which must be empty or new, gets 00001.png and so on. Frames of MP4 and PNG are written
@@ -145,28 +138,15 @@ def write_animation(frames: Iterable[Image.Image], out: str | Path, fps: float) 
     check_animation(out, fps)
     path = Path(out)
     write = _write_folder if is_folder(out) else WRITERS[path.suffix.lower()]
-    write(_check_sizes(frames, path), path, fps)
+    write(frames, path, fps)
 
 
-def _check_sizes(frames: Iterable[Image.Image], path: Path) -> Iterator[Image.Image]:
-    """The frames as RGB. Raises UserError if there is none, or for one whose size differs from the first one's."""
-    size = None
-    for number, frame in enumerate(frames, start=1):
-        size = size or frame.size
-        if frame.size != size:
-            sizes = f"{frame.width} x {frame.height} pixels, the first {size[0]} x {size[1]}"
-            raise UserError(f"{path}: frame {number} has {sizes}; all frames need one size")
-        yield frame.convert("RGB")
-    if size is None:
-        raise UserError(f"{path}: no frames to write")
-
-
-def _write_folder(frames: Iterator[Image.Image], folder: Path, fps: float) -> None:
+def _write_folder(frames: Iterable[Image.Image], folder: Path, fps: float) -> None:
     for number, frame in enumerate(frames, start=1):
         atomic_write(folder / f"{number:05d}.png", partial(frame.save, format="PNG"))
 
 
-def _write_gif(frames: Iterator[Image.Image], path: Path, fps: float) -> None:
+def _write_gif(frames: Iterable[Image.Image], path: Path, fps: float) -> None:
     """All frames share one palette: with one palette each, a still background would change from frame to frame."""
     images = list(frames)
     chosen = images[:: -(-len(images) // PALETTE_FRAMES)]
@@ -185,7 +165,7 @@ def _save_all(frames: Iterable[Image.Image], path: Path, fps: float, unit: int =
     atomic_write(path, lambda file: images[0].save(file, duration=durations, loop=0, **settings))
 
 
-def _write_mp4(frames: Iterator[Image.Image], path: Path, fps: float) -> None:
+def _write_mp4(frames: Iterable[Image.Image], path: Path, fps: float) -> None:
     """Calls ffmpeg directly, because imageio-ffmpeg's writer does not tell whether the file was finished."""
     # H.264 as browsers show it needs an even width and height: the last column or row of an odd frame is repeated.
     even = (np.pad(frame, ((0, frame.height % 2), (0, frame.width % 2), (0, 0)), mode="edge") for frame in frames)

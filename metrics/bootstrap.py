@@ -35,12 +35,10 @@ def fid_draws(features: Tensor, real: Gaussian, draws: int) -> np.ndarray:
     return np.array(distances)
 
 
-def interval(value: float, draws: np.ndarray) -> Interval | None:
-    """The interval in which LEVEL percent of the draws scatter around `value`; None where they are not finite.
+def interval(value: float, draws: np.ndarray) -> Interval:
+    """The interval in which LEVEL percent of the finite draws scatter around `value`.
 
     Draws repeat pairs, which raises every FID. Therefore their scatter around their own mean is taken.
     """
-    if not np.isfinite(draws).all():
-        return None
     low, high = np.percentile(draws - draws.mean(), [(100 - LEVEL) / 2, (100 + LEVEL) / 2])
     return value + float(low), value + float(high)

@@ -199,7 +199,7 @@ def real_statistics(task: Task, networks: Networks, protocol: Protocol, problems
             sums.update(networks.inceptions[kind](_for_networks(batch.to(task.device), protocol, task)))
     statistics = sums.compute()
     if sums.n == len(photos):  # statistics without some photos must not be found in the cache
-        fid.save_cached(file, statistics)
+        fid.write_cache(file, lambda opened: np.savez(opened, **statistics._asdict()))
     return statistics
 
 

@@ -84,10 +84,6 @@ def load_cached(file: Path) -> Gaussian | None:
         return None
 
 
-def save_cached(file: Path, statistics: Gaussian) -> None:
-    write_cache(file, lambda opened: np.savez(opened, **statistics._asdict()))
-
-
 def write_cache(file: Path, write: Callable[[BinaryIO], object]) -> None:
     """An atomic write of `file`; where that fails, only warn, because the evaluation does not need the cache."""
     try:

@@ -9,7 +9,7 @@ from dominate import svg, tags
 from PIL import Image
 
 from metrics.evaluation import Results
-from metrics.report import ALL_METRICS, remarks, results_table, table_rows, title
+from metrics.report import ALL_METRICS, remarks, results_table, title
 from metrics.stream import PairDataset
 from util.html import HEIGHT, WIDTH, add_table, new_page, write_page
 from util.image import contact_sheet, decode_photo, save_image
@@ -40,7 +40,8 @@ def write_evaluation_page(
         tags.h1(f"{name}: evaluation")
         for fact in facts:
             tags.div(fact)
-        add_table(table_rows(results_table(results)))
+        table = results_table(results)
+        add_table([("metric", *table), *table.itertuples(name=None)])
         for remark in remarks(results):
             tags.p(remark)
         tags.p("Images: source, target, generated.")

@@ -13,7 +13,7 @@ from data import find_dataset
 from data.pairs import Pair
 from metrics.pairing import Problem, Sample
 from util.errors import UserError, summarize
-from util.files import atomic_write
+from util.files import write_text
 
 JUNK_PERSON = "-1"  # detections of Market-1501 that show no person; fast-reid's reader leaves them out, too
 OWN_PHOTO = {"real": "target", "copy_source": "source"}  # the photo of a pair that a baseline's query is
@@ -86,8 +86,7 @@ def write_list(path: Path, lists: Lists) -> None:
     """A csv of both lists: role, absolute path, person, camera."""
     table = pd.concat({"query": lists.queries, "gallery": lists.gallery}, names=["role"]).reset_index("role")
     table["path"] = [os.path.abspath(photo) for photo in table["path"]]
-    text = table.to_csv(index=False, lineterminator="\n")
-    atomic_write(path, lambda file: file.write(text.encode()))
+    write_text(path, table.to_csv(index=False, lineterminator="\n"))
 
 
 def describe_classes(classes: int | None, identity: str) -> tuple[str, bool]:

@@ -18,7 +18,7 @@ from metrics.protocols import PROTOCOLS
 from metrics.reid_ranking import PROTOCOL as REID
 from metrics.reid_ranking import SCORES
 from util.errors import UserError
-from util.files import append_text, atomic_write, to_utf8
+from util.files import append_text, write_text
 from util.packages import require_package
 
 PUBLISHED = Path(__file__).with_name("published.csv")  # numbers that papers print, and where each comes from
@@ -52,11 +52,6 @@ def format_table(table: pd.DataFrame) -> str:
     return "\n".join(line.rstrip() for line in text.splitlines())
 
 
-def table_rows(table: pd.DataFrame) -> list[Sequence[str]]:
-    """The header and the rows, for a web page."""
-    return [("metric", *table), *table.itertuples(name=None)]
-
-
 def title(metric: str) -> str:
     return f"{metric} {'↑' if ALL_METRICS[metric].higher_is_better else '↓'}"
 
@@ -86,7 +81,7 @@ def difference_table(first: Evaluation, second: Evaluation) -> pd.DataFrame:
         a, b = (evaluation.results[protocol][metric].value for evaluation in (first, second))
         found = interval(a - b, first.draws[protocol, metric] - second.draws[protocol, metric])
         first_is_better = (a > b) == METRICS[metric].higher_is_better
-        better = "-" if found is None or found[0] <= 0 <= found[1] else ("first" if first_is_better else "second")
+        better = "-" if found[0] <= 0 <= found[1] else ("first" if first_is_better else "second")
         rows[protocol, metric] = [f"{a:.6f}", f"{b:.6f}", f"{a - b:+.6f}", _interval(found), better]
     order = [(protocol, metric) for protocol in first.results for metric in METRICS if (protocol, metric) in rows]
     index = [f"{title(metric)} ({protocol})" for protocol, metric in order]
@@ -145,8 +140,7 @@ def write_per_image(path: Path, samples: Sequence[Sample], values: pd.DataFrame,
     table = pd.DataFrame(samples).join(scores)
     if pairs:
         table = pd.DataFrame(pairs).merge(table.drop_duplicates(["source", "target"]), how="left")
-    text = table.to_csv(index=False, lineterminator="\n")
-    atomic_write(path, lambda file: file.write(to_utf8(text)))
+    write_text(path, table.to_csv(index=False, lineterminator="\n"))
 
 
 def compare(path: Path, published: bool = False) -> str:
@@ -160,18 +154,9 @@ def compare(path: Path, published: bool = False) -> str:
             records = pd.concat([records, read_published(kind)])
         records.index = [f"[{number}]" for number in range(1, len(records) + 1)]
         keys = [f"{number} {description}" for number, description in records["description"].items()]
-        tables.append("\n".join([kind, format_table(comparison_table(records)), *keys]))
+        table = records.reindex(columns=list(ALL_METRICS)).T.dropna(how="all").fillna("-").rename(index=title)
+        tables.append("\n".join([kind, format_table(table), *keys]))
     return "\n\n".join(tables)
-
-
-def comparison_table(records: pd.DataFrame) -> pd.DataFrame:
-    """Text cells: a column for each row of `records`, a row for each metric that any of them has.
-
-    UserError where they are not of one data set and one protocol.
-    """
-    if len(kinds := sorted(set(records["kind"]))) > 1:
-        raise UserError(f"evaluations of several data sets or protocols cannot stand in one table: {'; '.join(kinds)}")
-    return records.reindex(columns=list(ALL_METRICS)).T.dropna(how="all").fillna("-").rename(index=title)
 
 
 def read_published(kind: str) -> pd.DataFrame:

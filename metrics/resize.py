@@ -7,20 +7,13 @@ centers, edges repeated; bicubic with a = -0.75).
 
 from collections.abc import Callable
 
-import numpy as np
-import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from util.image import to_pil
+from util.image import from_pil, to_pil
 
 Size = tuple[int, int]
-
-
-def from_pil(image: Image.Image) -> Tensor:
-    """RGB image of size (W, H) -> uint8 (3,H,W)."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
 def pillow_bicubic(image: Tensor, size: Size) -> Tensor:

@@ -2,7 +2,7 @@
 
 from argparse import Namespace
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,14 +15,6 @@ from metrics.lpips import LPIPS
 from util.image import to_uint8
 
 VAL_METRICS = {"ssim": True, "psnr": True, "l1": False, "lpips": False, "fid": False}  # --val_metric -> more is better
-
-
-class TestableModel(Protocol):
-    """The part of BaseModel that validation needs."""
-
-    def set_input(self, batch: dict[str, Any]) -> None: ...
-
-    def test(self) -> Tensor: ...
 
 
 class Validation:
@@ -42,9 +34,10 @@ class Validation:
         value = scores[self.metric]
         return best is None or (value > best if VAL_METRICS[self.metric] else value < best)
 
-    def scores(self, model: TestableModel, batches: Iterable[dict[str, Any]]) -> dict[str, float]:
+    def scores(self, model: Any, batches: Iterable[dict[str, Any]]) -> dict[str, float]:
         """Average over all pairs of the loader, of 8-bit images; FID compares all generated images with all targets.
 
+        model: a BaseModel, of which `set_input` and `test` are called.
         ssim: Gaussian window of sigma 1.5, population covariance, data range 1 (scikit-image).
         """
         rows, distances, of_fakes, of_reals = [], [], FeatureStatistics(), FeatureStatistics()

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map_only
 
-from util.errors import UserError
+from util.errors import UserError, first_line
 from util.home import user_cache
 
 MAX_LIBRARIES = 20  # of 22 MB (bf16) to 42 MB (fp32) each; the least recently used are removed
@@ -100,8 +100,7 @@ class CachedInference:
             except UserError:
                 raise
             except Exception as error:  # a compiler can fail in any way: inference works without it
-                first_line = str(error).strip().splitlines()[:1] or [type(error).__name__]
-                print(f"not compiled ahead of time, so each start compiles anew: {first_line[0]}", file=sys.stderr)
+                print(f"not compiled ahead of time, so each start compiles anew: {first_line(error)}", file=sys.stderr)
                 self.works = False
         if not self.works:
             return self.fallback(*inputs)

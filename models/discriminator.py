@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from models.ops import at_least_float32, leaky_relu, reflection_pad
 
+MAX_WIDTH = 128  # most channels in DPTN's, unless --ndf is larger
+
 
 class SpectralNormConv2d(nn.Module):
     """Convolution whose weight is divided by its largest singular value (Miyato et al., ICLR 2018).
@@ -66,9 +68,9 @@ class Discriminator(nn.Module):
     Convolutions are computed in the dtype of the image. Call it without autocast: spectral norm needs float32.
     """
 
-    def __init__(self, ndf: int, layers: int, max_width: int = 128) -> None:
+    def __init__(self, ndf: int, layers: int) -> None:
         super().__init__()
-        widths = [3] + [min(ndf * 2**i, max(max_width, ndf)) for i in range(layers)]
+        widths = [3] + [min(ndf * 2**i, max(MAX_WIDTH, ndf)) for i in range(layers)]
         self.first = DiscriminatorBlock(3, widths[1], first=True)
         self.blocks = nn.ModuleList(DiscriminatorBlock(a, b, first=False) for a, b in zip(widths[1:], widths[2:]))
         self.head = SpectralNormConv2d(widths[-1], 1, 1)

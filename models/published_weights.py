@@ -47,12 +47,11 @@ KEYS: dict[str, str] = {
     **_attention("ptm.ttbs.#.cross_attention", "PTM.decoder.layers.#.multihead_attn"),
     **_prefixed("ptm.cabs.#.feed_forward", "PTM.encoder.layers.#", {"linear1": "linear1", "linear2": "linear2"}),
     **_prefixed("ptm.ttbs.#.feed_forward", "PTM.decoder.layers.#", {"linear1": "linear1", "linear2": "linear2"}),
-    **_prefixed("ptm.cabs.#", "PTM.encoder.layers.#", {"norm1.norm": "norm1", "norm2.norm": "norm2"}),
-    **_prefixed(
-        "ptm.ttbs.#",
-        "PTM.decoder.layers.#",
-        {"norm1.norm": "norm1", "norm2.norm": "norm2", "norm3.norm": "norm3"},
-    ),
+    "ptm.cabs.#.norm1.norm": "PTM.encoder.layers.#.norm1",
+    "ptm.cabs.#.norm2.norm": "PTM.encoder.layers.#.norm2",
+    "ptm.ttbs.#.norm1.norm": "PTM.decoder.layers.#.norm1",
+    "ptm.ttbs.#.norm2.norm": "PTM.decoder.layers.#.norm2",
+    "ptm.ttbs.#.norm3.norm": "PTM.decoder.layers.#.norm3",
     "ptm.norm.norm": "PTM.decoder.norm",
     # generator: decoder
     **_prefixed("decoder.up.#", "decoder#", _UP),

@@ -17,6 +17,10 @@ from util.device import PRECISIONS
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
 
 
+def add_batch_size(group: _ArgumentGroup) -> None:
+    group.add_argument("--batchSize", type=positive_int, default=1, metavar="N", help="pairs in a batch")
+
+
 class BaseOptions:
     """Parser of one command. `is_train` and `add_flags` are what a subclass changes."""
 
@@ -29,6 +33,7 @@ class BaseOptions:
     def add_flags(self, parser: ArgumentParser) -> None:
         run, data = self.add_network_flags(parser)
         run.add_argument("--seed", type=number(int, 0, 2**32), default=0, help="seed of all random numbers")
+        add_batch_size(data)
         add = data.add_argument
         add("--nThreads", type=count, default=2, metavar="N", help="worker processes that decode photos")
         add("--cache_images", action=BooleanOptionalAction, default=False,
@@ -49,7 +54,6 @@ class BaseOptions:
         add = data.add_argument
         add("--dataset_mode", default="fashion", choices=dataset_names(), help="which data set")
         add("--dataroot", metavar="DIR", help="folder with train/, test/ and the csv files")
-        add("--batchSize", type=positive_int, default=1, metavar="N", help="pairs in a batch")
 
         add = parser.add_argument_group("precision and speed").add_argument
         add("--precision", choices=list(PRECISIONS),

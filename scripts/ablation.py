@@ -31,7 +31,7 @@ from data import dataset_names, find_dataset
 from metrics.evaluation import METRICS
 from util.arguments import count, positive_int
 from util.errors import UserError, run_main
-from util.files import atomic_write
+from util.files import write_text
 from util.html import add_table, new_page, write_page
 from util.results import RUN_FILE
 
@@ -126,7 +126,7 @@ def check_same_training(out: Path, flags: Sequence[str]) -> None:
         raise UserError(
             f"{out}: holds runs of another training; choose another --out\n  there: {stored}\n  now:   {line}"
         )
-    atomic_write(file, lambda opened: opened.write(f"{line}\n".encode()))
+    write_text(file, f"{line}\n")
 
 
 def scores_file(out: Path, name: str, seed: int) -> Path:
@@ -200,8 +200,7 @@ def write_report(out: Path, settings: Sequence[str], seeds: Sequence[int]) -> No
     if not any(scores_file(out, settings[0], seed).exists() for seed in seeds):
         return  # nothing to compare with yet
     table = compare(read_scores(out, settings, seeds), settings)
-    text = table.to_csv(lineterminator="\n")
-    atomic_write(out / "ablation.csv", lambda file: file.write(text.encode()))
+    write_text(out / "ablation.csv", table.to_csv(lineterminator="\n"))
     write_page(out / "index.html", make_page(table, settings, (out / "training.txt").read_text()))
 
 

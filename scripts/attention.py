@@ -40,7 +40,7 @@ def main() -> None:
     source, target = CachedSource(transfer, result.source_image, result.source_keypoints), result.target_keypoints[0]
     attention = attend(source, target)
     block = -1 if opt.ttb is None else opt.ttb
-    save_image(draw_panel(result.source_image, target, attention, opt.points, block, opt.head, opt.flow), Path(opt.out))
+    save_image(draw_panel(result.source_image, target, attention, opt.points, block, opt.head, opt.flow), opt.out)
     print(opt.out)
 
 

@@ -16,7 +16,7 @@ from metrics import reid_options, statistics
 from options.test_options import TestOptions
 from options.train_options import TrainOptions
 from util.errors import UserError, run_main
-from util.files import atomic_write
+from util.files import write_text
 
 PAGE = Path(__file__).resolve().parent.parent / "docs/options.md"
 TITLE = """# Options
@@ -63,7 +63,7 @@ def main() -> None:
     }
     page = "\n".join([TITLE, *(section(*item) for item in parsers.items())])
     if not check:
-        atomic_write(PAGE, lambda file: file.write(page.encode()))
+        write_text(PAGE, page)
     elif not PAGE.exists() or PAGE.read_text(encoding="utf-8") != page:
         raise UserError(f"{PAGE} is stale; run scripts/list_options.py")
 

@@ -69,6 +69,11 @@ def remove_temporary_files(folder: Path) -> None:
             temporary.unlink()
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """An atomic write of a text file."""
+    atomic_write(path, lambda file: file.write(to_utf8(text)))
+
+
 def append_text(path: Path, text: str) -> None:
     """As `append_bytes`, for a text file."""
     append_bytes(path, to_utf8(text))

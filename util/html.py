@@ -11,7 +11,7 @@ import pandas as pd
 from dominate import svg, tags
 from dominate.util import raw
 
-from util.files import atomic_write, to_utf8
+from util.files import write_text
 
 STYLE_FILE = Path(__file__).with_name("page.css")
 RESULTS_SCRIPT_FILE = Path(__file__).with_name("results_page.js")
@@ -32,7 +32,7 @@ def new_page(title: str, narrow: bool = False) -> dominate.document:
 
 def write_page(path: Path, page: dominate.document) -> None:
     """Write `page` atomically, in UTF-8."""
-    atomic_write(path, lambda file: file.write(to_utf8(page.render())))
+    write_text(path, page.render())
 
 
 def add_column_titles(titles: Sequence[str], sticky: bool = False) -> None:

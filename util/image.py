@@ -52,6 +52,7 @@ REMARKS = {
     "transparency": "with transparent pixels, composed on white",
 }
 _printed = mmap.mmap(-1, len(REMARKS))  # a byte each; the loader's workers share them, so that each remark comes once
+SKIPPED_SHOWN = 3  # names in the note on files that are no photos
 # Pillow's arguments by file ending. JPEG quality is Pillow's default of 75, as in the published results.
 IMAGE_FORMATS = {"jpg": {"format": "JPEG"}, "png": {"format": "PNG"}}
 
@@ -212,6 +213,11 @@ def to_uint8(images: Tensor) -> Tensor:
     return (images.float() + 1).mul_(127.5).round_().clamp_(0, 255).byte()
 
 
+def from_pil(image: Image.Image) -> Tensor:
+    """RGB image of size (W, H) -> uint8 (3,H,W)."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+
 def to_pil(image: Tensor) -> Image.Image:
     """uint8 (3,H,W) -> RGB image of size (W, H)."""
     planes = image.cpu().numpy()
@@ -226,7 +232,7 @@ def stretch(
     """RGB image -> uint8 (3,H,W) of `size` (H, W), resampled by PIL where the size differs (as published: bilinear)."""
     if (image.height, image.width) != size:
         image = image.resize(size[::-1], resampling)
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+    return from_pil(image)
 
 
 def resize_uint8(images: Tensor, size: tuple[int, int]) -> Tensor:
@@ -312,11 +318,11 @@ def not_utf8(names: Iterable[str]) -> list[str]:
     return [str(os.fsencode(name)) for name in names if re.search("[\udc80-\udcff]", name)]
 
 
-def describe_skipped(folder: Path, names: list[str], shown: int = 3) -> str:
+def describe_skipped(folder: Path, names: list[str]) -> str:
     """How many files are no photos, and which, with a hint where something can be done about them."""
-    hints = ((name, content_hint(folder / name)) for name in names[:shown])
+    hints = ((name, content_hint(folder / name)) for name in names[:SKIPPED_SHOWN])
     listed = [f"{name} ({hint})" if hint else name for name, hint in hints]
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    more = f" and {len(names) - SKIPPED_SHOWN} more" if len(names) > SKIPPED_SHOWN else ""
     return f"{len(names)} files are no photos and are left out: {', '.join(listed)}{more}"
 
 

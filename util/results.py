@@ -19,7 +19,7 @@ from torch import Tensor
 
 from util.draw_pose import draw_skeleton
 from util.errors import UserError
-from util.files import atomic_write, sha256
+from util.files import sha256, write_text
 from util.image import contact_sheet, save_image, to_pil
 from util.packages import can_write_pages
 from util.parallel import available_cores
@@ -48,12 +48,7 @@ class Results:
     """Threads write the images while the network generates the next ones. A context manager: its end waits for them."""
 
     def __init__(
-        self,
-        folder: Path,
-        names: Mapping[tuple[str, str], str],
-        run: Mapping[str, Any],
-        resume: bool,
-        threads: int = WRITING_THREADS,
+        self, folder: Path, names: Mapping[tuple[str, str], str], run: Mapping[str, Any], resume: bool
     ) -> None:
         """Start a run, or with `resume` keep the results of an earlier run with the same `run["made_with"]`.
 
@@ -62,13 +57,13 @@ class Results:
 
         Raises UserError where there is no run to resume, or the folder cannot be written.
         """
-        self.folder, self.names, self._threads = folder, names, threads
+        self.folder, self.names = folder, names
         self._pending: deque[Future] = deque()
         record = folder / RUN_FILE
         if resume:
             _check_same_run(record, run)
         else:
-            atomic_write(record, lambda file: file.write(json.dumps(run, indent=1).encode()))
+            write_text(record, json.dumps(run, indent=1))
         self._started = record.stat().st_mtime_ns
 
     def has(self, name: str) -> bool:
@@ -80,7 +75,7 @@ class Results:
         return [pair for pair, name in self.names.items() if not self.has(name)]
 
     def __enter__(self) -> "Results":
-        self._pool = ThreadPoolExecutor(self._threads)
+        self._pool = ThreadPoolExecutor(WRITING_THREADS)
         return self
 
     def __exit__(self, error: type | None, *_: object) -> None:
@@ -96,7 +91,7 @@ class Results:
         for index, image in enumerate(images):
             sample = {key: values[index] for key, values in batch.items()}
             self._pending.append(self._pool.submit(self._write, sample, image))
-            self._wait_until_pending(PENDING_PER_THREAD * self._threads)
+            self._wait_until_pending(PENDING_PER_THREAD * WRITING_THREADS)
 
     def _wait_until_pending(self, limit: int) -> None:
         """Wait until at most `limit` images are unwritten, and raise the error of any that failed."""

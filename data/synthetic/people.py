@@ -28,7 +28,7 @@ from data.synthetic.body import Cloth, Posture, SyntheticPerson
 from util.arguments import count, number, positive_int
 from util.draw_pose import draw_skeleton
 from util.errors import UserError
-from util.files import atomic_write, file_names
+from util.files import atomic_write, file_names, write_text
 from util.image import contact_sheet, decode_photo, image_path, save_image
 from util.parallel import available_cores, map_in_processes
 
@@ -312,7 +312,7 @@ def main() -> None:
     if is_rendered(out, dataset, settings):
         print(f"{out}: exists already")
     else:
-        atomic_write(out / SETTINGS_FILE, lambda file: file.write(json.dumps(settings).encode()))
+        write_text(out / SETTINGS_FILE, json.dumps(settings))
         render_people(out, args.dataset_mode, people, args.poses, args.seed, args.workers)
         print(f"{sum(people) * args.poses} photos of {sum(people)} rendered people in {out}")
     if args.sheet:

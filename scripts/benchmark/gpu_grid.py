@@ -27,7 +27,6 @@ class Worker:
     """A process that prepares the first models of a job, and measures the job when it is asked to."""
 
     def __init__(self, job: Job, context: Context) -> None:
-        self.job = job
         environment = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2")}  # many prepare at the same time
         if job[0].compiled:
             environment["TORCHINDUCTOR_COMPILE_THREADS"] = str(min(8, available_cores()))

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from util.errors import first_line
+from util.files import write_text
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 Row = dict[str, Any]
@@ -86,13 +87,6 @@ class Context:
             sections += [f"## {name} ({part.seconds:.0f} s)", markdown_table(part.rows), *part.notes]
         sections += ["## What was measured for each suspect", markdown_table(suspects)]
         write_text(self.out / "report.md", "\n\n".join(filter(None, sections)) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file atomically, so that a kill leaves the previous one."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
 
 
 def markdown_table(rows: Sequence[Row]) -> str:

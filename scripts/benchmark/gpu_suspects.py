@@ -17,7 +17,7 @@ from torch.autograd.function import FunctionCtx
 
 from data.keypoints import heat_map_factors, multiply_factors
 from models import ops
-from scripts.benchmark.gpu_report import NO_VGG, Context, Row
+from scripts.benchmark.gpu_report import NO_VGG, TINY_TRAINING, Context, Row
 from scripts.benchmark.measure import median_seconds
 from scripts.benchmark.networks import build, one_call, random_batch
 from util.device import use_precision
@@ -178,14 +178,10 @@ def heat_maps(device: torch.device, quick: bool) -> Iterator[Row]:
         yield {"suspect": 8, "what": f"heat maps, {str(dtype)[6:]} factors", "ms": milliseconds(run, device)}
 
 
-def tiny(quick: bool) -> list[str]:
-    return ["--ngf=8", "--ndf=8", "--num_blocks=1", "--num_CABs=1", "--num_TTBs=1"] if quick else []
-
-
 def scores(device: torch.device, quick: bool) -> Iterator[Row]:
     """Suspect 7: three passes of the discriminator (Market-1501, 32 images) with one backward pass."""
     precision = "bf16" if device.type == "cuda" else "fp32"
-    flags = [*tiny(quick), f"--precision={precision}", *NO_VGG]
+    flags = [*(TINY_TRAINING if quick else []), f"--precision={precision}", *NO_VGG]
     model = build("training", "market", flags, device)
     images = torch.randn(1 if quick else 32, 3, 128, 64, device=device)
 
@@ -206,8 +202,9 @@ def step_variants(device: torch.device, quick: bool) -> Iterator[Row]:
             "contiguous, VGG19 and discriminator channels_last",
         ):
             everything_last = name.startswith("channels_last")
-            flags = [f"--precision={precision}", "--channels_last" if everything_last else "--no-channels_last"]
-            model = build("training", mode, [*tiny(quick), *flags, "--init_type=normal"], device)
+            flags = [f"--precision={precision}", "--channels_last" if everything_last else "--no-channels_last",
+                     "--init_type=normal", *(TINY_TRAINING if quick else [])]  # fmt: skip
+            model = build("training", mode, flags, device)
             if not everything_last:
                 for net in (model.vgg, model.net_D):
                     net.to(memory_format=torch.channels_last)

@@ -72,7 +72,8 @@ def network_flags(context: Context, name: str, cell: Cell) -> list[str]:
 def train(context: Context, cell: Cell, name: str, seconds: float) -> Row:
     """Train for `seconds` with the losses of scripts/demo.sh; the schedule should end by then."""
     batch = BATCH[context.quick]
-    epochs = max(2, round(expected_pairs(context, seconds) / number_of_pairs(context)))
+    pairs = read_pairs(people(context) / "market-pairs-train.csv")
+    epochs = max(2, round(expected_pairs(context, seconds) / len(pairs)))
     flags = [*MODES_OF_SPEED[cell.mode], "--lr=5e-4", "--dis_layers=3", "--lambda_rec=10", "--lambda_g=0.2", *NO_VGG,
              f"--batchSize={batch}", f"--niter={epochs // 2}", f"--niter_decay={epochs - epochs // 2}",
              f"--max_minutes={seconds / 60:.4f}", f"--print_freq={4 if context.quick else 1600}",
@@ -86,10 +87,6 @@ def train(context: Context, cell: Cell, name: str, seconds: float) -> Row:
     return {"what": "training", "setting": str(cell), "seconds": time.monotonic() - start,
             "samples": log[-1]["total_iters"], "epochs planned": epochs,
             "samples/s (median)": median(speeds)}  # fmt: skip
-
-
-def number_of_pairs(context: Context) -> int:
-    return len(read_pairs(people(context) / "market-pairs-train.csv"))
 
 
 def expected_pairs(context: Context, seconds: float) -> float:

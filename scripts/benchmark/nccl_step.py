@@ -11,6 +11,7 @@ import torch.distributed as dist
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
+from scripts.benchmark.gpu_report import TINY_TRAINING
 from scripts.benchmark.networks import build, one_call, random_batch
 from util import distributed
 
@@ -18,14 +19,13 @@ from util import distributed
 def main() -> None:
     on_gpu = sys.argv[1] == "cuda"
     device = torch.device("cuda", 0) if on_gpu else torch.device("cpu")
-    tiny = ["--ngf=8", "--layers_g=2", "--num_blocks=1", "--num_CABs=1", "--num_TTBs=1", "--ndf=8"]
     batch, losses = random_batch(2, "market"), []
     for joined in (False, True):
         if joined:
             dist.init_process_group("nccl" if on_gpu else "gloo", device_id=device if on_gpu else None)
             distributed._cpu_group = dist.new_group(backend="gloo")
         torch.manual_seed(0)
-        model = build("training", "market", ["--init_type=normal", *tiny, *sys.argv[2:]], device)
+        model = build("training", "market", ["--init_type=normal", *TINY_TRAINING, *sys.argv[2:]], device)
         run = one_call(model, batch)
         for _ in range(3):
             run()

@@ -111,7 +111,6 @@ def untouchable():
     [
         ("a.xyz", 25, r"\.gif, \.webp, \.mp4"),
         ("a.gif", 60, "no more than 50"),
-        ("a.gif", 0, "more than 0"),
         ("full", 25, "not an empty folder"),
     ],
 )
@@ -135,11 +134,6 @@ def broken(count: int):
     raise UserError("the network failed")
 
 
-def differing(count: int):
-    yield from moving_block(count)
-    yield Image.new("RGB", (20, 20))
-
-
 @pytest.fixture(params=["gif", "webp", "mp4"])
 def ending(request) -> str:
     if request.param == "mp4":
@@ -155,14 +149,10 @@ def ffmpeg() -> str:
 def test_write_animation_is_atomic(tmp_path, ending):
     path = tmp_path / f"a.{ending}"
     path.write_bytes(b"old")
-    for frames, message in [
-        (broken(3), "the network failed"), (differing(3), "frame 4 has 20 x 20 pixels, the first 48 x 36"),
-        ([], "no frames"),
-    ]:  # fmt: skip
-        with pytest.raises(UserError, match=message):
-            write_animation(frames, path, 25)
-        assert path.read_bytes() == b"old"
-        assert len(list(tmp_path.iterdir())) == 1
+    with pytest.raises(UserError, match="the network failed"):
+        write_animation(broken(3), path, 25)
+    assert path.read_bytes() == b"old"
+    assert len(list(tmp_path.iterdir())) == 1
     write_animation(moving_block(1), path, 25)
     assert len(read_all(path)[1]) == 1
 
@@ -241,14 +231,9 @@ def test_read_frames_video_cut_short_raises(tmp_path, ffmpeg):
 
 
 def test_read_frames_unreadable_file_raises(tmp_path):
-    (tmp_path / "notes.txt").write_text("text")
     (tmp_path / "bad.gif").write_bytes(b"GIF89a and nothing")
-    for name, message in [
-        ("notes.txt", r"\.mp4"), ("bad.gif", "cannot be decoded"), ("gone.mp4", "no such file"),
-    ]:  # fmt: skip
-        with pytest.raises(UserError, match=message) as caught:
-            read_frames(tmp_path / name)
-        assert name in str(caught.value)
+    with pytest.raises(UserError, match=r"bad\.gif: cannot be decoded"):
+        read_frames(tmp_path / "bad.gif")
 
 
 def test_videos_without_imageio_ffmpeg_say_what_to_install(tmp_path, monkeypatch):

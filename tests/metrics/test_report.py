@@ -9,9 +9,8 @@ import pytest
 from metrics import metrics
 from metrics.evaluation import METRICS
 from metrics.protocols import PROTOCOLS
-from metrics.report import PUBLISHED, comparison_table
+from metrics.report import PUBLISHED
 from tests.metrics.conftest import read_jsonl
-from util.errors import UserError
 
 
 def test_compare_prints_a_table_for_each_protocol(call, flags, results, market):
@@ -80,14 +79,6 @@ def test_compare_names_weights_and_precision(call, flags, results, tiny):
     digests = [f"{network} {weights[network]['sha256'][:8]}" for network in ("torchvision", "alexnet")]
     assert first.endswith(f":00, {', '.join(digests)}")  # the time ends in its zone
     assert second.endswith(", bf16")
-
-
-def test_comparison_table_rejects_several_kinds():
-    record = {"kind": "market, dptn protocol", "l1": "0.5000 (n 2)"}
-    table = comparison_table(pd.DataFrame([record, record], index=["a", "b"]))
-    assert table.loc["l1 ↓"].to_dict() == {"a": "0.5000 (n 2)", "b": "0.5000 (n 2)"}
-    with pytest.raises(UserError, match="several data sets or protocols"):
-        comparison_table(pd.DataFrame([record, {**record, "kind": "market, standard protocol"}]))
 
 
 @pytest.mark.parametrize(

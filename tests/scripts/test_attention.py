@@ -43,7 +43,7 @@ def test_attention_writes_the_panel_that_draw_panel_draws(call, flags, tmp_path)
         ([], "--points required"),
         (["--points", "1,2", "--ttb=1"], "--ttb 1: this network has 1, numbered from 0"),
         (["--points", "1,2", "--head=2"], "--head 2: this network has 2, numbered from 0"),
-        (["--points", "1,2", "--out=x.gif"], "--out x.gif: does not end in one of .jpg, .png"),
+        (["--points", "1,2", "--out=x.gif"], "--out: 'x.gif' does not end in one of .jpg, .png"),
         (["--points", "1,2", "--pose", "poses.csv"], "--pose poses.csv: there are 2 poses; give one"),
     ],
 )

@@ -29,6 +29,12 @@ def test_options_default_run_is_rendered_market(tmp_path, monkeypatch):
     assert (opt.name, opt.dataset_mode, opt.checkpoints_dir) == ("x", "fashion", "./checkpoints")
 
 
+def test_options_have_no_flag_without_effect(capsys):
+    with pytest.raises(SystemExit):
+        StudioOptions().parse(["--batchSize=4"])
+    assert "unrecognized arguments: --batchSize=4" in capsys.readouterr().err
+
+
 def test_studio_without_its_packages_is_one_line(call, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("util.packages.find_spec", lambda name: None)

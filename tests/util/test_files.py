@@ -16,6 +16,7 @@ from util.files import (
     sha256,
     to_utf8,
     walk,
+    write_text,
 )
 
 
@@ -118,6 +119,11 @@ def test_atomic_write_to_a_folder_says_so(tmp_path):
         with pytest.raises(UserError, match=r"could not be written \(it is a folder\)"):
             atomic_write(folder, lambda file: file.write(b"abc"))
     assert not list(tmp_path.iterdir())
+
+
+def test_write_text_is_utf8_with_line_ends_as_given(tmp_path):
+    write_text(tmp_path / "new" / "a.txt", "ü\r\n\n")
+    assert (tmp_path / "new" / "a.txt").read_bytes() == b"\xc3\xbc\r\n\n"
 
 
 def test_to_utf8_escapes_bytes_that_are_none():

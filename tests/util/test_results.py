@@ -80,10 +80,11 @@ def test_write_that_fails_is_a_user_error(tmp_path):
         add(results, PAIR)
 
 
-def test_add_bounds_the_images_in_memory(tmp_path):
+def test_add_bounds_the_images_in_memory(tmp_path, monkeypatch):
     """However fast images come, few wait to be written."""
+    monkeypatch.setattr("util.results.WRITING_THREADS", 1)
     names = {("a", str(number)): f"{number}_vis.jpg" for number in range(60)}
-    with Results(tmp_path, names, RUN, resume=False, threads=1) as results:
+    with Results(tmp_path, names, RUN, resume=False) as results:
         for pair in names:
             add(results, pair)
             assert len(results._pending) <= PENDING_PER_THREAD
