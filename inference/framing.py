@@ -1,6 +1,6 @@
 """Framing: a person is cut out of a photo in the way that the data set frames its people.
 
-Where the people of DeepFashion and Market-1501 stand in their images was measured on PATN's keypoints (STYLES). A
+Where the people of DeepFashion and Market-1501 stand in their images was measured on PATN's keypoints (PLACEMENTS). A
 user's person is put in the same place, judged by the lowest joints that are known: a whole body like the data set's
 whole bodies, a portrait like its portraits. The crop is never distorted; outside the photo, its border is continued.
 """
@@ -28,7 +28,7 @@ class Placement(NamedTuple):
 # 1,826 rows) and Market-1501 train (10,811, 904 and 401 rows). The median deviation of the lengths is 2.7, 3.5 and
 # 6.7 % in DeepFashion and 4.5, 8.3 and 10.3 % in Market-1501. Horizontally the mean of all joints lies in the image's
 # middle, within 5 of 176 and 2 of 64 pixels.
-STYLES = {
+PLACEMENTS = {
     "fashion": {
         "ankle": Placement(0.203, 0.879, 0.679),
         "knee": Placement(0.277, 0.973, 0.695),
@@ -78,22 +78,24 @@ def can_be_framed(keypoints: np.ndarray) -> bool:
     return bool(np.linalg.norm(hips - neck) >= 1)
 
 
-def frame_person(keypoints: np.ndarray, size: tuple[int, int], style: str) -> Frame:
+def frame_person(keypoints: np.ndarray, size: tuple[int, int], dataset_mode: str) -> Frame:
     """The frame of `size` (H, W) around one person, (18,2) in photo pixels; see `frame_people`."""
-    return frame_people([keypoints], size, style)[0]
+    return frame_people([keypoints], size, dataset_mode)[0]
 
 
-def frame_people(poses: Sequence[np.ndarray], size: tuple[int, int], style: str, sigma: float = 1.0) -> list[Frame]:
-    """A frame of `size` (H, W) for each pose of a sequence of one person, as data set `style` would frame it.
+def frame_people(
+    poses: Sequence[np.ndarray], size: tuple[int, int], dataset_mode: str, sigma: float = 1.0
+) -> list[Frame]:
+    """A frame of `size` (H, W) for each pose of a sequence of one person, as that data set would frame it.
 
-    poses: (18,2) each, in photo pixels, which `can_be_framed`. An unknown style is framed like 'fashion'.
+    poses: (18,2) each, in photo pixels, which `can_be_framed`. An unknown data set is framed like 'fashion'.
     All frames have one scale. Their centers follow the person, averaged over time by a Gaussian with a standard
     deviation of `sigma` frames, which does not change a steady movement.
     """
     track = np.asarray(poses, float)
     most_show = (part for part in LEGS[:0:-1] if np.isnan(_middle(track, part)[:, 0]).mean() <= 0.5)
     lowest = next(most_show, "hip")
-    placement = STYLES.get(style, STYLES["fashion"])[lowest]
+    placement = PLACEMENTS.get(dataset_mode, PLACEMENTS["fashion"])[lowest]
     chain = _body_chain(track, lowest)
     scale = _common_scale(track, chain, placement, size)
     view = np.array(size) / scale  # (H, W) in photo pixels

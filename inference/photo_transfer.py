@@ -28,7 +28,7 @@ from inference.video import WRITERS, check_animation, is_folder, write_animation
 from util.draw_pose import draw_skeleton
 from util.errors import UserError, summarize
 from util.files import check_name_lengths
-from util.image import contact_sheet, save_image, to_pil
+from util.image import contact_sheet, from_pil, save_image, to_pil
 
 DEFAULT_FPS = 25.0
 SEQUENCE_SHEET_ROWS = 12
@@ -129,7 +129,7 @@ def transfer_poses(
 
     targets = interpolate(np.concatenate([poses.keypoints for poses in framed]), opt.interpolate).astype(np.float32)
     image, keypoints = crop(photo, frame), to_frame(people[0].keypoints, frame)
-    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    pixels = from_pil(image)
     batches = tqdm(torch.from_numpy(targets).split(opt.batchSize), "generating", unit="batch", disable=None)
     images = torch.cat([transfer(pixels, keypoints, batch) for batch in batches])
     return TransferResult(names, image, keypoints, targets, images)
@@ -163,21 +163,21 @@ def _framed_poses(
     return frame_poses(found, size, opt.dataset_mode, keep, pose_fps, opt.smooth, source.what)
 
 
-def frame_source(found: FoundPeople, size: tuple[int, int], style: str) -> tuple[Frame | None, list[Advice]]:
+def frame_source(found: FoundPeople, size: tuple[int, int], dataset_mode: str) -> tuple[Frame | None, list[Advice]]:
     """How the source photo is framed to `size` (H, W), and what is wrong with it. No frame: it cannot be framed."""
     frame = None
     if found.photo_size == size:
         frame = identity_frame(size)
     elif can_be_framed(pose := first_pose(found.people)):
-        frame = frame_person(pose, size, style)
+        frame = frame_person(pose, size, dataset_mode)
     return frame, advise(found.people, found.photo_size, frame, found.name)
 
 
 def frame_poses(
-    poses: Sequence[FoundPeople], size: tuple[int, int], style: str, keep: bool | None, fps: float | None = None,
+    poses: Sequence[FoundPeople], size: tuple[int, int], dataset_mode: str, keep: bool | None, fps: float | None = None,
     smooth: bool = False, what: str = "",
 ) -> FramedPoses:  # fmt: skip
-    """The first person of each photo, framed to `size` (H, W) as data set `style` frames people.
+    """The first person of each photo, framed to `size` (H, W) as the data set `dataset_mode` frames people.
 
     keep: the keypoints are in pixels of the stored size already; None: if their photo has that size.
     fps: poses per second of a sequence `what`, which is framed as one, and with `smooth` cleaned (inference/tracks.py);
@@ -194,7 +194,7 @@ def frame_poses(
     for group in [usable] if fps else [[number] for number in usable]:  # poses that are framed as one
         kept = all(poses[number].photo_size == size for number in group) if keep is None else keep
         if group and not kept:
-            frames = frame_people(track[group], size, style, VIEW_SECONDS * fps if fps else 1.0)
+            frames = frame_people(track[group], size, dataset_mode, VIEW_SECONDS * fps if fps else 1.0)
             track[group] = [to_frame(pose, frame) for pose, frame in zip(track[group], frames)]
     advice = _summarize_advice(warnings, bool(usable), what) if fps else sum(warnings, [])
     keypoints = track[usable].reshape(-1, NUM_JOINTS, 2).astype(np.float32)

@@ -82,8 +82,8 @@ class Measurement:
 
 
 @dataclass
-class Task:
-    """What is measured, and how."""
+class EvaluationSetup:
+    """What is measured, and where and in which precision the networks run."""
 
     pairs: PairDataset
     real_photos: PhotoDataset | None  # for fid; each protocol has its own view of them
@@ -93,7 +93,7 @@ class Task:
     precision: str
     batch_size: int
     workers: int
-    bootstrap: int = 0  # draws
+    bootstrap: int = 0  # resamples of the pairs; 0: no intervals
 
     def autocast(self) -> AbstractContextManager:
         dtype = PRECISIONS[self.precision]
@@ -133,13 +133,13 @@ def network_of(metric: str, protocol: Protocol) -> str | None:
     return protocol.inception if network == "inception" else network
 
 
-def load_networks(task: Task, sources: Mapping[str, str], skip_unavailable: bool) -> Networks:
+def load_networks(setup: EvaluationSetup, sources: Mapping[str, str], skip_unavailable: bool) -> Networks:
     """Load the networks that the metrics need. `sources`: the value of each network's weights flag.
 
     With `skip_unavailable`, weights that cannot be loaded are listed in `missing`; otherwise they raise UserError.
     """
     networks = Networks()
-    wanted = [network_of(metric, protocol) for protocol in task.pairs.protocols for metric in task.pairs.metrics]
+    wanted = [network_of(metric, protocol) for protocol in setup.pairs.protocols for metric in setup.pairs.metrics]
     for name in dict.fromkeys(filter(None, wanted)):
         try:
             net = LPIPS(sources[name]) if name == "alexnet" else Inception(name, sources.get(name, ""))
@@ -149,7 +149,7 @@ def load_networks(task: Task, sources: Mapping[str, str], skip_unavailable: bool
             networks.missing[name] = str(error)
             continue
         networks.weights[name] = {"source": sources[name], "sha256": weights_hash(net)}
-        net = net.to(task.device).to(memory_format=torch.channels_last)
+        net = net.to(setup.device).to(memory_format=torch.channels_last)
         if name == "alexnet":
             networks.alexnet = net
         else:
@@ -158,54 +158,54 @@ def load_networks(task: Task, sources: Mapping[str, str], skip_unavailable: bool
 
 
 @torch.inference_mode()
-def evaluate(task: Task, networks: Networks, problems: Problems) -> Evaluation:
+def evaluate(setup: EvaluationSetup, networks: Networks, problems: Problems) -> Evaluation:
     """Measure everything. Images that cannot be used go to `problems`, which may raise."""
     # the real photos come first, so that a broken one fails early
     reals = {
-        protocol.name: real_statistics(task, networks, protocol, problems)
-        for protocol in task.pairs.protocols
-        if "fid" in task.pairs.metrics and network_of("fid", protocol) in networks.inceptions
+        protocol.name: real_statistics(setup, networks, protocol, problems)
+        for protocol in setup.pairs.protocols
+        if "fid" in setup.pairs.metrics and network_of("fid", protocol) in networks.inceptions
     }
-    evaluator = _Evaluator(task, networks, reals)
-    for batch in load_batches(task.pairs, task.batch_size, task.workers, "pairs", problems):
+    evaluator = _Evaluator(setup, networks, reals)
+    for batch in load_batches(setup.pairs, setup.batch_size, setup.workers, "pairs", problems):
         evaluator.update(batch)
     return evaluator.compute()
 
 
-def real_settings(task: Task, networks: Networks, protocol: Protocol) -> dict[str, Any]:
+def real_settings(setup: EvaluationSetup, networks: Networks, protocol: Protocol) -> dict[str, Any]:
     """All that the statistics of the real photos' features depend on, but for the photos."""
-    view = protocol.view(task.pairs.data_set)
+    view = protocol.view(setup.pairs.data_set)
     return {
         "inception": protocol.inception, "weights": networks.weights[protocol.inception]["sha256"],
-        "precision": task.precision, "size": list(view.size), "filter": view.photos, "fid_batch": protocol.fid_batch,
-        "network_size": list(find_dataset(task.pairs.data_set).stored_size) if protocol.network_resize else None,
+        "precision": setup.precision, "size": list(view.size), "filter": view.photos, "fid_batch": protocol.fid_batch,
+        "network_size": list(find_dataset(setup.pairs.data_set).stored_size) if protocol.network_resize else None,
     }  # fmt: skip
 
 
-def real_statistics(task: Task, networks: Networks, protocol: Protocol, problems: Problems) -> fid.Gaussian:
+def real_statistics(setup: EvaluationSetup, networks: Networks, protocol: Protocol, problems: Problems) -> fid.Gaussian:
     """Statistics of the real photos' features, from a file or the cache if possible."""
-    settings = real_settings(task, networks, protocol)
-    if task.real_file:
-        return fid.read_statistics(task.real_file, {"protocol": protocol.name, **settings})
-    kind, view = protocol.inception, protocol.view(task.pairs.data_set)
-    names = task.real_photos.names[: _in_full_batches(len(task.real_photos), protocol.fid_batch)]  # they are sorted
-    photos = PhotoDataset(task.real_photos.folder, names, view)
-    file = fid.cache_file(task.cache_dir, photos.folder, photos.names, settings)
+    settings = real_settings(setup, networks, protocol)
+    if setup.real_file:
+        return fid.read_statistics(setup.real_file, {"protocol": protocol.name, **settings})
+    kind, view = protocol.inception, protocol.view(setup.pairs.data_set)
+    names = setup.real_photos.names[: _in_full_batches(len(setup.real_photos), protocol.fid_batch)]  # they are sorted
+    photos = PhotoDataset(setup.real_photos.folder, names, view)
+    file = fid.cache_file(setup.cache_dir, photos.folder, photos.names, settings)
     if cached := fid.load_cached(file):
         return cached
     sums = fid.FeatureStatistics()
-    for batch in load_batches(photos, task.batch_size, task.workers, "real photos", problems):
-        with task.autocast():
-            sums.update(networks.inceptions[kind](_for_networks(batch.to(task.device), protocol, task)))
+    for batch in load_batches(photos, setup.batch_size, setup.workers, "real photos", problems):
+        with setup.autocast():
+            sums.update(networks.inceptions[kind](_for_networks(batch.to(setup.device), protocol, setup)))
     statistics = sums.compute()
     if sums.n == len(photos):  # statistics without some photos must not be found in the cache
         fid.write_cache(file, lambda opened: np.savez(opened, **statistics._asdict()))
     return statistics
 
 
-def _for_networks(images: Tensor, protocol: Protocol, task: Task) -> Tensor:
+def _for_networks(images: Tensor, protocol: Protocol, setup: EvaluationSetup) -> Tensor:
     """Images (N,3,H,W) of a protocol's view as LPIPS and Inception see them."""
-    size = find_dataset(task.pairs.data_set).stored_size
+    size = find_dataset(setup.pairs.data_set).stored_size
     return opencv_bilinear(images, size) if protocol.network_resize else images
 
 
@@ -217,30 +217,30 @@ def _in_full_batches(n: int, batch: int) -> int:
 class _Evaluator:
     """The state of the pass over all pairs. `reals`: statistics by protocol, where fid is wanted."""
 
-    def __init__(self, task: Task, networks: Networks, reals: Mapping[str, fid.Gaussian]) -> None:
-        self.task, self.networks, self.reals = task, networks, reals
-        self.metrics, self.protocols = task.pairs.metrics, task.pairs.protocols
+    def __init__(self, setup: EvaluationSetup, networks: Networks, reals: Mapping[str, fid.Gaussian]) -> None:
+        self.setup, self.networks, self.reals = setup, networks, reals
+        self.metrics, self.protocols = setup.pairs.metrics, setup.pairs.protocols
         self.values: list[pd.DataFrame] = []
         self.draws: dict[tuple[str, str], np.ndarray] = {}
-        self.features = {protocol.name: fid.FeatureStatistics(keep=task.bootstrap > 0) for protocol in self.protocols}
-        self.inception_scores = {protocol.name: fid.InceptionScore(len(task.pairs)) for protocol in self.protocols}
+        self.features = {protocol.name: fid.FeatureStatistics(keep=setup.bootstrap > 0) for protocol in self.protocols}
+        self.inception_scores = {protocol.name: fid.InceptionScore(len(setup.pairs)) for protocol in self.protocols}
         # protocols whose networks see the same images
         self.groups: dict[tuple, list[Protocol]] = defaultdict(list)
         for protocol in self.protocols:
-            key = protocol.view(task.pairs.data_set), protocol.network_resize, protocol.lpips_input
+            key = protocol.view(setup.pairs.data_set), protocol.network_resize, protocol.lpips_input
             self.groups[key].append(protocol)
-        names = pd.Series([sample.generated.name for sample in task.pairs.samples])
+        names = pd.Series([sample.generated.name for sample in setup.pairs.samples])
         self.rank = (names.rank(method="first") - 1).to_numpy()  # by file name: the last ones are dropped
 
     def update(self, batch: dict[str, Any]) -> None:
         """`batch`: as collated from PairDataset."""
         indices = batch["index"].numpy()
         values = {key: scores.numpy() for key, scores in batch["scores"].items()}
-        masks = batch["masks"].to(self.task.device) if "masks" in batch else None
-        for protocols in self.groups.values() if self.task.pairs.keep_images else ():
-            view = protocols[0].view(self.task.pairs.data_set)
-            sides = (batch[side][view].to(self.task.device) for side in ("fakes", "reals"))
-            fakes, reals = (_for_networks(images, protocols[0], self.task) for images in sides)
+        masks = batch["masks"].to(self.setup.device) if "masks" in batch else None
+        for protocols in self.groups.values() if self.setup.pairs.keep_images else ():
+            view = protocols[0].view(self.setup.pairs.data_set)
+            sides = (batch[side][view].to(self.setup.device) for side in ("fakes", "reals"))
+            fakes, reals = (_for_networks(images, protocols[0], self.setup) for images in sides)
             values |= self._distances(protocols, fakes, reals, masks)
             self._add_features(protocols, fakes, indices)
         self.values.append(pd.DataFrame(values, index=indices))
@@ -254,7 +254,7 @@ class _Evaluator:
             wanted = [protocol for protocol in protocols if self._measures(metric, protocol)]
             if wanted and self.networks.alexnet:
                 visible = masks if metric in MASKED else None
-                with self.task.autocast():
+                with self.setup.autocast():
                     values = self.networks.alexnet(fakes, reals, visible, wanted[0].lpips_input == "[0, 1]")
                 values = values.cpu().double().numpy()  # in this order: Apple's MPS has no float64
                 distances |= {(protocol.name, metric): values for protocol in wanted}
@@ -265,7 +265,7 @@ class _Evaluator:
         for kind, net in self.networks.inceptions.items():
             using = [protocol for protocol in protocols if protocol.inception == kind]
             if using:
-                with self.task.autocast():
+                with self.setup.autocast():
                     features = net(fakes)
             for protocol in using:
                 if self._measures("fid", protocol):
@@ -298,8 +298,8 @@ class _Evaluator:
         if metric == "fid":
             fake, real = self.features[protocol.name].compute(), self.reals[protocol.name]
             measurement = Measurement(fid.frechet_distance(fake, real), fake.n, n_real=real.n)
-            if self.task.bootstrap:
-                draws = fid_draws(self.features[protocol.name].features(), real, self.task.bootstrap)
+            if self.setup.bootstrap:
+                draws = fid_draws(self.features[protocol.name].features(), real, self.setup.bootstrap)
                 self._add_interval(measurement, protocol, metric, draws)
             return measurement
         if metric == "is":
@@ -309,11 +309,11 @@ class _Evaluator:
             column = column[self._is_in_full_batch(column.index.to_numpy(), protocol.lpips_batch)]
         measurement = Measurement.of(column.to_numpy())
         if len(undefined := column.index[~np.isfinite(column)]):
-            first = self.task.pairs.samples[undefined[0]]
+            first = self.setup.pairs.samples[undefined[0]]
             where = f"first {first.generated.name} for {first.target}"
             measurement.note = f"{len(undefined):,} of {len(column):,} values are not finite, {where}"
-        elif self.task.bootstrap and measurement.n > 1:
-            draws = mean_draws(column.to_numpy(), self.task.bootstrap)
+        elif self.setup.bootstrap and measurement.n > 1:
+            draws = mean_draws(column.to_numpy(), self.setup.bootstrap)
             self._add_interval(measurement, protocol, metric, draws)
         return measurement
 

@@ -24,7 +24,7 @@ import numpy as np
 from data import find_dataset
 from data.pairs import Pair, read_keypoints, read_pairs
 from metrics import report
-from metrics.evaluation import MASKED, Evaluation, Networks, Task, evaluate, load_networks, network_of
+from metrics.evaluation import MASKED, Evaluation, EvaluationSetup, Networks, evaluate, load_networks, network_of
 from metrics.options import parse
 from metrics.pairing import Matches, Problems, Sample, copy_sources, match_names, match_pairs, photos_below
 from metrics.protocols import PROTOCOLS, View
@@ -58,31 +58,31 @@ def run(args: Namespace, pairs: Sequence[Pair] | None) -> Evaluation:
     start = time.perf_counter()
     problems = Problems(args.allow_missing)
     with tempfile.TemporaryDirectory() as scratch:
-        task = make_task(args, pairs, problems, Path(scratch))
+        setup = make_setup(args, pairs, problems, Path(scratch))
         weights = {"torchvision": args.inception_weights, "pytorch-fid": args.fid_inception_weights}
-        networks = load_networks(task, weights | {"alexnet": args.alexnet_weights}, args.skip_unavailable)
-        record = describe_inputs(args, task, networks)  # before evaluating, so an unreadable file fails early
-        print(f"{len(task.pairs):,} pairs on {describe_device(task.device)}", flush=True)
-        evaluation = evaluate(task, networks, problems)
+        networks = load_networks(setup, weights | {"alexnet": args.alexnet_weights}, args.skip_unavailable)
+        record = describe_inputs(args, setup, networks)  # before evaluating, so an unreadable file fails early
+        print(f"{len(setup.pairs):,} pairs on {describe_device(setup.device)}", flush=True)
+        evaluation = evaluate(setup, networks, problems)
         results, values, _ = evaluation
 
         record["time"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
         record["seconds"] = round(time.perf_counter() - start, 3)
         record["problems"] = problems.counts()
         report.append_records(args.out, record, results)
-        summary = summarize_run(args, task, problems)
+        summary = summarize_run(args, setup, problems)
         if args.per_image:
-            report.write_per_image(args.per_image, task.pairs.samples, values, pairs)
+            report.write_per_image(args.per_image, setup.pairs.samples, values, pairs)
         if args.html:
             from metrics.page import write_evaluation_page
 
-            write_evaluation_page(args.html, args.name, summary, results, values, task.pairs, args.source_path)
+            write_evaluation_page(args.html, args.name, summary, results, values, setup.pairs, args.source_path)
     print("\n".join([report.format_table(report.results_table(results)), *report.remarks(results), *summary]))
     print(f"{record['seconds']:.0f} s; recorded in {args.out}")
     return evaluation
 
 
-def make_task(args: Namespace, pairs: Sequence[Pair] | None, problems: Problems, scratch: Path) -> Task:
+def make_setup(args: Namespace, pairs: Sequence[Pair] | None, problems: Problems, scratch: Path) -> EvaluationSetup:
     """Read and check everything but the images themselves. The mean image of --baseline is written into `scratch`."""
     device = select_device(args.gpu_ids)
     use_precision(args.precision, device)
@@ -106,7 +106,7 @@ def make_task(args: Namespace, pairs: Sequence[Pair] | None, problems: Problems,
     has_network = any(network_of(name, protocol) for name in args.metrics for protocol in protocols)
     dataset = PairDataset(samples, args.gt_path, args.data_set, protocols, args.metrics, keypoints, has_network)
     speed = device, args.precision, batch_size, args.nThreads
-    return Task(dataset, real_photos, real_file, args.cache_dir, *speed, args.bootstrap)
+    return EvaluationSetup(dataset, real_photos, real_file, args.cache_dir, *speed, args.bootstrap)
 
 
 def find_samples(args: Namespace, pairs: Sequence[Pair] | None) -> Matches:
@@ -133,12 +133,12 @@ def target_keypoints(path: Path, samples: Sequence[Sample], size: tuple[int, int
     return {name: keypoints[name] for name in names}
 
 
-def summarize_run(args: Namespace, task: Task, problems: Problems) -> list[str]:
+def summarize_run(args: Namespace, setup: EvaluationSetup, problems: Problems) -> list[str]:
     """Lines for the console and the web page: what was evaluated, and what was left out."""
     results = f"baseline {args.baseline}" if args.baseline else args.distorated_path
     names = "inferred from file names; missing results cannot be detected"
     lines = [
-        f"{args.name}: {results}, {args.data_set}, {len(task.pairs):,} pairs",
+        f"{args.name}: {results}, {args.data_set}, {len(setup.pairs):,} pairs",
         f"pairs: {f'{args.pairs} ({args.paired_by})' if args.pairs else names}",
     ]
     if problems:
@@ -147,7 +147,7 @@ def summarize_run(args: Namespace, task: Task, problems: Problems) -> list[str]:
     return lines
 
 
-def describe_inputs(args: Namespace, task: Task, networks: Networks) -> dict[str, Any]:
+def describe_inputs(args: Namespace, setup: EvaluationSetup, networks: Networks) -> dict[str, Any]:
     """What the JSON lines of this evaluation say about its inputs and its environment."""
     paths = {
         "generated": args.baseline or args.distorated_path, "targets": args.gt_path, "sources": args.source_path,
@@ -155,10 +155,10 @@ def describe_inputs(args: Namespace, task: Task, networks: Networks) -> dict[str
         "annotations": getattr(args, "annotations", None),
     }  # fmt: skip
     return {
-        "name": args.name, "data_set": args.data_set, "baseline": args.baseline, "pairs": len(task.pairs),
+        "name": args.name, "data_set": args.data_set, "baseline": args.baseline, "pairs": len(setup.pairs),
         "paired_by": args.paired_by, "completeness": "checked" if args.pairs else "unknown",
         "paths": {role: str(path) for role, path in paths.items() if path}, "weights": networks.weights,
-        "precision": task.precision, "device": describe_device(task.device),
+        "precision": setup.precision, "device": describe_device(setup.device),
         "versions": versions("lpips", "pytorch-fid"),
         "git": git_revision(), "command": shlex.join(sys.argv), **generator_checkpoint(args),
     }  # fmt: skip

@@ -28,7 +28,7 @@ import torch
 from data import find_dataset
 from data.pairs import Pair, read_pairs
 from metrics import fid, report
-from metrics.evaluation import Measurement, Networks, Task
+from metrics.evaluation import EvaluationSetup, Measurement, Networks
 from metrics.metrics import describe_inputs, find_samples, summarize_run
 from metrics.pairing import Problems
 from metrics.protocols import View
@@ -75,20 +75,20 @@ def main() -> None:
     start = time.perf_counter()
     pairs = read_pairs(args.pairs) if args.pairs else None
     problems = Problems(args.allow_missing)
-    task = make_task(args, pairs, problems)
-    lists = make_lists(args, task.pairs.samples, task.real_photos.names, pairs)
+    setup = make_setup(args, pairs, problems)
+    lists = make_lists(args, setup.pairs.samples, setup.real_photos.names, pairs)
     if args.list:
         write_list(args.list, lists)
         print(f"{args.list}: {len(lists.queries):,} queries, {len(lists.gallery):,} photos in the gallery ({NOTE})")
         return
     report.check_outputs(args.out, args.per_image, args.html)
-    network = ReidNetwork(args.reid_weights, args.reid_pool).to(task.device)
+    network = ReidNetwork(args.reid_weights, args.reid_pool).to(setup.device)
     trained_on = describe_training(args, network)
     weights = {"source": str(args.reid_weights), "sha256": weights_hash(network)}
-    record = describe_inputs(args, task, Networks(weights={PROTOCOL: weights}))  # an unreadable file fails early
-    print(f"{len(lists.queries):,} queries, {len(lists.gallery):,} photos, {describe_device(task.device)}", flush=True)
+    record = describe_inputs(args, setup, Networks(weights={PROTOCOL: weights}))  # an unreadable file fails early
+    print(f"{len(lists.queries):,} queries, {len(lists.gallery):,} photos, {describe_device(setup.device)}", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
-        ranking, counts = evaluate(args, task, network, lists, problems, Path(scratch))
+        ranking, counts = evaluate(args, setup, network, lists, problems, Path(scratch))
 
     results = {PROTOCOL: measure(ranking.scores, counts["gallery"])}
     values = ranking.scores.set_axis([(PROTOCOL, name) for name in SCORES], axis="columns")
@@ -97,18 +97,18 @@ def main() -> None:
     record["seconds"] = round(time.perf_counter() - start, 3)
     record["problems"] = problems.counts()
     report.append_records(args.out, record, results, {PROTOCOL: switches(args)})
-    summary = [*summarize_run(args, task, problems), *describe_protocol(args, counts), trained_on]
+    summary = [*summarize_run(args, setup, problems), *describe_protocol(args, counts), trained_on]
     if args.per_image:
-        report.write_per_image(args.per_image, task.pairs.samples, values, pairs)
+        report.write_per_image(args.per_image, setup.pairs.samples, values, pairs)
     if args.html:
         from metrics.page import write_evaluation_page
 
-        write_evaluation_page(args.html, args.name, summary, results, values, task.pairs, args.source_path)
+        write_evaluation_page(args.html, args.name, summary, results, values, setup.pairs, args.source_path)
     print("\n".join([report.format_table(report.results_table(results)), *summary]))
     print(f"{record['seconds']:.0f} s; recorded in {args.out}")
 
 
-def make_task(args: Namespace, pairs: Sequence[Pair] | None, problems: Problems) -> Task:
+def make_setup(args: Namespace, pairs: Sequence[Pair] | None, problems: Problems) -> EvaluationSetup:
     """Read and check everything but the images themselves."""
     device = select_device(args.gpu_ids)
     use_precision(args.precision, device)
@@ -123,7 +123,7 @@ def make_task(args: Namespace, pairs: Sequence[Pair] | None, problems: Problems)
     gallery = PersonPhotos(args.gt_path, names, View(size))
     queries = PairDataset(samples, args.gt_path, args.data_set, [], [], None, keep_images=False)
     batch_size = args.batch_size or (CPU_BATCH if device.type == "cpu" else 64)
-    return Task(queries, gallery, None, args.cache_dir, device, args.precision, batch_size, args.nThreads)
+    return EvaluationSetup(queries, gallery, None, args.cache_dir, device, args.precision, batch_size, args.nThreads)
 
 
 def describe_training(args: Namespace, network: ReidNetwork) -> str:
@@ -139,7 +139,7 @@ def describe_training(args: Namespace, network: ReidNetwork) -> str:
 
 
 def evaluate(
-    args: Namespace, task: Task, network: ReidNetwork, lists: Lists, problems: Problems, scratch: Path
+    args: Namespace, setup: EvaluationSetup, network: ReidNetwork, lists: Lists, problems: Problems, scratch: Path
 ) -> tuple[Ranking, dict[str, int]]:
     """Rank the gallery for every query. Images that cannot be read go to `problems`, which may raise.
 
@@ -149,9 +149,9 @@ def evaluate(
     many times a photo was junk.
     """
     # the real photos come first, so that a broken one fails early
-    photos = photo_features(task, network, task.real_photos, problems, scratch / "real photos")
+    photos = photo_features(setup, network, setup.real_photos, problems, scratch / "real photos")
     gallery, gallery_people = select(lists.gallery, photos)
-    queries, query_people = select(lists.queries, query_features(args, task, network, photos, problems, scratch))
+    queries, query_people = select(lists.queries, query_features(args, setup, network, photos, problems, scratch))
     positions = {name: position for position, name in enumerate(gallery.index)}
     left_out = [[positions[name] for name in lists.left_out[query] if name in positions] for query in queries.index]
     ranking = rank_gallery(query_people, gallery_people, left_out)
@@ -164,27 +164,29 @@ def evaluate(
 
 
 def query_features(
-    args: Namespace, task: Task, network: ReidNetwork, photos: Features, problems: Problems, scratch: Path
+    args: Namespace, setup: EvaluationSetup, network: ReidNetwork, photos: Features, problems: Problems, scratch: Path
 ) -> Features:
     """Features of the generated images, or of a baseline's photos. `photos`: the features of --gt_path."""
-    view = task.real_photos.view
+    view = setup.real_photos.view
     if not args.baseline:
-        paths = [str(sample.generated) for sample in task.pairs.samples]
-        return extract(task, network, PersonPhotos(Path(), paths, view), problems, scratch / "queries")
+        paths = [str(sample.generated) for sample in setup.pairs.samples]
+        return extract(setup, network, PersonPhotos(Path(), paths, view), problems, scratch / "queries")
     if args.baseline == "copy_source" and args.source_path != args.gt_path:
         sources = PersonPhotos(args.source_path, list_photos(args.source_path).photos, view)
-        return photo_features(task, network, sources, problems, scratch / "source photos")
+        return photo_features(setup, network, sources, problems, scratch / "source photos")
     return photos
 
 
-def photo_features(task: Task, network: ReidNetwork, photos: PersonPhotos, problems: Problems, file: Path) -> Features:
+def photo_features(
+    setup: EvaluationSetup, network: ReidNetwork, photos: PersonPhotos, problems: Problems, file: Path
+) -> Features:
     """Features of real photos, from the cache if possible, else in the new `file`."""
     settings = {"network": PROTOCOL, "weights": weights_hash(network), "max pool": network.pool}
-    settings |= {"precision": task.precision, "size": photos.view.size}
-    cached = fid.cache_file(task.cache_dir, photos.folder, photos.names, settings).with_suffix(".float32")
+    settings |= {"precision": setup.precision, "size": photos.view.size}
+    cached = fid.cache_file(setup.cache_dir, photos.folder, photos.names, settings).with_suffix(".float32")
     if cached.is_file() and cached.stat().st_size == len(photos) * WIDTH * np.dtype(np.float32).itemsize:
         return Features({photos.folder / name: row for row, name in enumerate(photos.names)}, cached)
-    features = extract(task, network, photos, problems, file)
+    features = extract(setup, network, photos, problems, file)
     if len(features.rows) == len(photos):  # features without some photos must not be found in the cache
         with file.open("rb") as written:
             fid.write_cache(cached, lambda opened: shutil.copyfileobj(written, opened))
@@ -192,12 +194,14 @@ def photo_features(task: Task, network: ReidNetwork, photos: PersonPhotos, probl
 
 
 @torch.inference_mode()
-def extract(task: Task, network: ReidNetwork, photos: PersonPhotos, problems: Problems, file: Path) -> Features:
+def extract(
+    setup: EvaluationSetup, network: ReidNetwork, photos: PersonPhotos, problems: Problems, file: Path
+) -> Features:
     """Features of all photos that can be read, in the new `file`; the progress bar shows its name."""
     rows = {}
-    for batch in load_batches(photos, task.batch_size, task.workers, file.name, problems):
-        with task.autocast():
-            features = network(batch["image"].to(task.device))
+    for batch in load_batches(photos, setup.batch_size, setup.workers, file.name, problems):
+        with setup.autocast():
+            features = network(batch["image"].to(setup.device))
         append_bytes(file, features.cpu().numpy().tobytes())
         rows |= {photos.folder / photos.names[i]: row for row, i in enumerate(batch["index"].tolist(), len(rows))}
     return Features(rows, file)

@@ -11,7 +11,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from data import dataset_names
-from metrics.evaluation import Task, load_networks, real_settings, real_statistics
+from metrics.evaluation import EvaluationSetup, load_networks, real_settings, real_statistics
 from metrics.fid import write_statistics
 from metrics.options import FOLDER, add_cache_flag, add_inception_flags, add_speed_flags
 from metrics.pairing import Problems, photos_below
@@ -32,11 +32,11 @@ def main() -> None:
         args.fid_real_path, photos_below(args.fid_real_path, "--fid_real_path"), protocol.view(args.dataset_mode)
     )
     batch_size = args.batch_size or (8 if device.type == "cpu" else 64)
-    task = Task(no_pairs, photos, None, args.cache_dir, device, args.precision, batch_size, args.nThreads)
+    setup = EvaluationSetup(no_pairs, photos, None, args.cache_dir, device, args.precision, batch_size, args.nThreads)
     sources = {"torchvision": args.inception_weights, "pytorch-fid": args.fid_inception_weights}
-    networks = load_networks(task, sources, skip_unavailable=False)
-    statistics = real_statistics(task, networks, protocol, Problems(allowed=False))
-    settings = {"protocol": protocol.name, "data_set": args.dataset_mode, **real_settings(task, networks, protocol)}
+    networks = load_networks(setup, sources, skip_unavailable=False)
+    statistics = real_statistics(setup, networks, protocol, Problems(allowed=False))
+    settings = {"protocol": protocol.name, "data_set": args.dataset_mode, **real_settings(setup, networks, protocol)}
     write_statistics(args.out, statistics, settings)
     print(f"{args.out}: statistics of {statistics.n:,} photos for FID under the {protocol.name} protocol")
 

@@ -7,7 +7,7 @@ from PIL import Image
 from data.keypoints import JOINTS
 from data.synthetic.people import render_identity
 from inference.framing import (
-    STYLES,
+    PLACEMENTS,
     Frame,
     can_be_framed,
     crop,
@@ -26,7 +26,7 @@ PARTS = ("hip", "knee", "ankle")
 def standing(style: str = "fashion", part: str = "ankle") -> np.ndarray:
     """(18,2): an upright person of the right size and place for `style`, known down to `part`, arms hanging."""
     height, width = SIZES[style]
-    neck, lowest, length = (value * height for value in STYLES[style][part])
+    neck, lowest, length = (value * height for value in PLACEMENTS[style][part])
     top = (neck + lowest - length) / 2
     ends = {"hip": {"hip": 1.0}, "knee": {"hip": 0.6, "knee": 1.0}, "ankle": {"hip": 0.4, "knee": 0.7, "ankle": 1.0}}
     torso = length * ends[part]["hip"]
@@ -124,7 +124,7 @@ def test_frame_person_derives_missing_joints_where_it_can():
         assert not can_be_framed(pose)
 
 
-def test_frame_person_unknown_style_is_framed_like_fashion():
+def test_frame_person_unknown_data_set_is_framed_like_fashion():
     """The fractions of the height are those of fashion, whatever the aspect ratio."""
     wide = frame_person(standing(), (128, 128), "mine")
     np.testing.assert_allclose(wide[:3], (0.5, 0, 88 - 128), atol=1e-9)

@@ -11,7 +11,7 @@ from PIL import Image
 from data.fashion_dataset import FashionDataset
 from data.market_dataset import MarketDataset
 from metrics import evaluation, metrics
-from metrics.evaluation import Task, evaluate, load_networks
+from metrics.evaluation import EvaluationSetup, evaluate, load_networks
 from metrics.pairing import Problems, Sample
 from metrics.protocols import PROTOCOLS, View
 from metrics.stream import PairDataset, PhotoDataset, read_pair
@@ -100,20 +100,20 @@ def test_patns_strip_is_cut_into_target_and_generated(tmp_path):
     assert read_pair(tmp_path / "strip.png", tmp_path / "strip.png", View((256, 176)))[1]
 
 
-def make_task(folder: Path, names: list[str], wanted: list[str], batch_size: int = 2) -> Task:
+def make_setup(folder: Path, names: list[str], wanted: list[str], batch_size: int = 2) -> EvaluationSetup:
     protocols = [PROTOCOLS[name] for name in names]
     pairs = PairDataset(samples(folder), folder / "photo", "fashion", protocols, wanted, None, keep_images=True)
     reals = PhotoDataset(folder / "photo", [f"{number}.png" for number in range(3)], View((256, 176)))
-    return Task(pairs, reals, None, folder / "cache", torch.device("cpu"), "fp32", batch_size, 0)
+    return EvaluationSetup(pairs, reals, None, folder / "cache", torch.device("cpu"), "fp32", batch_size, 0)
 
 
 @pytest.mark.parametrize("name", ["dptn", "gfla", "pidm", "cfld", "pcdms"])
 def test_lpips_sees_the_size_and_the_levels_of_the_paper(name, tmp_path, alexnet_file, formula_lpips):
     """By the lpips package itself. PIDM shrinks its square images by OpenCV's bilinear filter first."""
     generated, photos = write_files(tmp_path, name)
-    task = make_task(tmp_path, [name], ["lpips"])
-    networks = load_networks(task, {"alexnet": str(alexnet_file)}, False)
-    results = evaluate(task, networks, Problems(False)).results
+    setup = make_setup(tmp_path, [name], ["lpips"])
+    networks = load_networks(setup, {"alexnet": str(alexnet_file)}, False)
+    results = evaluate(setup, networks, Problems(False)).results
     expected = []
     for pair in zip(generated, photos):
         images = protocol_images(name, *pair)
@@ -128,8 +128,8 @@ def test_lpips_sees_the_size_and_the_levels_of_the_paper(name, tmp_path, alexnet
 @pytest.mark.parametrize("name", ["gfla", "pidm", "cfld", "pcdms"])
 def test_fid_sees_the_images_of_the_paper(name, tmp_path, tiny):
     generated, photos = write_files(tmp_path, name)
-    task = make_task(tmp_path, [name], ["fid"])
-    results = evaluate(task, load_networks(task, {"torchvision": ""}, False), Problems(False)).results
+    setup = make_setup(tmp_path, [name], ["fid"])
+    results = evaluate(setup, load_networks(setup, {"torchvision": ""}, False), Problems(False)).results
     sides = []
     for number in range(2):
         images = [protocol_images(name, *pair)[number] for pair in zip(generated, photos)]
