@@ -78,7 +78,7 @@ class PairLoader:
 
 
 def create_test_dataset(opt: Namespace) -> PosePairDataset:
-    """All pairs of the test set, in the order of the csv."""
+    """The pairs of the test set, with --max_dataset_size N the first N, in the order of the csv."""
     return find_dataset(opt.dataset_mode)(opt, "test")
 
 
@@ -92,11 +92,11 @@ def create_train_loaders(opt: Namespace, device: torch.device) -> tuple[PairLoad
     """The loaders of the training pairs and, with --val_pairs, of the held-out identities' pairs (else None).
 
     Training pairs are shuffled unless --serial_batches is set; each process gets its share of every batch of
-    --batchSize. The validation loader gives each process all pairs, in micro-batches.
+    --batchSize. The validation loader has all held-out pairs, in batches of a micro-batch's size, for process 0 alone.
     """
     dataset = find_dataset(opt.dataset_mode)(opt, "train")
-    shares = distributed.processes() * opt.accumulate  # micro-batches of one batch, over all processes
-    if opt.batchSize % shares:
+    micro_batches = distributed.processes() * opt.accumulate  # of one batch, over all processes
+    if opt.batchSize % micro_batches:
         raise UserError(
             f"--batchSize {opt.batchSize} is the total over all processes; it cannot be shared equally by "
             f"{distributed.processes()} processes x --accumulate {opt.accumulate}"
@@ -104,8 +104,8 @@ def create_train_loaders(opt: Namespace, device: torch.device) -> tuple[PairLoad
     validation = None
     if opt.val_pairs:
         kept, held_out = hold_out(dataset.pairs, dataset.identity, opt.val_pairs, opt.seed)
-        micro_batch = opt.batchSize // shares
-        sampler = EpochBatchSampler(len(held_out), micro_batch, shuffle=False, seed=opt.seed, drop_last=False)
+        size = opt.batchSize // micro_batches
+        sampler = EpochBatchSampler(len(held_out), size, shuffle=False, seed=opt.seed, drop_last=False)
         validation = PairLoader(dataset.subset(held_out), sampler, workers=0, device=device)
         dataset = dataset.subset(kept)
     if len(dataset) < opt.batchSize:

@@ -117,8 +117,7 @@ class PosePairDataset(Dataset):
         sample: dict[str, Any] = {}
         for role, name in zip(("source", "target"), self.pairs[index]):
             row = self._row[name]
-            cached = self._cache is not None
-            sample[f"{role}_image"] = self._cache.get(row, name, self._load) if cached else self._load(name)
+            sample[f"{role}_image"] = self._cache.get(row, name, self._load) if self._cache else self._load(name)
             sample[f"{role}_keypoints"] = self._keypoints[row]
             sample[f"{role}_name"] = name
         return sample

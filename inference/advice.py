@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data.keypoints import JOINTS, NUM_JOINTS, TORSO
-from inference.framing import Frame, can_be_framed, joint_numbers
+from inference.framing import Frame, can_be_framed, joint_indices
 from inference.people import Person, prominence
 
 MIN_JOINTS = 6  # known joints of a usable pose
@@ -84,7 +84,7 @@ def _joints_outside(person: np.ndarray, photo_size: tuple[int, int]) -> Iterator
     if outside.any():
         names = ", ".join(name for name, wrong in zip(JOINTS, outside) if wrong)
         yield f"{names} outside the photo of {size[1]} x {size[0]} pixels; check that the keypoints belong to it"
-    elif np.isnan(person[joint_numbers("nose", "eye", "ear")]).all() and neck < HEAD_ROOM * (hips - neck):
+    elif np.isnan(person[joint_indices("nose", "eye", "ear")]).all() and neck < HEAD_ROOM * (hips - neck):
         yield "the person's head is cut off at the top of the photo; use a photo with the whole head"
 
 

@@ -1,7 +1,7 @@
 """One source for many target poses: what the generator computes from the source alone is computed once.
 
 That is the source-to-source branch, the Context Augment Blocks and the source encoder; a new target pose needs the
-source-to-target branch, the Texture Transfer Blocks and the decoder.
+source-to-target branch, the Texture Transfer Blocks and the decoder. Letters as in models/generator.py; N = h*w tokens.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ Pose = np.ndarray | Sequence[Sequence[float]]
 
 
 class TargetPart(nn.Module):
-    """What is computed for each target pose (1,18,H,W): the image (1,3,H,W) in [-1, 1], in a tuple."""
+    """What is computed for each target pose (1,18,H,W): the image (1,3,H,W) in [-1, 1], in a tuple for --compile."""
 
     def __init__(self, net: Generator) -> None:
         super().__init__()
@@ -65,13 +65,13 @@ class CachedSource:
             texture = f_ss if self.net.ptm_values == "f_ss" else self.net.source_encoder(image_in_unit)
             self.texture = to_tokens(texture)  # (1,N,d)
 
-    def generate(self, keypoints: Pose, compiled: bool = True) -> Image.Image:
+    def generate(self, keypoints: Pose, use_compiled: bool = True) -> Image.Image:
         """The person in the pose (18,2), which is given like the source's: an RGB image of the stored size.
 
-        Equal to what `PoseTransfer` generates, up to the rounding of another batch size. `compiled`: by compiled code,
-        where there is some.
+        Equal to what `PoseTransfer` generates, up to the rounding of another batch size. `use_compiled`: False where
+        hooks must be called.
         """
-        target_part = compiled and self.compiled or TargetPart(self.net)
+        target_part = self.compiled if use_compiled and self.compiled else TargetPart(self.net)
         with torch.inference_mode(), self.transfer.model.autocast():
             pose = self._heat_maps(keypoints)
             (generated,) = target_part(self.image_and_pose, pose, self.memory, self.texture)

@@ -1,4 +1,4 @@
-"""Framing: a person is cut out of a photo in the way that the data set frames its people.
+"""Framing: photos are cropped around a person in the way that the data set frames its people.
 
 Where the people of DeepFashion and Market-1501 stand in their images was measured on PATN's keypoints (PLACEMENTS). A
 user's person is put in the same place, judged by the lowest joints that are known: a whole body like the data set's
@@ -67,7 +67,7 @@ def to_frame(keypoints: np.ndarray, frame: Frame) -> np.ndarray:
     return ((keypoints - np.array([frame.top, frame.left])) * frame.scale).astype(np.float32)
 
 
-def joint_numbers(*words: str) -> list[int]:
+def joint_indices(*words: str) -> list[int]:
     """Indices of the joints that have one of `words` in their name: 'knee' gives both knees."""
     return [number for number, name in enumerate(JOINTS) if set(words) & set(name.split())]
 
@@ -90,11 +90,11 @@ def frame_people(
 
     poses: (18,2) each, in photo pixels, which `can_be_framed`. An unknown data set is framed like 'fashion'.
     All frames have one scale. Their centers follow the person, averaged over time by a Gaussian with a standard
-    deviation of `sigma` frames, which does not change a steady movement.
+    deviation of `sigma` poses, which does not change a steady movement.
     """
     track = np.asarray(poses, float)
-    most_show = (part for part in LEGS[:0:-1] if np.isnan(_middle(track, part)[:, 0]).mean() <= 0.5)
-    lowest = next(most_show, "hip")
+    shown = (part for part in ("ankle", "knee") if np.isnan(_middle(track, part)[:, 0]).mean() <= 0.5)
+    lowest = next(shown, "hip")  # the lowest part that at least half of the poses have
     placement = PLACEMENTS.get(dataset_mode, PLACEMENTS["fashion"])[lowest]
     chain = _body_chain(track, lowest)
     scale = _common_scale(track, chain, placement, size)
@@ -148,7 +148,7 @@ def _body_chain(track: np.ndarray, lowest: str) -> np.ndarray:
 
 def _middle(track: np.ndarray, *words: str) -> np.ndarray:
     """(T,18,2) -> (T,2): the mean of the known joints that have one of `words` in their name; NaN if none is known."""
-    joints = track[:, joint_numbers(*words)]
+    joints = track[:, joint_indices(*words)]
     known = ~np.isnan(joints)
     with np.errstate(invalid="ignore"):
         return np.nan_to_num(joints).sum(axis=1) / known.sum(axis=1)

@@ -1,7 +1,7 @@
 """Frechet Inception distance (Heusel et al., NeurIPS 2017) and the Inception Score (Salimans et al., NeurIPS 2016).
 
-Both are computed from float64 sums, so memory does not grow with the number of images. The statistics of the real
-photos are cached on disk.
+Both are computed from float64 sums, so memory does not grow with the number of images, except for the bootstrap. The
+statistics of the real photos are cached on disk.
 """
 
 import hashlib
@@ -103,14 +103,13 @@ def read_statistics(file: Path, settings: Mapping[str, object]) -> Gaussian:
     try:
         with np.load(file, allow_pickle=False) as saved:
             found = dict(json.loads(str(saved["settings"])))
+            statistics = Gaussian(int(saved["n"]), saved["mean"], saved["covariance"])
     except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{file}: not a file of python -m metrics.statistics ({first_line(error)})") from error
     if wrong := [
         f"{name} {found.get(name)}, not {value}" for name, value in settings.items() if found.get(name) != value
     ]:
         raise UserError(f"{file}: these statistics cannot be used here: they have {'; '.join(wrong)}")
-    if not (statistics := load_cached(file)):
-        raise UserError(f"{file}: damaged")
     return statistics
 
 
@@ -120,8 +119,8 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     tr (A B)^1/2 is the sum of the singular values of A^1/2 B^1/2, where both roots come from symmetric eigenvalues.
     This does not amplify the rounding of eigenvalues near 0, which are many if there are fewer images than features.
     """
-    shared = np.linalg.svd(_root(a.covariance) @ _root(b.covariance), compute_uv=False).sum()
-    distance = np.square(a.mean - b.mean).sum() + np.trace(a.covariance) + np.trace(b.covariance) - 2 * shared
+    trace_of_root = np.linalg.svd(_root(a.covariance) @ _root(b.covariance), compute_uv=False).sum()
+    distance = np.square(a.mean - b.mean).sum() + np.trace(a.covariance + b.covariance) - 2 * trace_of_root
     return max(float(distance), 0.0)
 
 
@@ -141,7 +140,8 @@ class InceptionScore:
 
     def __init__(self, n: int) -> None:
         self.expected = n
-        self._sums = np.zeros((self.SPLITS, 1))  # a row for each split: count, sum of p log p, sums of p by class
+        # (splits, 2 + classes) after the first update: count, sum of p log p, sums of p by class
+        self._sums = np.zeros((self.SPLITS, 1))
 
     def update(self, indices: np.ndarray, probabilities: Tensor) -> None:
         """`indices` (N,) of the images in 0..n-1; their `probabilities` (N,classes) float64."""

@@ -26,7 +26,7 @@ from data.pairs import Pair, read_keypoints, read_pairs
 from metrics import report
 from metrics.evaluation import MASKED, Evaluation, EvaluationSetup, Networks, evaluate, load_networks, network_of
 from metrics.options import parse
-from metrics.pairing import Matches, Problems, Sample, copy_sources, match_names, match_pairs, photos_below
+from metrics.pairing import Matches, Problems, Sample, match_names, match_pairs, match_sources, photos_below
 from metrics.protocols import PROTOCOLS, View
 from metrics.stream import PairDataset, PhotoDataset, mean_image
 from util.device import describe_device, select_device, use_precision
@@ -114,7 +114,7 @@ def find_samples(args: Namespace, pairs: Sequence[Pair] | None) -> Matches:
     targets = photos_below(args.gt_path, "--gt_path")
     sources = targets if args.source_path == args.gt_path else photos_below(args.source_path, "--source_path")
     if args.baseline:
-        return copy_sources(pairs, args.source_path, sources, targets)
+        return match_sources(pairs, args.source_path, sources, targets)
     # no subfolders: test.py writes the thumbnails of its page into one
     expected = (RUN_FILE, PAGE_FILE)
     results = [name for name in photos_below(args.distorated_path, "--distorated_path", expected) if "/" not in name]

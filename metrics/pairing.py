@@ -79,18 +79,19 @@ def match_pairs(
     reasons = explain_missing({pair.target for pair in pairs} - targets, targets)
     candidates = candidate_names(pairs, results, naming)
     reasons |= explain_missing({name for names in candidates.values() for name in names} - results, results)
-    samples, problems, owners = [], [], {}
+    samples, problems = [], []
+    owners: dict[str, Pair] = {}  # result -> the first pair that it fits
     for pair in pairs:
         names = candidates[pair]
         found = [name for name in names if name in results]
-        first = [owners.setdefault(name, pair) for name in found]
+        others = [name for name in found if owners.setdefault(name, pair) != pair]  # results of an earlier pair
         if len(found) > 1:
             problems.append(Problem("ambiguous", f"both {' and '.join(found)} in {results_dir}"))
         elif not found:
             reason = next((reasons[name] for name in names if name in reasons), "")
             wanted = names[0] if names else f"a result of {pair.source} and {pair.target}"
             problems.append(Problem("missing", f"{results_dir / wanted}{reason}"))
-        elif first != [pair]:
+        elif others:
             problems.append(Problem("ambiguous", f"{found[0]} would be the result of two pairs, {pair} is one"))
         elif pair.target not in targets:
             problems.append(Problem("missing", f"target photo {pair.target}{reasons.get(pair.target, '')}"))
@@ -126,8 +127,8 @@ def match_names(results_dir: Path, results: Iterable[str], targets: Iterable[str
     return samples, problems
 
 
-def copy_sources(pairs: Sequence[Pair], source_dir: Path, sources: Iterable[str], targets: Iterable[str]) -> Matches:
-    """A sample for each pair, with the source photo as the generated image."""
+def match_sources(pairs: Sequence[Pair], source_dir: Path, sources: Iterable[str], targets: Iterable[str]) -> Matches:
+    """A sample for each pair with the source photo as the generated image: the baseline copy_source."""
     photos = {"source": set(sources), "target": set(targets)}
     samples, problems = [], []
     for pair in pairs:

@@ -18,12 +18,11 @@ from models.generator import PTM_VALUES
 from models.losses import (
     GAN_MODES,
     Features,
-    GANLoss,
     content_and_style,
     gan_mode,
     gradient_penalty,
+    l1_per_sample,
     load_vgg19,
-    mean_absolute,
 )  # fmt: skip
 from models.networks import DISCRIMINATORS, INITIALIZERS, NORMS, define_D, define_G, initialize, linear_decay
 from models.weight_average import WeightAverage
@@ -33,6 +32,7 @@ from util.draw_pose import draw_skeleton
 from util.image import to_pil, to_uint8, to_unit
 
 LAMBDA_GRADIENT_PENALTY = 10.0
+MAX_VISUALS = 4  # samples in `get_current_visuals`
 HeatMapFactors = tuple[Tensor, Tensor]  # of rows (B,H,18) and columns (B,W,18), see data/keypoints.py
 
 
@@ -93,7 +93,7 @@ class DPTNModel(BaseModel):
         loss.add_argument("--lambda_g", type=weight, default=2.0, help="weight of the generator's adversarial loss")
         loss.add_argument(
             "--t_s_ratio", type=number(float, 0, 1), default=0.5,
-            help="share of the source-to-target L1 and VGG19 losses, of which the source-to-source ones get the rest; "
+            help="weight of the source-to-target L1 and VGG19 losses; the source-to-source ones get 1 minus it; "
             "1: no source-to-source task",
         )  # fmt: skip
         loss.add_argument(
@@ -115,11 +115,13 @@ class DPTNModel(BaseModel):
             raise ValueError(
                 "--accumulate needs --norm instance: batch statistics would come from micro-batches, updated twice"
             )
-        for flag in ("layers_g", "dis_layers") if getattr(opt, "netD", "") == "spectral" else ("layers_g",):
-            layers = getattr(opt, flag)
-            if any(length % 2**layers for length in network_size):
+        halvings = {"layers_g": opt.layers_g}
+        if getattr(opt, "netD", None) == "spectral":  # the resnet discriminator halves twice, whatever --dis_layers is
+            halvings["dis_layers"] = opt.dis_layers
+        for flag, times in halvings.items():
+            if any(length % 2**times for length in network_size):
                 height, width = network_size
-                raise ValueError(f"--{flag} {layers}: {height} x {width} images cannot be halved {layers} times")
+                raise ValueError(f"--{flag} {times}: {height} x {width} images cannot be halved {times} times")
 
     def __init__(self, opt: Namespace, device: torch.device, is_train: bool) -> None:
         super().__init__(opt, device, is_train)
@@ -133,7 +135,7 @@ class DPTNModel(BaseModel):
         self.net_D = self.nets["D"] = self.prepare(define_D(opt))
         # The discriminator is not compiled: it is 3 % of the work, its buffers change between a forward pass and the
         # backward pass, and WGAN-GP differentiates it twice.
-        self.gan_loss = GANLoss(opt.gan_mode)
+        self.gan_loss = GAN_MODES[opt.gan_mode]
         self.vgg = None  # it costs as much as the generator, so it is left out where no loss needs it
         if self.needs_vgg(opt):
             self.vgg = self.prepare(load_vgg19(opt.vgg_weights))
@@ -141,7 +143,8 @@ class DPTNModel(BaseModel):
         self.tasks = ("t", "s") if opt.t_s_ratio < 1 else ("t",)  # without a share, the source image is not generated
         if "s" not in self.tasks:
             self.visual_names = tuple(name for name in self.visual_names if name != "fake_source")
-        # Losses are logged in this order and with these weights; the sum also takes each task's share.
+        # Losses are logged in this order and with these weights; the sum also takes each task's share. 0.5: the mean of
+        # the discriminator's losses on real and on generated images.
         weights = {
             "app_gen_s": opt.lambda_rec, "content_gen_s": opt.lambda_content, "style_gen_s": opt.lambda_style,
             "app_gen_t": opt.lambda_rec, "ad_gen_t": opt.lambda_g, "dis_img_gen_t": 0.5,
@@ -185,7 +188,7 @@ class DPTNModel(BaseModel):
         self.fake_target, self.fake_source = self.generate_batch(reconstruct_source)
 
     def test(self) -> Tensor:
-        """Leaves `fake_target` and `fake_source` alone: a CUDA graph's replays fill them, and the sheets show them."""
+        """Leaves `fake_target` and `fake_source` alone, which `get_current_visuals` shows and a CUDA graph refills."""
         self.net_G.eval()
         with torch.inference_mode():
             generated, _ = self.generate_batch(reconstruct_source=False)
@@ -215,6 +218,7 @@ class DPTNModel(BaseModel):
         return images if reconstruct_source else images[:1]
 
     def in_compute_dtype(self, image: Tensor) -> Tensor:
+        """bfloat16 with --precision bf16: the discriminator runs without autocast; heat maps take the image's dtype."""
         return image.bfloat16() if self.precision == "bf16" else image
 
     def discriminate(self, image: Tensor) -> Tensor:
@@ -240,7 +244,7 @@ class DPTNModel(BaseModel):
         return {f"{name}_{task}": mean for task, mean in zip(self.tasks, means)}
 
     def backward_D(self) -> dict[str, Tensor]:
-        """Gradients of the discriminator's loss on a real and a generated image; returns the loss by name."""
+        """Gradients of the discriminator's loss, with WGAN-GP's penalty; returns the loss without it by name."""
         real, fake = self.batch.target_image, self.fake_target.detach()
         loss_real = self.gan_loss.discriminator_real(self.discriminate(real))
         loss_fake = self.gan_loss.discriminator_fake(self.discriminate(fake))
@@ -256,7 +260,7 @@ class DPTNModel(BaseModel):
         if "s" in self.tasks:  # both tasks as one batch
             fakes, reals = torch.cat((fakes, self.fake_source)), torch.cat((reals, self.batch.source_image))
         losses = {"ad_gen_t": self.gan_loss.generator(self.discriminate(self.fake_target))}
-        losses |= self.by_task("app_gen", mean_absolute(fakes, reals))
+        losses |= self.by_task("app_gen", l1_per_sample(fakes, reals))
         if self.vgg is not None:
             return losses | self.vgg_losses(fakes, reals)
         zero = torch.zeros((), device=self.device)  # the log has the VGG19 losses all the same
@@ -358,15 +362,15 @@ class DPTNModel(BaseModel):
         values = distributed.mean(torch.stack([self.losses[name] for name in self.loss_names]))
         return dict(zip(self.loss_names, values.tolist()))
 
-    def get_current_visuals(self, most: int = 4) -> list[list[Image.Image]]:
+    def get_current_visuals(self) -> list[list[Image.Image]]:
         batch = self.batch
         size = batch.source_image.shape[-2:]
 
         def images(tensor: Tensor) -> list[Image.Image]:
-            return [to_pil(image) for image in to_uint8(tensor[:most].detach())]
+            return [to_pil(image) for image in to_uint8(tensor[:MAX_VISUALS].detach())]
 
         def skeletons(keypoints: Tensor) -> list[Image.Image]:
-            return [draw_skeleton(pose, size) for pose in keypoints[:most].tolist()]
+            return [draw_skeleton(pose, size) for pose in keypoints[:MAX_VISUALS].tolist()]
 
         columns = (
             images(batch.source_image), skeletons(batch.source_keypoints),

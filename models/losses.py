@@ -1,9 +1,10 @@
-"""Losses of DPTN (section 3.3 of the paper): unweighted terms, no backward, no device calls.
+"""Losses of DPTN (section 3.3 of the paper) and of DPTN-TA: unweighted terms.
 
-Everything is computed in float32, also when the features come in bfloat16.
+Means, Gram matrices and norms are float32, also when the features come in bfloat16.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,33 +20,37 @@ def _squared_distance(goal: float) -> Loss:
     return lambda scores: (scores - goal).square().mean()
 
 
-# mode -> (discriminator on real scores, discriminator on fake scores, generator on fake scores)
-GAN_MODES: dict[str, tuple[Loss, Loss, Loss]] = {
-    "lsgan": (_squared_distance(1), _squared_distance(0), _squared_distance(1)),
-    "vanilla": (
+class GANLoss(NamedTuple):
+    """The losses of one GAN mode on patch scores of any shape."""
+
+    discriminator_real: Loss
+    discriminator_fake: Loss
+    generator: Loss  # on scores of generated images
+
+
+GAN_MODES = {
+    "lsgan": GANLoss(_squared_distance(1), _squared_distance(0), _squared_distance(1)),
+    "vanilla": GANLoss(
         lambda scores: F.softplus(-scores).mean(),  # binary cross-entropy with logits against 1
         lambda scores: F.softplus(scores).mean(),
         lambda scores: F.softplus(-scores).mean(),
     ),
-    "hinge": (
+    "hinge": GANLoss(
         lambda scores: F.relu(1 - scores).mean(),
         lambda scores: F.relu(1 + scores).mean(),
         lambda scores: -scores.mean(),
     ),
-    "wgangp": (lambda scores: -scores.mean(), lambda scores: scores.mean(), lambda scores: -scores.mean()),
+    "wgangp": GANLoss(
+        lambda scores: -scores.mean(),
+        lambda scores: scores.mean(),
+        lambda scores: -scores.mean(),
+    ),
 }
 
 
 def gan_mode(name: str) -> str:
     """An argparse type: a key of GAN_MODES; 'wgan-gp' is the published code's name of 'wgangp'."""
     return "wgangp" if name == "wgan-gp" else name
-
-
-class GANLoss:
-    """The three losses of one GAN mode on patch scores of any shape."""
-
-    def __init__(self, mode: str) -> None:
-        self.discriminator_real, self.discriminator_fake, self.generator = GAN_MODES[mode]
 
 
 def gradient_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
@@ -62,6 +67,9 @@ STYLE_LAYERS = {8: "relu2_2", 17: "relu3_4", 26: "relu4_4", 31: "relu5_2"}
 FAST_FORMS = {nn.ReLU: relu, nn.MaxPool2d: max_pool2}  # called in place of the layers: same numbers, see models/ops.py
 
 
+Features = tuple[list[Tensor], list[Tensor]]  # content and style features of VGG19Features
+
+
 class VGG19Features(nn.Module):
     """Frozen VGG19 up to relu5_2 (Simonyan and Zisserman, 2015).
 
@@ -75,7 +83,7 @@ class VGG19Features(nn.Module):
         self.features = make_layers(cfgs["E"], batch_norm=False)[: max(STYLE_LAYERS) + 1]
         self.requires_grad_(False).eval()
 
-    def forward(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    def forward(self, images: Tensor) -> Features:
         """(N,3,H,W) -> content features (5) and style features (4), each (N,C,h,w)."""
         content, style = [], []
         x = images
@@ -88,8 +96,8 @@ class VGG19Features(nn.Module):
         return content, style
 
 
-def mean_absolute(a: Tensor, b: Tensor) -> Tensor:
-    """Mean absolute difference of each sample: two (N,...) -> (N,) float32.
+def l1_per_sample(a: Tensor, b: Tensor) -> Tensor:
+    """L1 distance, the mean absolute difference, of each sample: two (N,...) -> (N,) float32.
 
     Differences of bfloat16 values are rounded to bfloat16, which saves two float32 copies of all features; the mean of
     many is as exact.
@@ -104,17 +112,14 @@ def gram_matrix(features: Tensor) -> Tensor:
     return flat @ flat.transpose(1, 2) / flat[0].numel()
 
 
-Features = tuple[list[Tensor], list[Tensor]]  # of VGG19Features
-
-
 def content_and_style(of_fakes: Features, of_reals: Features) -> tuple[Tensor, Tensor]:
     """VGG19 features of two image batches of N -> content (N,) and style (N,) terms, unweighted. No autocast.
 
     Content sums the mean absolute feature differences, style those of the Gram matrices.
     """
     (fake_content, fake_style), (real_content, real_style) = of_fakes, of_reals
-    content = sum(mean_absolute(a, b) for a, b in zip(fake_content, real_content))
-    style = sum(mean_absolute(gram_matrix(a), gram_matrix(b)) for a, b in zip(fake_style, real_style))
+    content = sum(l1_per_sample(a, b) for a, b in zip(fake_content, real_content))
+    style = sum(l1_per_sample(gram_matrix(a), gram_matrix(b)) for a, b in zip(fake_style, real_style))
     return content, style
 
 
@@ -127,7 +132,7 @@ def texture_affinity(fake: Tensor, real: Tensor, source: Tensor) -> Tensor:
     """
     fake, real, source = (F.normalize(at_least_float32(f).flatten(2), dim=1, eps=1e-4) for f in (fake, real, source))
     matches_fake, matches_real = ((f.transpose(1, 2) @ source).softmax(-1) for f in (fake, real))  # (B,h*w,h*w)
-    return mean_absolute(matches_fake, matches_real)
+    return l1_per_sample(matches_fake, matches_real)
 
 
 def load_vgg19(source: str) -> VGG19Features:

@@ -1,8 +1,9 @@
 """Operations of the networks in the form that is fastest where they run.
 
-Every custom autograd function and every branch on device or compilation is here, so that the other files of this
-package show the paper's blocks and nothing else. Each function names the plain PyTorch expression that it equals;
-tests/models/test_ops.py holds both against each other in float64. What each form is worth is in docs/speed.md.
+Every custom autograd function and every branch of the networks on device or compilation is here, so that blocks.py,
+pose_transformer.py, generator.py and discriminator.py show the paper's blocks and nothing else. Each function names the
+plain PyTorch expression that it equals; tests/models/test_ops.py holds both against each other in float64. What each
+form is worth is in docs/speed.md.
 
 Letters: B batch, C channels, H x W positions.
 """
@@ -100,7 +101,8 @@ class _Maximum(torch.autograd.Function):
 def instance_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """`F.instance_norm(x, weight=weight, bias=bias)` of (B,C,...) over all positions, with (C,) weight and bias.
 
-    Compiled code gets the operation written out, so that Inductor fuses it with its neighbors in any memory format.
+    Compiled code gets the operation written out, so that Inductor fuses it with its neighbors in any memory format; its
+    result is at least float32.
     """
     if not in_compiled_code():
         return F.instance_norm(x, weight=weight, bias=bias, eps=EPSILON)
@@ -121,11 +123,12 @@ class _InstanceNorm(torch.autograd.Function):
     def backward(ctx: FunctionCtx, grad_y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, mean, inverse_std, weight = ctx.saved_tensors
         centered = at_least_float32(x) - mean
+        # With z = (x - mean) / std: grad_x = weight / std * (grad_y - mean(grad_y) - z * mean(grad_y * z)).
         grad_bias = _rows(grad_y).sum(3).sum(2).view_as(mean)  # of each sample
         grad_weight = _rows(grad_y * centered).sum(3).sum(2).view_as(mean) * inverse_std
-        share = 1 / x.shape[2:].numel()
-        slope = materialize(grad_weight * inverse_std * share)
-        grad_x = (grad_y - materialize(grad_bias * share) - centered * slope) * materialize(inverse_std * weight)
+        per_position = 1 / x.shape[2:].numel()
+        slope = materialize(grad_weight * inverse_std * per_position)
+        grad_x = (grad_y - materialize(grad_bias * per_position) - centered * slope) * materialize(inverse_std * weight)
         return grad_x.to(x.dtype), grad_weight.sum(0), grad_bias.sum(0)
 
 
@@ -167,7 +170,7 @@ def materialize(x: Tensor) -> Tensor:
 def conv2d_shared_input(conv: nn.Conv2d, shared: Tensor, own: Tensor) -> Tensor:
     """`conv(torch.cat((shared.repeat(k, 1, 1, 1), own), dim=1))`, for k branches stacked along the batch.
 
-    On CUDA, channels of zeros fill up their number to a multiple of 8, which matrix units need: 39 channels take twice
+    On CUDA, channels of zeros fill up their number to a multiple of 8, which Tensor Cores need: 39 channels take twice
     as long as 40 in channels_last. Code compiled for a CPU convolves the channels (B,S,H,W) that all branches share
     only once, and adds the result to that of each branch's own channels (k*B,C,H,W). The forms round differently.
     """
@@ -204,13 +207,13 @@ def up_convolution(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     if x.device.type != "cpu" or _only_plain_forms:
         return F.conv_transpose2d(x, weight, bias, stride=2, padding=1, output_padding=1)
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    # cast here, because autocast does not reach the backward pass, whose tensors must have one dtype
     return _UpConvolution.apply(x.to(dtype), weight.to(dtype), bias.to(dtype))
 
 
 class _UpConvolution(torch.autograd.Function):
-    """Transposed convolution whose weight gradient is computed by the adjoint convolution, from output to input.
-
-    CPUs compute that one up to twelve times as fast in bfloat16.
+    """Transposed convolution whose weight gradient is computed as that of its adjoint, the convolution from output to
+    input, which in bfloat16 is up to twelve times as fast on CPUs.
     """
 
     @staticmethod
@@ -226,8 +229,8 @@ class _UpConvolution(torch.autograd.Function):
         return grad_x, grad_weight, grad_y.sum((0, 2, 3))
 
 
-def must_repeat_results(device: torch.device) -> bool:
-    """Whether --deterministic is set and matters: CPUs repeat their results anyway."""
+def must_be_deterministic(device: torch.device) -> bool:
+    """Whether --deterministic asks for other kernels here; those of CPUs are deterministic anyway."""
     return device.type == "cuda" and torch.are_deterministic_algorithms_enabled()
 
 
@@ -236,7 +239,7 @@ def reflection_pad(x: Tensor, width: int) -> Tensor:
 
     On CUDA the backward pass of PyTorch's form adds in any order, which --deterministic refuses.
     """
-    if not must_repeat_results(x.device):
+    if not must_be_deterministic(x.device):
         return F.pad(x, (width,) * 4, mode="reflect")
     for dim in (-1, -2):
         length = x.shape[dim]
@@ -252,7 +255,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     takes 1.5 times as long for N = 1024, 10 times for N = 128), and in float32 on CUDA, where it is made for half
     precision (19 of 155 ms of a DeepFashion step in TF32 on an H200).
     """
-    slow_if_fused = torch.bfloat16 if q.device.type == "cpu" else torch.float32 if q.device.type == "cuda" else None
+    slow_if_fused = {"cpu": torch.bfloat16, "cuda": torch.float32}.get(q.device.type)
     if q.dtype == slow_if_fused and torch.is_grad_enabled():
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
         return scores.softmax(-1, dtype=torch.float32).to(q.dtype) @ v

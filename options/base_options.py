@@ -22,7 +22,7 @@ def add_batch_size(group: _ArgumentGroup) -> None:
 
 
 class BaseOptions:
-    """Parser of one command. `is_train` and `add_flags` are what a subclass changes."""
+    """Parser of one command. A subclass sets `is_train` and `description`, and extends `add_flags` and `validate`."""
 
     is_train: bool
     description: str
@@ -103,9 +103,9 @@ class BaseOptions:
             self.validate(opt)
         except ValueError as error:
             parser.error(str(error))
-        parser = self.parser([f"--model={opt.model}", f"--dataset_mode={opt.dataset_mode}"])
+        plain = self.parser([f"--model={opt.model}", f"--dataset_mode={opt.dataset_mode}"])  # without a run's options
         options = dict(sorted(vars(opt).items()))
-        defaults = {name: parser.get_default(name) for name in options}
+        defaults = {name: plain.get_default(name) for name in options}
         self.changed = [name for name, value in options.items() if value != defaults[name]]
         marks = {name: f"    [default: {defaults[name]}]" for name in self.changed}
         self.text = "\n".join(f"{name}: {value}{marks.get(name, '')}" for name, value in options.items())

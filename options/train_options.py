@@ -41,7 +41,8 @@ class TrainOptions(BaseOptions):
         add("--lr", type=number(float, 0), default=2e-4, help="learning rate of the generator (Adam)")
         add("--beta1", type=number(float, 0, 0.9999), default=0.5, help="Adam's first momentum")
         add("--ema", type=number(float, 0, 0.999999), default=0.0, metavar="DECAY",
-            help="average the generator's weights over steps: 0.999 over about 1000; in ema_net_G.pth")  # fmt: skip
+            help="exponential moving average (EMA) of the generator's weights, in ema_net_G.pth; 0.999 averages over "
+            "about 1000 steps; 0: off")  # fmt: skip
         add("--load_pretrain", metavar="DIR",
             help="start from latest_net_G.pth and, if there, latest_net_D.pth in DIR, with new optimizers")  # fmt: skip
         add("--continue_train", action="store_true",
@@ -56,7 +57,7 @@ class TrainOptions(BaseOptions):
         add("--val_pairs", type=count, default=0, metavar="N",
             help="hold out identities with about N pairs for validation, which selects best_net_G.pth")  # fmt: skip
         add("--val_metric", choices=list(VAL_METRICS), default="ssim",
-            help="what the best weights are best in; lpips and fid need weights of other networks")  # fmt: skip
+            help="metric that selects best_net_G.pth; lpips and fid need weights of other networks")  # fmt: skip
         add("--alexnet_weights", default="imagenet", metavar="W",
             help="--val_metric lpips: imagenet (torchvision's) or a file")  # fmt: skip
         add("--inception_weights", default="imagenet", metavar="W",
@@ -99,7 +100,7 @@ class TrainOptions(BaseOptions):
         naming both values where the command line asks for another value than the checkpoint's.
         """
         parser = self.parser([f"--model={stored['model']}", f"--dataset_mode={stored['dataset_mode']}"])
-        unset = object()
+        unset = object()  # argparse sets no default where the namespace has a value: what stays unset was not given
         blank = Namespace(**{action.dest: unset for action in parser._actions})
         given = {name: value for name, value in vars(parser.parse_args(argv, blank)).items() if value is not unset}
         conflicts = [
@@ -147,6 +148,6 @@ class TrainOptions(BaseOptions):
 
 
 def moved_file(name: str, value: Any, stored: dict[str, Any]) -> bool:
-    """Whether an option names the same kind of file, moved to another path."""
+    """Whether an option names a file of weights, which may have moved: both values are paths."""
     files = ("vgg_weights", "alexnet_weights", "inception_weights")
     return name in files and not {value, stored[name]} & {"imagenet", "random"}

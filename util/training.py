@@ -63,7 +63,10 @@ class NonFiniteCheck:
         self._steps.append((total, files, tuple(losses), torch.stack(list(losses.values()))))
 
     def check(self) -> None:
-        """Raise UserError on every process if a loss since the last check was not finite. Waits for the device."""
+        """Stop every process if a loss since the last check was not finite. Waits for the device.
+
+        UserError, which names the photos, where the first such loss was found; SystemExit(2) in the other processes.
+        """
         steps, self._steps = self._steps, []
         bad = None
         if steps and not torch.stack([values for *_, values in steps]).isfinite().all():

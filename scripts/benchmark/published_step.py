@@ -15,7 +15,7 @@ from torch import Tensor
 from data.keypoints import draw_heat_maps
 from models import pose_transformer
 from models.dptn_model import DPTNModel
-from models.losses import content_and_style, mean_absolute
+from models.losses import content_and_style, l1_per_sample
 from options.train_options import TrainOptions
 from scripts.benchmark.networks import DIS_LAYERS
 
@@ -70,7 +70,7 @@ class PublishedStep(DPTNModel):
             with self.autocast():
                 of_fake, of_real = self.vgg(fake), self.vgg(real)
             content, style = content_and_style(of_fake, of_real)
-            terms = {"app_gen": mean_absolute(fake, real), "content_gen": content, "style_gen": style}
+            terms = {"app_gen": l1_per_sample(fake, real), "content_gen": content, "style_gen": style}
             losses |= {f"{name}_{task}": values.mean() for name, values in terms.items()}
         return losses
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.blocks import FirstDownBlock, InstanceNorm, UpBlock
-from models.losses import mean_absolute
+from models.losses import l1_per_sample
 from models.ops import (
     _InstanceNorm,
     _LeakyReLU,
@@ -226,12 +226,12 @@ def test_sum_of_up_convolutions_equals_both_apart(norm, monkeypatch):
     assert_equal(*results, rtol=1e-9, atol=1e-10)
 
 
-def test_mean_absolute_of_a_million_values_is_accurate():
+def test_l1_per_sample_of_a_million_values_is_accurate():
     """A million float32 differences each, in either memory order, to a few last bits."""
     a, b = noise(2, 16, 256, 256).float(), noise(2, 16, 256, 256, seed=1).float()
     wanted = (a.double() - b.double()).abs().flatten(1).mean(1)
     for layout in (torch.contiguous_format, torch.channels_last):
-        mean = mean_absolute(a.contiguous(memory_format=layout), b.contiguous(memory_format=layout))
+        mean = l1_per_sample(a.contiguous(memory_format=layout), b.contiguous(memory_format=layout))
         torch.testing.assert_close(mean.double(), wanted, rtol=1e-6, atol=0)
 
 
@@ -240,7 +240,7 @@ def test_reflection_pad_equals_torchs_in_its_deterministic_form(width, monkeypat
     x = noise(2, 3, 5, 4)
     wanted = with_gradients(lambda x: F.pad(x, (width,) * 4, mode="reflect"), x)
     assert_equal(with_gradients(lambda x: reflection_pad(x, width), x), wanted)
-    monkeypatch.setattr("models.ops.must_repeat_results", lambda _: True)
+    monkeypatch.setattr("models.ops.must_be_deterministic", lambda _: True)
     assert_equal(with_gradients(lambda x: reflection_pad(x, width), x), wanted, rtol=1e-14, atol=1e-15)
 
 
