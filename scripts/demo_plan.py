@@ -29,7 +29,7 @@ from util.errors import run_main
 BATCH_SIZE = 4
 FLAGS = [
     "--dataset_mode=market", f"--batchSize={BATCH_SIZE}", "--lr=1e-3", "--dis_layers=3", "--lambda_rec=10",
-    "--lambda_g=0.2", "--lambda_content=0", "--lambda_style=0",
+    "--lambda_g=0.05", "--lambda_content=0", "--lambda_style=0",
 ]  # fmt: skip
 PAIRS_FOR_WIDTH = {16: 0, 32: 2500, 64: 6000}  # --ngf, and how many pairs make that width worth its time
 TIMED_STEPS = 3
