@@ -32,7 +32,7 @@ FLAGS = [
     "--lambda_g=0.05", "--lambda_content=0", "--lambda_style=0",
 ]  # fmt: skip
 PAIRS_FOR_WIDTH = {16: 0, 32: 2500, 64: 6000}  # --ngf, and how many pairs make that width worth its time
-TIMED_STEPS = 3
+TIMED_STEPS = 8
 TRAINING_SHARE = 0.85  # of the time: sheets, checkpoints and a machine that gets slower take the rest
 FEWEST_EPOCHS = 3  # so that the learning rate has steps to fall in
 AVERAGED_SHARE = 1 / 7  # of the steps, which --ema averages

@@ -1,6 +1,7 @@
 """Shared helpers and fixtures: options, a small data set on disk, networks filled by formula, commands.
 
-The marker `quick` is set here: on each test that is not marked `slow` and does not run a command (PROGRAMS).
+The marker `quick` is set here: on the tests of the packages QUICK that are not marked `slow` and run no command
+(PROGRAMS).
 """
 
 import gc
@@ -49,13 +50,21 @@ LOSS_NAMES = (
 )  # fmt: skip
 TINY = [*TINY_G, "--ndf=8", "--dis_layers=2", "--vgg_weights=random"]
 PROGRAMS = {"run", "call", "command", "torchrun"}  # fixtures that run a whole command
+QUICK = [Path(__file__).parent / package for package in ("data", "models", "options", "util")]
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if not item.get_closest_marker("slow") and PROGRAMS.isdisjoint(item.fixturenames):
+        is_short = not item.get_closest_marker("slow") and PROGRAMS.isdisjoint(item.fixturenames)
+        if is_short and not set(QUICK).isdisjoint(item.path.parents):
             item.add_marker("quick")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `-m quick`, import no other tests: that takes as long as running the quick ones."""
+    others = collection_path.is_file() and set(QUICK).isdisjoint(collection_path.parents)
+    return True if config.option.markexpr == "quick" and others else None
 
 
 @pytest.fixture(autouse=True, scope="session")
