@@ -50,21 +50,26 @@ LOSS_NAMES = (
 )  # fmt: skip
 TINY = [*TINY_G, "--ndf=8", "--dis_layers=2", "--vgg_weights=random"]
 PROGRAMS = {"run", "call", "command", "torchrun"}  # fixtures that run a whole command
-QUICK = [Path(__file__).parent / package for package in ("data", "models", "options", "util")]
+QUICK, NOT_QUICK = {"data", "models", "options"}, {"synthetic", "test_ablations.py"}  # folders and files
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         is_short = not item.get_closest_marker("slow") and PROGRAMS.isdisjoint(item.fixturenames)
-        if is_short and not set(QUICK).isdisjoint(item.path.parents):
+        if is_short and _may_be_quick(item.path):
             item.add_marker("quick")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """With `-m quick`, import no other tests: that takes as long as running the quick ones."""
-    others = collection_path.is_file() and set(QUICK).isdisjoint(collection_path.parents)
-    return True if config.option.markexpr == "quick" and others else None
+    ignored = config.option.markexpr == "quick" and collection_path.is_file() and not _may_be_quick(collection_path)
+    return True if ignored else None
+
+
+def _may_be_quick(file: Path) -> bool:
+    folders = set(file.relative_to(Path(__file__).parent).parts)
+    return not QUICK.isdisjoint(folders) and NOT_QUICK.isdisjoint(folders)
 
 
 @pytest.fixture(autouse=True, scope="session")
