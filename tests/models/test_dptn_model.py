@@ -48,7 +48,7 @@ def test_training_learns_in_every_mode(flags):
 @compiles
 @pytest.mark.slow
 def test_compiled_bf16_training_learns():
-    first, last = learn("--compile", "--precision=bf16")
+    first, last = learn("--compile", "--precision=bf16", *NO_VGG)
     assert last["app_gen_t"] < 0.8 * first["app_gen_t"]
 
 
