@@ -63,7 +63,7 @@ def attend(source: CachedSource, keypoints: Pose) -> Attention:
         ),
     ]
     try:
-        image = source.generate(keypoints, use_compiled=False)  # it calls no hooks
+        image = source.generate(keypoints, use_compiled=False)  # compiled code calls no hooks
     finally:
         for hook in hooks:
             hook.remove()

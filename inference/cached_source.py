@@ -34,9 +34,9 @@ class TargetPart(nn.Module):
         return (self.net.decoder(self.net.ptm.transfer(f_st, memory, texture)),)
 
 
-def compile_target_part(transfer: PoseTransfer) -> Callable[..., tuple[Tensor]] | None:
-    """The TargetPart for all sources of `transfer`, compiled on its first call; None without --compile."""
-    return transfer.model.compile(TargetPart(transfer.model.nets["G"]).forward) if transfer.opt.compile else None
+def compile_target_part(transfer: PoseTransfer) -> Callable[..., tuple[Tensor]]:
+    """The TargetPart for all sources of `transfer`, which --compile compiles on its first call."""
+    return transfer.model.compile(TargetPart(transfer.model.nets["G"]).forward)
 
 
 class CachedSource:
@@ -44,16 +44,17 @@ class CachedSource:
 
     def __init__(
         self, transfer: PoseTransfer, image: Image.Image, keypoints: Pose,
-        compiled: Callable[..., tuple[Tensor]] | None = None,
+        target_part: Callable[..., tuple[Tensor]] | None = None,
     ) -> None:  # fmt: skip
         """`image`: RGB of the stored size. `keypoints`: (18,2) of (y, x) in its pixels, NaN = missing.
 
-        `compiled`: what `compile_target_part` returns; without it, the network is not compiled.
+        `target_part`: what `compile_target_part` returns; without it, nothing is compiled.
         """
         if not transfer.opt.num_TTBs:
             raise UserError("--num_TTBs 0: this network takes no texture from the source; use one with TTBs")
-        self.transfer, self.compiled = transfer, compiled
+        self.transfer = transfer
         self.net: Generator = transfer.model.nets["G"]
+        self.target_part = target_part or TargetPart(self.net)
         pixels = stretch(image, transfer.network_size)[None]
         with torch.inference_mode(), transfer.model.autocast():
             pose = self._heat_maps(keypoints)
@@ -71,7 +72,7 @@ class CachedSource:
         Equal to what `PoseTransfer` generates, up to the rounding of another batch size. `use_compiled`: False where
         hooks must be called.
         """
-        target_part = self.compiled if use_compiled and self.compiled else TargetPart(self.net)
+        target_part = self.target_part if use_compiled else TargetPart(self.net)
         with torch.inference_mode(), self.transfer.model.autocast():
             pose = self._heat_maps(keypoints)
             (generated,) = target_part(self.image_and_pose, pose, self.memory, self.texture)

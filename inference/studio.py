@@ -64,12 +64,14 @@ class Studio:
     def __init__(self, transfer: PoseTransfer, estimator: Estimator | None, offers: Rendered) -> None:
         self.transfer, self.estimator, self.offers = transfer, estimator, offers
         self.target_part = compile_target_part(transfer)
+        self.thread = ThreadPoolExecutor(1)  # runs the network
         self.sources: OrderedDict[str, CachedSource] = OrderedDict()  # of each tab; the one used last at the end
 
     def warm_up(self) -> None:
-        """Generate one image, so that no page waits until the network is compiled."""
+        """Generate one image in the network's thread, so that no page waits until the network is compiled."""
         image, pose = self.offers.examples[0]
-        CachedSource(self.transfer, image, pose, self.target_part).generate(pose)
+        source = CachedSource(self.transfer, image, pose, self.target_part)
+        self.thread.submit(source.generate, pose).result()
 
     def start(self, body: bytes) -> Response:
         """What the page shows first, and the sizes of the network."""
@@ -197,9 +199,9 @@ def create_app(studio: Studio, hosts: set[str], token: str | None = None) -> Sta
         "attention": studio.attend, "close": studio.close, "import": studio.import_pose, "export": studio.export_pose,
         "interpolate": studio.interpolate, "animation": studio.animate,
     }  # fmt: skip
-    thread = ThreadPoolExecutor(1)
+    call = partial(_call, studio.thread)
     routes = [Route(path, partial(_send_file, PAGE / name)) for path, name in FILES.items()]
-    routes += [Route(f"/api/{name}", partial(_call, work, thread), methods=["POST"]) for name, work in requests.items()]
+    routes += [Route(f"/api/{name}", partial(call, work), methods=["POST"]) for name, work in requests.items()]
     handlers = {UserError: _user_error, HTTPException: _http_error, ClientDisconnect: _nobody_reads}
     return Starlette(routes=routes, middleware=[Middleware(Guard, hosts, token)], exception_handlers=handlers)
 
@@ -208,8 +210,8 @@ async def _send_file(path: Path, request: Request) -> Response:
     return FileResponse(path)
 
 
-async def _call(work: Callable[[bytes], Response], thread: ThreadPoolExecutor, request: Request) -> Response:
-    """Give the request's body to `work` in the network's thread."""
+async def _call(thread: ThreadPoolExecutor, work: Callable[[bytes], Response], request: Request) -> Response:
+    """Give the request's body to `work` in `thread`."""
     return await asyncio.get_running_loop().run_in_executor(thread, work, await read_body(request))
 
 

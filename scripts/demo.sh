@@ -50,7 +50,9 @@ flags=$($python scripts/demo_plan.py --name="$name" --dataroot="$data" --minutes
 $python train.py --name="$name" --max_minutes=$minutes $flags
 
 announce "6/6 generating and measuring the same images with that network"
-generate --name="$name" --which_epoch=ema --results_dir="$results/own"
+epoch=ema
+[ -f "$run/ema_net_G.pth" ] || epoch=latest # an earlier version's run has no averaged weights
+generate --name="$name" --which_epoch="$epoch" --results_dir="$results/own"
 measure own --distorted_path="$results/own"
 page
 announce "done"

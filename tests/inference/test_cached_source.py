@@ -30,14 +30,13 @@ def test_compiled_part_serves_several_sources_and_attention(tmp_path, monkeypatc
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     plain, people = load_tiny(write_tiny(tmp_path)), tiny_walk()
     transfer = load_tiny(tmp_path, compile=True)
-    compiled = compile_target_part(transfer)
+    target_part = compile_target_part(transfer)
     for photo in people[:2]:
         image = Image.fromarray(photo.pixels)
         expected = CachedSource(plain, image, photo.keypoints)
-        source = CachedSource(transfer, image, photo.keypoints, compiled)
+        source = CachedSource(transfer, image, photo.keypoints, target_part)
         for target in people[2:4]:
             assert_close(source.generate(target.keypoints), expected.generate(target.keypoints))
         attention = attend(source, people[2].keypoints)
         np.testing.assert_allclose(attention.weights, attend(expected, people[2].keypoints).weights, atol=1e-4)
     assert [len(function.libraries) for function in transfer.model.compiled_functions] == [0, 1]
-    assert compile_target_part(plain) is None
