@@ -45,7 +45,7 @@ const copy = (pose) => pose.map((joint) => joint && [...joint]);
 async function refresh() {
   wanted = true;
   if (busy) return;
-  busy = true;
+  $("generated").ariaBusy = busy = true;
   try {
     while (wanted) {
       wanted = false;
@@ -57,7 +57,7 @@ async function refresh() {
     say(error.message);
     failed = true;
   }
-  busy = false;
+  $("generated").ariaBusy = busy = false;
 }
 
 async function generate() {

@@ -108,18 +108,19 @@ def is_elsewhere(url: str, address: str) -> bool:
 
 def wait_for_image(page: Page) -> np.ndarray:
     """Wait until the generated image is that of the pose on the page; returns the pose."""
-    page.wait_for_function("() => document.querySelector('#generated').dataset.pose !== undefined")
-    page.wait_for_function(
+    shown = page.wait_for_function(
         """() => {
-          const shown = JSON.parse(document.querySelector('#generated').dataset.pose);
-          return [...document.querySelectorAll('#target .joint')].every((circle) => {
+          const {ariaBusy, dataset: {pose}} = document.querySelector('#generated');
+          if (ariaBusy !== 'false' || !pose) return null;
+          const shown = JSON.parse(pose), circles = [...document.querySelectorAll('#target .joint')];
+          const same = circles.every((circle) => {
             const joint = shown[circle.dataset.joint];
             const [y, x] = ['cy', 'cx'].map((name) => Number(circle.getAttribute(name)));
             return joint && joint[0] === y && joint[1] === x;
-          }) && document.querySelectorAll('#target .joint').length === shown.filter(Boolean).length;
+          });
+          return same && circles.length === shown.filter(Boolean).length ? shown : null;
         }"""
-    )
-    shown = json.loads(page.locator("#generated").get_attribute("data-pose"))
+    ).json_value()
     return np.array([[np.nan, np.nan] if joint is None else joint for joint in shown], float)
 
 
