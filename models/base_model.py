@@ -137,7 +137,7 @@ class BaseModel(ABC):
         for name in names or self.nets:
             load_network(self.nets[name], Path(directory) / f"{label}_net_{name}.pth", f"network {name}")
 
-    def load_pretrained(self, directory: str | Path) -> list[str]:
+    def load_initial_weights(self, directory: str | Path) -> list[str]:
         """Start from weights in `directory`: 'latest' of the generator, and of the discriminator if its file exists.
 
         Returns the names of the networks that were loaded.
@@ -190,12 +190,18 @@ class BaseModel(ABC):
             rows.append(f"{name:<18} {sum(counts.values()):>12,}")
         return "\n".join(rows)
 
-    def update_learning_rate(self) -> None:
-        """Move the schedules on by one epoch; call it at the end of each."""
+    def update_learning_rate(self) -> list[str]:
+        """Move the schedules on by one epoch; call it at the end of each. Returns a line for each rate that changed."""
+        before = self.learning_rates()
         with warnings.catch_warnings():  # a run resumed at an epoch's end has made no step yet
             warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step", category=UserWarning)
             for scheduler in self.schedulers.values():
                 scheduler.step()
+        changes = {name: (before[name], rate) for name, rate in self.learning_rates().items() if rate != before[name]}
+        return [f"learning rate of network {name}: {old:.3g} -> {new:.3g}" for name, (old, new) in changes.items()]
+
+    def learning_rates(self) -> dict[str, float]:
+        return {name: float(optimizer.param_groups[0]["lr"]) for name, optimizer in self.optimizers.items()}
 
 
 def _optimizer_state(optimizer: Optimizer) -> dict[str, Any]:

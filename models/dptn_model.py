@@ -1,4 +1,11 @@
-"""DPTN: generator, discriminator, losses and the training step (sections 3 and 4 of the paper).
+"""DPTN: generator, discriminator, losses and the training step.
+
+With r = --t_s_ratio, the generator's loss is
+
+    r (lambda_rec app_t + lambda_content content_t + lambda_style style_t)
+    + (1 - r) (lambda_rec app_s + lambda_content content_s + lambda_style style_s) + lambda_g ad_t
+
+and the discriminator's is the mean of its losses on target_image and on fake_target; it never sees fake_source.
 
 Names of losses are the published code's: `app` is L1 (appearance), `content` and `style` VGG19, `ad` the generator's
 adversarial loss, `dis_img` the discriminator's. In names and outputs, `t` is source-to-target (fake_target against
@@ -51,6 +58,7 @@ class Batch(NamedTuple):
 class DPTNModel(BaseModel):
     fake_target: Tensor | None = None
     fake_source: Tensor | None = None
+    define_G, define_D = staticmethod(define_G), staticmethod(define_D)  # a subclass may have networks of its own
     visual_names = ("source image", "source pose", "target image", "target pose", "fake_source", "fake_target")
 
     @staticmethod
@@ -80,8 +88,9 @@ class DPTNModel(BaseModel):
             help="blocks of the discriminator (the paper: 4 for DeepFashion, 3 for Market-1501)",
         )  # fmt: skip
         size.add_argument(
-            "--init_type", choices=list(INITIALIZERS), default="orthogonal", help="initial weights of the generator"
-        )
+            "--init_type", choices=list(INITIALIZERS), default="orthogonal",
+            help="initial weights of the generator, and of --netD resnet",
+        )  # fmt: skip
         loss = parser.add_argument_group("DPTN: losses")
         loss.add_argument(
             "--gan_mode", type=gan_mode, choices=list(GAN_MODES), default="lsgan",
@@ -113,7 +122,8 @@ class DPTNModel(BaseModel):
             )
         if opt.norm == "batch" and getattr(opt, "accumulate", 1) > 1:
             raise ValueError(
-                "--accumulate needs --norm instance: batch statistics would come from micro-batches, updated twice"
+                "--accumulate needs --norm instance: batch norm would normalize each micro-batch by itself, and update "
+                "its running statistics twice a step"
             )
         halvings = {"layers_g": opt.layers_g}
         if getattr(opt, "netD", None) == "spectral":  # the resnet discriminator halves twice, whatever --dis_layers is
@@ -125,21 +135,21 @@ class DPTNModel(BaseModel):
 
     def __init__(self, opt: Namespace, device: torch.device, is_train: bool) -> None:
         super().__init__(opt, device, is_train)
-        net_G = define_G(opt)
+        net_G = self.define_G(opt)
         if is_train:
             initialize(net_G, opt.init_type)
         self.net_G = self.nets["G"] = self.prepare(net_G)
-        self.generate = self.compile(self.run_generator)
+        self.compiled_generator = self.compile(self.run_generator)  # without --compile, the same function
         if not is_train:
             return
-        self.net_D = self.nets["D"] = self.prepare(define_D(opt))
+        self.net_D = self.nets["D"] = self.prepare(self.define_D(opt))
         # The discriminator is not compiled: it is 3 % of the work, its buffers change between a forward pass and the
         # backward pass, and WGAN-GP differentiates it twice.
         self.gan_loss = GAN_MODES[opt.gan_mode]
         self.vgg = None  # it costs as much as the generator, so it is left out where no loss needs it
         if self.needs_vgg(opt):
             self.vgg = self.prepare(load_vgg19(opt.vgg_weights))
-            self.vgg_losses = self.compile(self.run_vgg)
+            self.compiled_vgg = self.compile(self.run_vgg)
         self.tasks = ("t", "s") if opt.t_s_ratio < 1 else ("t",)  # without a share, the source image is not generated
         if "s" not in self.tasks:
             self.visual_names = tuple(name for name in self.visual_names if name != "fake_source")
@@ -185,22 +195,23 @@ class DPTNModel(BaseModel):
 
     def forward(self, reconstruct_source: bool = True) -> None:
         """Generate `fake_target`, and `fake_source` too, which only training needs."""
-        self.fake_target, self.fake_source = self.generate_batch(reconstruct_source)
+        self.fake_target, self.fake_source = self.generate(reconstruct_source)
 
     def test(self) -> Tensor:
-        """Leaves `fake_target` and `fake_source` alone, which `get_current_visuals` shows and a CUDA graph refills."""
+        """Does not change `fake_target` and `fake_source`: `get_current_visuals` shows them, and a CUDA graph writes
+        into them."""
         self.net_G.eval()
         with torch.inference_mode():
-            generated, _ = self.generate_batch(reconstruct_source=False)
+            generated, _ = self.generate(reconstruct_source=False)
         self.net_G.train(self.is_train)
         return generated
 
-    def generate_batch(self, reconstruct_source: bool) -> tuple[Tensor, Tensor | None]:
+    def generate(self, reconstruct_source: bool) -> tuple[Tensor, Tensor | None]:
         """(fake_target, fake_source or None), (B,3,H,W) in [-1, 1], float32."""
         batch = self.batch
         factors = [self.pose_factors(keypoints) for keypoints in (batch.source_keypoints, batch.target_keypoints)]
         with self.autocast():
-            images = self.generate(batch.source_image, *factors, reconstruct_source)
+            images = self.compiled_generator(batch.source_image, *factors, reconstruct_source)
         return images if reconstruct_source else (*images, None)  # compiled code returns tensors only, no None
 
     def pose_factors(self, keypoints: Tensor) -> HeatMapFactors:
@@ -244,7 +255,7 @@ class DPTNModel(BaseModel):
         return {f"{name}_{task}": mean for task, mean in zip(self.tasks, means)}
 
     def backward_D(self) -> dict[str, Tensor]:
-        """Gradients of the discriminator's loss, with WGAN-GP's penalty; returns the loss without it by name."""
+        """Compute the gradients of the discriminator's loss, with WGAN-GP's penalty; returns that loss by name."""
         real, fake = self.batch.target_image, self.fake_target.detach()
         loss_real = self.gan_loss.discriminator_real(self.discriminate(real))
         loss_fake = self.gan_loss.discriminator_fake(self.discriminate(fake))
@@ -262,13 +273,13 @@ class DPTNModel(BaseModel):
         losses = {"ad_gen_t": self.gan_loss.generator(self.discriminate(self.fake_target))}
         losses |= self.by_task("app_gen", l1_per_sample(fakes, reals))
         if self.vgg is not None:
-            return losses | self.vgg_losses(fakes, reals)
+            return losses | self.compiled_vgg(fakes, reals)
         zero = torch.zeros((), device=self.device)  # the log has the VGG19 losses all the same
         unused = [name for name in self.loss_weights if name not in losses and name != "dis_img_gen_t"]
         return losses | dict.fromkeys(unused, zero)
 
     def backward_G(self) -> dict[str, Tensor]:
-        """Gradients of the weighted sum of all generator losses; returns the weighted losses by name."""
+        """Compute the gradients of the weighted sum of all generator losses; returns the weighted losses by name."""
         losses = {name: self.loss_weights[name] * loss for name, loss in self.generator_losses().items()}
         sum(self.task_shares.get(name, 1.0) * loss for name, loss in losses.items()).backward()
         return {name: loss.detach() for name, loss in losses.items()}

@@ -1,4 +1,4 @@
-"""DPTN generator (section 3.1 of the paper): two branches that share their weights.
+"""DPTN generator: two branches (a Siamese structure) that share the pose-image encoder and the decoder.
 
 The *source-to-source* branch reconstructs the source image in its own pose; the *source-to-target* branch generates it
 in the target pose and borrows texture from the first through the Pose Transformer Module. Letters: B batch,
@@ -64,8 +64,8 @@ class Generator(nn.Module):
         super().__init__()
         widths = [ngf * 2**i for i in range(layers)]
         self.separate_branches, self.ptm_values = separate_branches, ptm_values
-        self.encoder = Encoder(3 + 2 * NUM_JOINTS, widths, num_blocks, norm)
-        self.source_encoder = Encoder(3, widths, 0, norm)
+        self.encoder = Encoder(3 + 2 * NUM_JOINTS, widths, num_blocks, norm)  # the pose-image encoder, En_c
+        self.source_encoder = Encoder(3, widths, 0, norm)  # En_s
         self.ptm = PoseTransformerModule(widths[-1], heads, num_cabs, num_ttbs, token_norm)
         self.decoder = Decoder([*reversed(widths), ngf], norm)
 
@@ -77,6 +77,8 @@ class Generator(nn.Module):
         Both outputs are (B,3,H,W) float32 in [-1, 1]; fake_source is None unless `reconstruct_source`
         (it is needed for training only).
         """
+        # The encoder sees (image, source pose, source pose) for source-to-source and (image, source pose, target pose)
+        # for source-to-target; the image and the source pose, which both share, are convolved once.
         encode = partial(self.encoder, torch.cat((source_image, source_pose), dim=1))
         f_ss, f_st = self._run_both_branches(encode, source_pose, target_pose)
         texture = f_ss if self.ptm_values == "f_ss" else self.source_encoder(source_image)
