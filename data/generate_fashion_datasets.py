@@ -34,7 +34,7 @@ from util.arguments import number, positive_int
 from util.errors import UserError, run_main, summarize
 from util.files import atomic_write, file_names
 from util.image import decode_photo, describe_skipped, is_photo, photo_size, read_list, size_problem
-from util.parallel import available_cores, map_in_processes
+from util.worker_processes import available_cores, map_in_processes
 
 GENDERS = ("MEN", "WOMEN")
 RAW_SIZE = (256, 256)  # (H, W) of the low-resolution archive

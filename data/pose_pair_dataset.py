@@ -22,7 +22,7 @@ from util import distributed
 from util.errors import UserError
 from util.files import sha256
 from util.image import decode_photo, size_problem, stretch
-from util.parallel import available_shared_memory
+from util.worker_processes import available_shared_memory
 
 
 class ImageCache:

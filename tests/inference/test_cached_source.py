@@ -8,6 +8,7 @@ from inference.attention import attend
 from inference.cached_source import CachedSource, compile_target_part
 from tests.conftest import compiles
 from tests.inference.tiny_transfer import assert_close, keypoints_of, load_tiny, tiny_walk, write_tiny
+from util.errors import UserError
 
 
 def test_cached_source_generates_what_pose_transfer_generates(tmp_path):
@@ -22,6 +23,11 @@ def test_cached_source_generates_what_pose_transfer_generates(tmp_path):
     assert (generated[0] != generated[3]).any()
     other = CachedSource(transfer, Image.fromarray(people[0].pixels), poses[2])  # the source's pose counts too
     assert (np.asarray(other.generate(poses[3])) != generated[3]).any()
+
+
+def test_source_of_another_size_is_refused(tmp_path):
+    with pytest.raises(UserError, match="source image: 60 x 128 pixels, expected 64 x 128"):
+        CachedSource(load_tiny(write_tiny(tmp_path)), Image.new("RGB", (60, 128)), np.zeros((18, 2)))
 
 
 @pytest.mark.slow
