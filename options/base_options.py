@@ -48,7 +48,8 @@ class BaseOptions:
         add("--model", default="DPTN", choices=model_choices(), help="which model")
         add("--checkpoints_dir", default="./checkpoints", metavar="DIR", help="folder of all runs and their weights")
         add("--gpu_ids", "--gpu_id", metavar="ID",
-            help="CUDA GPU, or under torchrun one for each process such as 0,1; -1 for the CPU; default: CUDA if there is one, else Apple's MPS, else the CPU")  # fmt: skip
+            help="CUDA GPU, or under torchrun one for each process, such as 0,1; -1 for the CPU; default: CUDA if "
+            "there is one, else Apple's MPS, else the CPU")  # fmt: skip
 
         data = parser.add_argument_group("data")
         add = data.add_argument
