@@ -68,8 +68,7 @@ class CachedSource:
             f_ss = self.net.encoder(self.source_input, heat_maps)  # (1,d,h,w)
             self.grid: tuple[int, int] = tuple(f_ss.shape[2:])  # (h, w)
             self.memory = self.net.ptm.augment(f_ss)  # (1,N,d)
-            texture = f_ss if self.net.ptm_values == "f_ss" else self.net.source_encoder(source_image)
-            self.texture = to_tokens(texture)  # (1,N,d)
+            self.texture = to_tokens(self.net.texture(f_ss, source_image))  # (1,N,d)
 
     def generate(self, keypoints: Pose, use_compiled: bool = True) -> Image.Image:
         """The person in the pose (18,2), which is given like the source's: an RGB image of the stored size.

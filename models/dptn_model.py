@@ -2,14 +2,15 @@
 
 With r = --t_s_ratio, the generator's loss is
 
-    r (lambda_rec app_t + lambda_content content_t + lambda_style style_t)
-    + (1 - r) (lambda_rec app_s + lambda_content content_s + lambda_style style_s) + lambda_g ad_t
+    r (lambda_rec app_gen_t + lambda_content content_gen_t + lambda_style style_gen_t)
+    + (1 - r) (lambda_rec app_gen_s + lambda_content content_gen_s + lambda_style style_gen_s) + lambda_g ad_gen_t
 
-and the discriminator's is the mean of its losses on target_image and on fake_target; it never sees fake_source.
+and the discriminator's is the mean of its losses on target_image and on fake_target (plus 10 times the gradient penalty
+with --gan_mode wgangp); it never sees fake_source.
 
-Names of losses are the published code's: `app` is L1 (appearance), `content` and `style` VGG19, `ad` the generator's
-adversarial loss, `dis_img` the discriminator's. In names and outputs, `t` is source-to-target (fake_target against
-target_image), `s` is source-to-source (fake_source against source_image).
+Names of losses are the published code's: `app_gen` is L1 (appearance), `content_gen` and `style_gen` VGG19, `ad_gen`
+the generator's adversarial loss, `dis_img_gen` the discriminator's. In names and outputs, `t` is source-to-target
+(fake_target against target_image), `s` is source-to-source (fake_source against source_image).
 """
 
 from argparse import ArgumentParser, Namespace
@@ -63,31 +64,31 @@ class DPTNModel(BaseModel):
 
     @staticmethod
     def modify_commandline_options(parser: ArgumentParser, is_train: bool) -> None:
-        size = parser.add_argument_group("DPTN: networks")
-        size.add_argument("--norm", choices=list(NORMS), default="instance", help="normalization of the generator")
-        size.add_argument("--ngf", type=positive_int, default=64, help="width of the generator's first block")
-        size.add_argument("--layers_g", type=positive_int, default=3, help="down (and up) blocks of the generator")
-        size.add_argument("--num_blocks", type=count, default=3, help="residual blocks of the encoder")
-        size.add_argument("--nhead", type=positive_int, default=2, help="attention heads")
-        size.add_argument("--num_CABs", type=count, default=2, help="Context Augment Blocks")
-        size.add_argument("--num_TTBs", type=count, default=2, help="Texture Transfer Blocks; 0: CABs refine f_st")
-        size.add_argument(
+        networks = parser.add_argument_group("DPTN: networks")
+        networks.add_argument("--norm", choices=list(NORMS), default="instance", help="normalization of the generator")
+        networks.add_argument("--ngf", type=positive_int, default=64, help="width of the generator's first block")
+        networks.add_argument("--layers_g", type=positive_int, default=3, help="down (and up) blocks of the generator")
+        networks.add_argument("--num_blocks", type=count, default=3, help="residual blocks of the encoder")
+        networks.add_argument("--nhead", type=positive_int, default=2, help="attention heads")
+        networks.add_argument("--num_CABs", type=count, default=2, help="Context Augment Blocks")
+        networks.add_argument("--num_TTBs", type=count, default=2, help="Texture Transfer Blocks; 0: CABs refine f_st")
+        networks.add_argument(
             "--ptm_values", choices=PTM_VALUES, default="f_s",
             help="features whose texture is transferred: of the source encoder, or of the source-to-source branch",
         )  # fmt: skip
         if not is_train:
             return
-        size.add_argument(
+        networks.add_argument(
             "--netD", choices=DISCRIMINATORS, default="spectral",
             help="discriminator: spectral (with spectral norm), resnet (with instance norm); default: spectral, "
             "or resnet with --model DPTNTA",
         )  # fmt: skip
-        size.add_argument("--ndf", type=positive_int, default=32, help="width of the discriminator's first block")
-        size.add_argument(
+        networks.add_argument("--ndf", type=positive_int, default=32, help="width of the discriminator's first block")
+        networks.add_argument(
             "--dis_layers", "--dis_layer", type=positive_int, default=4,
             help="blocks of the discriminator (the paper: 4 for DeepFashion, 3 for Market-1501)",
         )  # fmt: skip
-        size.add_argument(
+        networks.add_argument(
             "--init_type", choices=list(INITIALIZERS), default="orthogonal",
             help="initial weights of the generator, and of --netD resnet",
         )  # fmt: skip
@@ -149,7 +150,7 @@ class DPTNModel(BaseModel):
         self.vgg = None  # it costs as much as the generator, so it is left out where no loss needs it
         if self.needs_vgg(opt):
             self.vgg = self.prepare(load_vgg19(opt.vgg_weights))
-            self.compiled_vgg = self.compile(self.run_vgg)
+            self.compiled_vgg_losses = self.compile(self.vgg_losses)
         self.tasks = ("t", "s") if opt.t_s_ratio < 1 else ("t",)  # without a share, the source image is not generated
         if "s" not in self.tasks:
             self.visual_names = tuple(name for name in self.visual_names if name != "fake_source")
@@ -180,7 +181,7 @@ class DPTNModel(BaseModel):
         if opt.ema:
             self.ema = WeightAverage(net_G, opt.ema)
         if opt.cuda_graph:
-            self.optimize_parameters = self.record_step(lambda: self.batch)
+            self.optimize_parameters = self.graphed_step(lambda: self.batch)
 
     @staticmethod
     def needs_vgg(opt: Namespace) -> bool:
@@ -236,7 +237,7 @@ class DPTNModel(BaseModel):
         """Patch scores (B,1,h,w), float32, of images (B,3,H,W) in [-1, 1]."""
         return self.net_D(self.in_compute_dtype(image))
 
-    def run_vgg(self, fakes: Tensor, reals: Tensor) -> dict[str, Tensor]:
+    def vgg_losses(self, fakes: Tensor, reals: Tensor) -> dict[str, Tensor]:
         """`feature_losses` of two image batches. Only VGG19 runs under autocast: Gram matrices need float32."""
         with self.autocast():
             with torch.no_grad():
@@ -245,7 +246,8 @@ class DPTNModel(BaseModel):
         return self.feature_losses(of_fakes, of_reals)
 
     def feature_losses(self, of_fakes: Features, of_reals: Features) -> dict[str, Tensor]:
-        """Unweighted losses by name, from VGG19 features of `generator_losses`' fakes and reals."""
+        """Unweighted VGG19 losses by name, from features of generated and real images: B source-to-target samples, then
+        B source-to-source ones if that task is trained."""
         content, style = content_and_style(of_fakes, of_reals)
         return self.by_task("content_gen", content) | self.by_task("style_gen", style)
 
@@ -273,10 +275,10 @@ class DPTNModel(BaseModel):
         losses = {"ad_gen_t": self.gan_loss.generator(self.discriminate(self.fake_target))}
         losses |= self.by_task("app_gen", l1_per_sample(fakes, reals))
         if self.vgg is not None:
-            return losses | self.compiled_vgg(fakes, reals)
+            return losses | self.compiled_vgg_losses(fakes, reals)
         zero = torch.zeros((), device=self.device)  # the log has the VGG19 losses all the same
-        unused = [name for name in self.loss_weights if name not in losses and name != "dis_img_gen_t"]
-        return losses | dict.fromkeys(unused, zero)
+        not_computed = [name for name in self.loss_weights if name not in losses and name != "dis_img_gen_t"]
+        return losses | dict.fromkeys(not_computed, zero)
 
     def backward_G(self) -> dict[str, Tensor]:
         """Compute the gradients of the weighted sum of all generator losses; returns the weighted losses by name."""
@@ -307,7 +309,7 @@ class DPTNModel(BaseModel):
     def optimize_in_micro_batches(self) -> None:
         """Gradient accumulation: the same step with the activations of no more than one micro-batch in memory.
 
-        The generator runs forward twice: first without a graph, for the discriminator's step. Spectral norm's power
+        The generator runs forward twice: first without gradients, for the discriminator's step. Spectral norm's power
         iteration depends on the weights alone; it restarts from the same vectors for each micro-batch, so that all of
         them see the discriminator of the plain step.
         """

@@ -57,11 +57,10 @@ KEYS: dict[str, str] = {
     # generator: decoder
     **_prefixed("decoder.up.#", "decoder#", _UP),
     "decoder.output.conv": "outconv.model.2",
-    # discriminator (weight_orig, weight_u, weight_v and bias have the published names)
+    # discriminator (weight_orig, weight_u, weight_v and bias have the published names, and so has all of DPTN-TA's)
     **_prefixed("first", "block0", {"conv1": "model.0", "conv2": "model.2", "shortcut": "shortcut.1"}),
     **_prefixed("blocks.#", "encoder#", {"conv1": "model.1", "conv2": "model.3", "shortcut": "shortcut.1"}),
     "head": "conv",
-    "model": "model",  # DPTN-TA's discriminator has the published names
 }
 
 # Published prefix -> second published name of the same tensor.

@@ -45,4 +45,4 @@ def test_compiled_part_serves_several_sources_and_attention(tmp_path, monkeypatc
             assert_close(source.generate(target.keypoints), expected.generate(target.keypoints))
         attention = attend(source, people[2].keypoints)
         np.testing.assert_allclose(attention.weights, attend(expected, people[2].keypoints).weights, atol=1e-4)
-    assert [len(function.libraries) for function in transfer.model.compiled_functions] == [0, 1]
+    assert [len(function.libraries) for function in transfer.model.cached_inferences] == [0, 1]
