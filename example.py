@@ -21,7 +21,7 @@ from models.published_weights import load_network
 from options.test_options import TestOptions
 from util.draw_pose import draw_skeleton
 from util.errors import run_main
-from util.image import contact_sheet, image_path, save_image, to_pil, to_uint8, to_unit
+from util.image import contact_sheet, from_uint8, image_path, save_image, to_pil, to_uint8
 
 RUN = Path(__file__).resolve().parent / "pretrained" / "rendered_market"
 SIZE = (128, 64)  # (H, W) of Market-1501
@@ -40,7 +40,7 @@ def main() -> None:
     generator = define_G(opt).eval()
     load_network(generator, RUN / "latest_net_G.pth", "generator")
 
-    image = to_unit(torch.tensor(source.pixels).permute(2, 0, 1)[None])  # (1,3,128,64) in [-1, 1]
+    image = from_uint8(torch.tensor(source.pixels).permute(2, 0, 1)[None])  # (1,3,128,64) in [-1, 1]
     source_pose, target_pose = (  # (1,18,128,64): a Gaussian around each joint
         draw_heat_maps(torch.tensor(photo.keypoints)[None], SIZE) for photo in (source, target)
     )

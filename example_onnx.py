@@ -52,7 +52,7 @@ def main() -> None:
     except KeyError as error:
         parser.error(f"{args.keypoints} has no photo or column {error}")
     except Exception as error:  # onnxruntime's have no class of their own in common
-        parser.error(str(error).splitlines()[0])
+        parser.error((str(error) or type(error).__name__).splitlines()[0])
     print(f"{args.out}: {source}, and the person in it in the pose of {target}")
 
 

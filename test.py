@@ -46,7 +46,7 @@ def main() -> None:
             progress.update(len(images))
     page = results.write_page(f"{opt.name}, {opt.which_epoch}")
     where = f"; browse them at {page}" if page else ""
-    print(f"{len(missing)} images generated, {len(names)} in {opt.results_dir}{where}")
+    print(f"{len(missing)} images generated in {opt.results_dir}{where}")
 
 
 if __name__ == "__main__":

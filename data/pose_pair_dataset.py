@@ -87,6 +87,11 @@ class PosePairDataset(Dataset):
         """The person in certain clothes. Photos of one outfit make pairs; no outfit is both in train and in test."""
         return cls.identity(name)
 
+    @classmethod
+    def csv_scale(cls) -> np.ndarray:
+        """(2,) float32 for y and x: pixels of the stored size per pixel of the keypoints csv."""
+        return np.divide(cls.stored_size, cls.keypoints_size or cls.stored_size).astype(np.float32)
+
     def __init__(self, opt: Namespace, phase: str) -> None:
         """Read and check all but the photos' content. `phase`: 'train' or 'test'. UserError lists all problems."""
         root = Path(opt.dataroot)

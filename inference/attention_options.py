@@ -39,6 +39,8 @@ class AttentionOptions(TransferOptions):
             raise ValueError("--points required")
         if len(opt.pose) > 1:
             raise ValueError(f"--pose: there are {len(opt.pose)}; give one")
+        if not opt.num_TTBs:
+            raise ValueError("--num_TTBs 0: this network has no Texture Transfer Block, so no attention to show")
         for flag, value, limit in (("--ttb", opt.ttb or 0, opt.num_TTBs), ("--head", opt.head or 0, opt.nhead)):
             if value >= limit:
                 raise ValueError(f"{flag} {value}: this network has {limit}, numbered from 0")

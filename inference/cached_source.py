@@ -16,7 +16,7 @@ from inference.pose_transfer import PoseTransfer
 from models.generator import Generator
 from models.pose_transformer import to_tokens
 from util.errors import UserError
-from util.image import resize_uint8, size_problem, stretch, to_pil, to_uint8, to_unit
+from util.image import from_uint8, resize_uint8, size_problem, stretch, to_pil, to_uint8
 
 Pose = np.ndarray | Sequence[Sequence[float]]
 
@@ -63,7 +63,7 @@ class CachedSource:
         pixels = stretch(image, transfer.network_size)[None]
         with torch.inference_mode(), transfer.model.autocast():
             heat_maps = self._heat_maps(keypoints)
-            source_image = to_unit(transfer.model.images_to_device(pixels))
+            source_image = from_uint8(transfer.model.images_to_device(pixels))
             self.source_input = torch.cat((source_image, heat_maps), dim=1)  # (1,3+18,H,W)
             f_ss = self.net.encoder(self.source_input, heat_maps)  # (1,d,h,w)
             self.grid: tuple[int, int] = tuple(f_ss.shape[2:])  # (h, w)

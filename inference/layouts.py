@@ -151,7 +151,7 @@ class OpenPose(PoseFormat):
 
     description = "OpenPose's JSON of people, or AlphaPose's in the formats cmu and open"
     suffix = "_keypoints.json"
-    names: ClassVar[Sequence[str]] = JOINTS  # the joints that are written
+    joints: ClassVar[Sequence[str]] = JOINTS  # those that are written
 
     def matches(self, content: Any) -> bool:
         frames = self._frames(content)
@@ -185,7 +185,7 @@ class OpenPose(PoseFormat):
             numbers = field(person, keys[0], list) if person[keys[0]] else [0] * 54  # null or [] beside a lone face
             if (count := len(numbers)) not in [3 * joints for joints in OPENPOSE_ORDERS]:
                 raise ValueError(f"{keys[0]} has {count} numbers, not 54 (18 joints) or 75 (BODY_25)")
-            found.append(_Found(_to_rows(numbers), OPENPOSE_ORDERS[count // 3]))
+            found.append(_ParsedPerson(_to_rows(numbers), OPENPOSE_ORDERS[count // 3]))
         return _to_people(found, name, photos, declared_size(frame))
 
     def encode(self, pose: np.ndarray, name: str, photos: Photos) -> object:
@@ -196,12 +196,12 @@ class OpenPose(PoseFormat):
         if np.isnan(pose).all():
             return []
         others: dict[str, object] = {f"{part}_keypoints_2d": [] for part in ("face", "hand_left", "hand_right")}
-        return [{"pose_keypoints_2d": _to_triples(from_openpose18(pose, self.names)), **others}]
+        return [{"pose_keypoints_2d": _to_triples(from_openpose18(pose, self.joints)), **others}]
 
 
 class OpenPoseBody25(OpenPose):
     description = "OpenPose's JSON, written with 25 joints"
-    names = BODY_25
+    joints = BODY_25
 
 
 class DWPose(OpenPose):
@@ -232,7 +232,7 @@ class OpenPoseEditor(PoseFormat):
         if wrong := [len(rows) for rows in people if len(rows) not in OPENPOSE_ORDERS]:
             raise ValueError(f"keypoints of {wrong[0]} joints, expected 18 or 25")
         name = photos.name(file.stem)
-        found = [_Found(rows, OPENPOSE_ORDERS[len(rows)]) for rows in people]
+        found = [_ParsedPerson(rows, OPENPOSE_ORDERS[len(rows)]) for rows in people]
         return {name: _to_people(found, name, photos, declared_size(content))}
 
 
@@ -278,13 +278,13 @@ class Detections(PoseFormat):
         return photos.name_of_id(image) if isinstance(image, int) else photos.name_of_path(image)
 
     @staticmethod
-    def _parse_detection(detection: Any) -> "_Found":
+    def _parse_detection(detection: Any) -> "_ParsedPerson":
         """Keypoints are x, y, confidence in one list; a list of [x, y] and `keypoint_scores`; or lists by axis.
 
         They are left out for things that are no person, of which there is a box only.
         """
         if isinstance(detection, dict) and not detection.get("keypoints"):
-            return _Found(np.zeros((len(COCO_17), 3)), COCO_17)
+            return _ParsedPerson(np.zeros((len(COCO_17), 3)), COCO_17)
         keypoints = field(detection, "keypoints", list | dict)
         if isinstance(keypoints, dict):
             x, y = (field(keypoints, axis, list) for axis in "xy")
@@ -297,7 +297,7 @@ class Detections(PoseFormat):
             raise ValueError(f"keypoints of {len(rows)} joints, expected COCO's 17 (or 26, 133 or 136 that begin so)")
         scores = [detection.get(key) for key in ("score", "bbox_score", "confidence")]
         score = next((score for score in scores if isinstance(score, int | float) and 0 <= score <= 1), 1.0)
-        return _Found(rows[: len(COCO_17)], COCO_17, float(score))
+        return _ParsedPerson(rows[: len(COCO_17)], COCO_17, float(score))
 
 
 class YoloText(PoseFormat):
@@ -324,15 +324,17 @@ class YoloText(PoseFormat):
         for rows, _, _ in found:
             _check_fractions(rows)
         size = np.array(photos.size(name))
-        return {name: [_to_person(rows, names, size) for rows, names, _ in found]}
+        return {name: [_to_person(rows, joints, size) for rows, joints, _ in found]}
 
     @staticmethod
-    def _parse_line(numbers: list[float]) -> "_Found":
+    def _parse_line(numbers: list[float]) -> "_ParsedPerson":
         keypoints, joints = numbers[YOLO_BOX:], len(COCO_17)
         if len(keypoints) in (3 * joints, 3 * joints + 1):
-            return _Found(_to_rows(keypoints[: 3 * joints]), COCO_17)
+            return _ParsedPerson(_to_rows(keypoints[: 3 * joints]), COCO_17)
         if len(keypoints) in (2 * joints, 2 * joints + 1):
-            return _Found(to_points([keypoints[start : start + 2] for start in range(0, 2 * joints, 2)]), COCO_17)
+            return _ParsedPerson(
+                to_points([keypoints[start : start + 2] for start in range(0, 2 * joints, 2)]), COCO_17
+            )
         raise ValueError(f"{len(numbers)} numbers in a line, expected 5 of class and box, and 51 or 34 of 17 joints")
 
 
@@ -410,11 +412,11 @@ def _frame_names(stem: str, count: int, photos: Photos) -> list[str]:
     return list(map(photos.name, stems))
 
 
-class _Found(NamedTuple):
+class _ParsedPerson(NamedTuple):
     """A person as a file has them."""
 
     rows: np.ndarray  # (K,3) of x, y, confidence; confidence 0 = missing
-    names: Sequence[str]  # the K joints
+    joints: Sequence[str]  # the K rows
     score: float = 1.0  # the confidence that it is a person
 
 
@@ -426,22 +428,22 @@ def _to_rows(values: Sequence[Any]) -> np.ndarray:
     return numbers.reshape(-1, 3)
 
 
-def _to_person(rows: np.ndarray, names: Sequence[str], scale: float | np.ndarray = 1.0, score: float = 1.0) -> Person:
-    """(K,3) of x, y, confidence in the order `names` -> a person; without known joints it is all NaN."""
+def _to_person(rows: np.ndarray, joints: Sequence[str], scale: float | np.ndarray = 1.0, score: float = 1.0) -> Person:
+    """(K,3) of x, y, confidence in the order `joints` -> a person; without known joints it is all NaN."""
     known = rows[:, 2] > 0
     keypoints = np.where(known[:, None], rows[:, 1::-1] * scale, np.nan)
     confidence = score * float(rows[known, 2].clip(0, 1).mean()) if known.any() else 0.0
-    return Person(to_openpose18(keypoints, names), confidence)
+    return Person(to_openpose18(keypoints, joints), confidence)
 
 
-def _to_people(found: Sequence[_Found], name: str, photos: Photos, canvas: Size | None = None) -> list[Person]:
+def _to_people(found: Sequence[_ParsedPerson], name: str, photos: Photos, canvas: Size | None = None) -> list[Person]:
     """The people of one photo; fractions, and pixels of a canvas of another size, become the photo's pixels."""
     scale = np.ones(2)
     if _are_fractions([rows for rows, _, _ in found]):
         scale = np.array(photos.size(name, canvas))
     elif canvas:
         scale = np.array(photos.size(name, canvas)) / canvas
-    return [_to_person(rows, names, scale, score) for rows, names, score in found]
+    return [_to_person(rows, joints, scale, score) for rows, joints, score in found]
 
 
 def _to_triples(keypoints: np.ndarray, confidence: int = 1, digits: int = 3) -> list[float]:

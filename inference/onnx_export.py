@@ -21,15 +21,16 @@ from torch import Tensor, nn
 from data.keypoints import CUTOFF_BITS, NUM_JOINTS, OFF_IMAGE, SIGMA, scale_keypoints
 from inference.pose_transfer import PoseTransfer
 from models.ops import plain_forms
+from util.errors import UserError
 from util.files import atomic_write, sha256
-from util.image import resize_uint8, to_uint8, to_unit
+from util.image import from_uint8, resize_uint8, to_uint8
 from util.packages import require_package
 from util.reproducibility import git_revision, versions
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 FILES = ("generator.onnx", "transfer.onnx")
 OPSET = 18
-REACH = math.ceil(2 * SIGMA**2 * CUTOFF_BITS * math.log(2))  # at this squared distance a Gaussian is below the cutoff
+MAX_SQUARED_DISTANCE = math.ceil(2 * SIGMA**2 * CUTOFF_BITS * math.log(2))  # from here on a Gaussian is cut off
 
 
 class GeneratorGraph(nn.Module):
@@ -66,7 +67,7 @@ class TransferGraph(nn.Module):
             self.register_buffer(name, stretch_matrix(length, new_length))
 
     def forward(self, image: Tensor, source_keypoints: Tensor, target_keypoints: Tensor) -> Tensor:
-        unit = to_unit(self.stretch(image.permute(0, 3, 1, 2).float()))
+        unit = from_uint8(self.stretch(image.permute(0, 3, 1, 2).float()))
         poses = [self.draw_heat_maps(keypoints) for keypoints in (source_keypoints, target_keypoints)]
         generated = to_uint8(self.net(unit, *poses)[0])
         return resize_uint8(generated, self.stored_size).permute(0, 2, 3, 1)
@@ -94,9 +95,9 @@ class TransferGraph(nn.Module):
         squares = []
         for center, length in zip(centers.unbind(-1), self.network_size):  # center: (B,18)
             distances = (torch.arange(length, dtype=torch.int32) - center.unsqueeze(-1)).abs()  # (B,18,length)
-            squares.append(distances.clamp(max=math.isqrt(REACH) + 1).square())
+            squares.append(distances.clamp(max=math.isqrt(MAX_SQUARED_DISTANCE) + 1).square())
         squared_distances = squares[0].unsqueeze(-1) + squares[1].unsqueeze(-2)
-        return self.gaussian[squared_distances.clamp(max=REACH).long()]
+        return self.gaussian[squared_distances.clamp(max=MAX_SQUARED_DISTANCE).long()]
 
     def random_inputs(self, batch: int) -> tuple[Tensor, ...]:
         """Noise, and poses of which some joints are missing and some are outside the image."""
@@ -108,8 +109,8 @@ class TransferGraph(nn.Module):
 
 
 def gaussian_by_squared_distance() -> Tensor:
-    """float32 exp(-n / (2 SIGMA^2)) for squared distances n = 0, 1, ..., REACH; the last entry is 0."""
-    table = torch.exp(torch.arange(REACH + 1, dtype=torch.float64) / (-2 * SIGMA**2))
+    """float32 exp(-n / (2 SIGMA^2)) for squared distances n = 0, 1, ..., MAX_SQUARED_DISTANCE; the last entry is 0."""
+    table = torch.exp(torch.arange(MAX_SQUARED_DISTANCE + 1, dtype=torch.float64) / (-2 * SIGMA**2))
     table[-1] = 0
     return table.float()
 
@@ -120,8 +121,16 @@ def stretch_matrix(length: int, new_length: int) -> Tensor:
     return F.interpolate(identity, (new_length, length), mode="bilinear", antialias=True)[0, 0].float()
 
 
+def load_on_cpu(**run: Any) -> PoseTransfer:
+    """A run by the arguments of `PoseTransfer.load`. UserError for a bad one."""
+    try:
+        return PoseTransfer.load(**run, gpu_ids=-1, channels_last=False)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
 def export(transfer: PoseTransfer, folder: Path, half: bool = False) -> list[Path]:
-    """Write FILES to `folder`, replacing those of before, and return their paths.
+    """Write FILES to `folder`, replacing existing ones, and return their paths.
 
     `half` stores the weights as float16, which halves the files; they are cast back when a program loads them, so
     computing stays float32. The PACKAGES must be installed. Raises UserError if a file cannot be written.

@@ -17,7 +17,7 @@ from inference import onnx_export
 from inference.pose_transfer import PoseTransfer
 from inference.studio_offers import describe_offers, render_offers
 from util.errors import UserError
-from util.files import atomic_write
+from util.files import atomic_write, is_taken
 
 PAGES = [Path(__file__).with_name(name) for name in ("studio_page", "static_page")]  # later files replace earlier ones
 LICENSE = Path(__file__).parent.parent / "LICENSE"
@@ -88,7 +88,7 @@ def describe_page(transfer: PoseTransfer, loaded: int) -> dict[str, object]:
 
 def check_folder(folder: Path) -> None:
     """Raise UserError unless `folder` is missing or empty."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if is_taken(folder):
         raise UserError(f"{folder}: exists and is not an empty folder; choose another --out")
 
 

@@ -22,18 +22,18 @@ from inference.flicker import flicker
 from inference.framing import Frame, can_be_framed, crop, frame_people, frame_person, identity_frame, to_frame
 from inference.people import Person, describe_choice, first_pose
 from inference.pose_transfer import PoseTransfer
-from inference.sources import FoundPeople, PoseSource, find_people
+from inference.sources import FoundPeople, KeypointCsvs, PoseSource, find_people
 from inference.tracks import clean, interpolate
-from inference.video import WRITERS, check_animation, is_folder, write_animation
+from inference.video import ANIMATION_FRAME, WRITERS, check_animation, is_folder, write_animation
 from util.draw_pose import draw_skeleton
 from util.errors import UserError, summarize
-from util.files import check_name_lengths
+from util.files import check_name_lengths, check_writable, file_names
 from util.image import contact_sheet, from_pil, save_image, to_pil
 
 DEFAULT_FPS = 25.0
 SEQUENCE_SHEET_ROWS = 12
 MAX_BAD_POSES = 0.1  # fraction of a sequence: advice on fewer poses is dropped, because their neighbors hide the faults
-VIEW_SECONDS = 0.5  # standard deviation of the average over time with which a sequence's view follows the person
+VIEW_SECONDS = 0.5  # standard deviation of the Gaussian that averages the path of a sequence's view
 
 
 class FramedPoses(NamedTuple):
@@ -54,11 +54,13 @@ class TransferResult(NamedTuple):
     images: Tensor  # uint8 (T,3,H,W)
 
 
-def keypoint_csv_files(opt: Namespace) -> list[Path]:
-    """Where csv:NAME is looked up."""
-    name = find_dataset(opt.dataset_mode).keypoints_csv
-    data_set_files = [Path(opt.dataroot) / name.format(phase=phase) for phase in ("test", "train")]
-    return [opt.keypoints_csv] if opt.keypoints_csv else data_set_files
+def keypoint_csvs(opt: Namespace) -> KeypointCsvs:
+    """Where csv:NAME is looked up: in --keypoints_csv, else in the data set's files."""
+    dataset = find_dataset(opt.dataset_mode)
+    if opt.keypoints_csv:
+        return KeypointCsvs([opt.keypoints_csv])
+    files = [Path(opt.dataroot) / dataset.keypoints_csv.format(phase=phase) for phase in ("test", "train")]
+    return KeypointCsvs(files, dataset.csv_scale())
 
 
 def sequence_fps(opt: Namespace, sources: Sequence[PoseSource]) -> float | None:
@@ -69,22 +71,30 @@ def sequence_fps(opt: Namespace, sources: Sequence[PoseSource]) -> float | None:
 
 
 def check_outputs(opt: Namespace, sources: Sequence[PoseSource], fps: float | None) -> None:
-    """UserError for flags that contradict each other, and for results that would be lost or replace an input."""
-    out = Path(opt.out)
+    """UserError for flags that contradict each other, and for results that cannot be written, or would replace an input
+    or each other."""
     if fps:
         check_animation(opt.out, fps)
+        written = [Path(opt.out, ANIMATION_FRAME.format(1)) if is_folder(opt.out) else Path(opt.out)]
     else:
-        _check_image_outputs(opt, sources)
-    named = (opt.source, *map(Path, (*opt.pose, opt.source_pose or "")))
-    inputs = [path for path in named if os.path.isfile(path)]  # Path.is_file raises for a long csv:NAME
-    for flag, path in (("--out", out), ("--sheet", opt.sheet)):
-        if path and path.is_file() and any(path.samefile(given) for given in inputs):
-            raise UserError(f"{flag} {path}: would replace one of the inputs")
-    if opt.sheet and opt.sheet.resolve() == out.resolve():
+        written = _check_image_outputs(opt, sources)
+    if opt.sheet and opt.sheet.resolve() in {path.resolve() for path in (*written, Path(opt.out))}:
         raise UserError(f"--sheet {opt.sheet}: is --out too")
+    inputs = set()
+    for text in filter(None, (opt.source, *opt.pose, opt.source_pose)):
+        if os.path.isfile(text):  # Path.is_file raises for a long csv:NAME
+            inputs.add(os.path.realpath(text))
+        inputs |= {os.path.realpath(Path(text, name)) for name in file_names(text)}
+    outputs = [("--out", path) for path in written] + ([("--sheet", opt.sheet)] if opt.sheet else [])
+    for flag, path in outputs:
+        if os.path.realpath(path) in inputs:
+            raise UserError(f"{flag} {path}: would replace one of the inputs")
+    for _, path in (outputs[0], outputs[-1]):
+        check_writable(path)
 
 
-def _check_image_outputs(opt: Namespace, sources: Sequence[PoseSource]) -> None:
+def _check_image_outputs(opt: Namespace, sources: Sequence[PoseSource]) -> list[Path]:
+    """The files of independent images. UserError for flags and names with which they cannot be written."""
     out, count = Path(opt.out), sum(source.count for source in sources)
     if opt.fps or opt.interpolate or not opt.smooth:
         raise UserError("--fps, --interpolate and --no-smooth are for sequences: see --sequence in --help")
@@ -96,6 +106,7 @@ def _check_image_outputs(opt: Namespace, sources: Sequence[PoseSource]) -> None:
     check_name_lengths([path.name for path in paths], "the names of the poses, of which each result's name is made")
     if repeated := {str(path) for path in paths if paths.count(path) > 1}:
         raise UserError(f"two poses would be written to {', '.join(sorted(repeated))}; rename one, or use two runs")
+    return paths
 
 
 def _image_paths(out: str, names: Sequence[str]) -> list[Path]:
@@ -120,12 +131,12 @@ def transfer_poses(
     frame, advice = frame_source(found, transfer.stored_size, opt.dataset_mode)
     fatal = is_fatal(advice)
     if fps:  # a bad photo stops the command before the long search of a video
-        _report_warnings(advice, opt.force, fatal)
+        _report_advice(advice, opt.force, fatal)
         advice = []
-    framed = [_framed_poses(opt, transfer.stored_size, source, estimator, fps) for source in sources]
+    framed = [_find_and_frame(opt, transfer.stored_size, source, estimator, fps) for source in sources]
     names = [name for poses in framed for name in poses.names]
     advice += [one for poses in framed for one in poses.advice]
-    _report_warnings(advice, opt.force, fatal or not names)
+    _report_advice(advice, opt.force, fatal or not names)
 
     targets = interpolate(np.concatenate([poses.keypoints for poses in framed]), opt.interpolate).astype(np.float32)
     image, keypoints = crop(photo, frame), to_frame(people[0].keypoints, frame)
@@ -135,7 +146,7 @@ def transfer_poses(
     return TransferResult(names, image, keypoints, targets, images)
 
 
-def _report_warnings(advice: Sequence[Advice], force: bool, fatal: bool) -> None:
+def _report_advice(advice: Sequence[Advice], force: bool, fatal: bool) -> None:
     """Raise UserError with all advice; with `force` print it as warnings instead, unless it is fatal."""
     lines = [one.text for one in advice]
     if advice and (fatal or not force):
@@ -151,16 +162,18 @@ def _report_choices(photos: Sequence[FoundPeople]) -> None:
         print(f"the most prominent of several people was taken:\n{summarize(several, 3)}")
 
 
-def _framed_poses(
+def _find_and_frame(
     opt: Namespace, size: tuple[int, int], source: PoseSource, estimator: Estimator | None, fps: float | None
 ) -> FramedPoses:
     """The poses of one value of --pose in pixels of the stored size (H, W)."""
-    keep = opt.pose_frame == "keep" if opt.pose_frame else source.in_stored_pixels or None  # None: by the photos' size
+    in_stored_pixels = source.in_stored_pixels or None  # None: by the photos' size
+    if opt.pose_frame:
+        in_stored_pixels = opt.pose_frame == "keep"
     no_bar = None if source.needs_estimator else True  # None: no bar unless stderr is a terminal
     found = list(tqdm(find_people(source, estimator), source.what, source.count, unit="pose", disable=no_bar))
     _report_choices(found)
     pose_fps = fps and (source.fps or fps / (opt.interpolate + 1))
-    return frame_poses(found, size, opt.dataset_mode, keep, pose_fps, opt.smooth, source.what)
+    return frame_poses(found, size, opt.dataset_mode, in_stored_pixels, pose_fps, opt.smooth, source.what)
 
 
 def frame_source(found: FoundPeople, size: tuple[int, int], dataset_mode: str) -> tuple[Frame | None, list[Advice]]:
@@ -174,12 +187,12 @@ def frame_source(found: FoundPeople, size: tuple[int, int], dataset_mode: str) -
 
 
 def frame_poses(
-    poses: Sequence[FoundPeople], size: tuple[int, int], dataset_mode: str, keep: bool | None, fps: float | None = None,
-    smooth: bool = False, what: str = "",
+    poses: Sequence[FoundPeople], size: tuple[int, int], dataset_mode: str, in_stored_pixels: bool | None,
+    fps: float | None = None, smooth: bool = False, what: str = "",
 ) -> FramedPoses:  # fmt: skip
     """The first person of each photo, framed to `size` (H, W) as the data set `dataset_mode` frames people.
 
-    keep: the keypoints are in pixels of the stored size already; None: if their photo has that size.
+    in_stored_pixels: the keypoints are in pixels of the stored size already; None: if their photo has that size.
     fps: poses per second of a sequence `what`, which is framed as one, and with `smooth` cleaned (inference/tracks.py);
         None: each pose is framed by itself.
 
@@ -189,14 +202,21 @@ def frame_poses(
     track = np.array([first_pose(found.people) for found in poses])
     if fps and smooth:
         track = clean(track, fps)
-    warnings = [advise(_replace_first(found.people, pose), None, None, found.name) for pose, found in zip(track, poses)]
-    usable = [number for number, advice in enumerate(warnings) if not is_fatal(advice)]
+    advice_by_pose = [
+        advise(_replace_first(found.people, pose), None, None, found.name) for pose, found in zip(track, poses)
+    ]
+    usable = [number for number, advice in enumerate(advice_by_pose) if not is_fatal(advice)]
     for group in [usable] if fps else [[number] for number in usable]:  # poses that are framed as one
-        kept = all(poses[number].photo_size == size for number in group) if keep is None else keep
-        if group and not kept:
+        is_framed = in_stored_pixels
+        if is_framed is None:
+            is_framed = all(poses[number].photo_size == size for number in group)
+        if group and not is_framed:
             frames = frame_people(track[group], size, dataset_mode, VIEW_SECONDS * fps if fps else 1.0)
             track[group] = [to_frame(pose, frame) for pose, frame in zip(track[group], frames)]
-    advice = _summarize_advice(warnings, bool(usable), what) if fps else sum(warnings, [])
+    if fps:
+        advice = _summarize_advice(advice_by_pose, bool(usable), what)
+    else:
+        advice = [one for advice_on_pose in advice_by_pose for one in advice_on_pose]
     keypoints = track[usable].reshape(-1, NUM_JOINTS, 2).astype(np.float32)
     return FramedPoses([poses[number].name for number in usable], keypoints, advice)
 
@@ -207,12 +227,16 @@ def _replace_first(people: Sequence[Person], pose: np.ndarray) -> list[Person]:
     return [] if np.isnan(pose).all() else [Person(pose, confidence), *people[1:]]
 
 
-def _summarize_advice(warnings: list[list[Advice]], any_usable: bool, what: str) -> list[Advice]:
+def _summarize_advice(advice_by_pose: list[list[Advice]], any_usable: bool, what: str) -> list[Advice]:
     """One piece of advice for a whole sequence; fatal if no pose is usable, none if few poses are bad."""
-    bad = [advice[0] for advice in warnings if advice]
-    if any_usable and len(bad) <= MAX_BAD_POSES * len(warnings):
+    bad = [advice[0] for advice in advice_by_pose if advice]
+    if any_usable and len(bad) <= MAX_BAD_POSES * len(advice_by_pose):
         return []
-    prefix = f"{what}: {len(bad)} of {len(warnings)} poses have faults, the first is " if len(warnings) > 1 else ""
+    prefix = (
+        f"{what}: {len(bad)} of {len(advice_by_pose)} poses have faults, the first is "
+        if len(advice_by_pose) > 1
+        else ""
+    )
     return [Advice(f"{prefix}{bad[0].text}", fatal=not any_usable)]
 
 

@@ -178,11 +178,11 @@ def _to_pil_images(images: Images) -> tuple[list[Image.Image], bool]:
     if isinstance(images, Image.Image):
         return [to_upright_rgb(images).image], True
     if not isinstance(images, np.ndarray | Tensor):
-        if not images or not all(isinstance(image, Image.Image) for image in images):
+        if not isinstance(images, Sequence) or not images or not all(isinstance(x, Image.Image) for x in images):
             raise ValueError("source images: expected PIL images, a uint8 array or a uint8 tensor")
         return [to_upright_rgb(image).image for image in images], False
     channel_axis, shape = (-3, "(B,3,H,W)") if isinstance(images, Tensor) else (-1, "(B,H,W,3)")
-    array = np.asarray(images)
+    array = images.cpu().numpy() if isinstance(images, Tensor) else images
     if array.dtype != np.uint8 or array.ndim not in (3, 4) or array.shape[channel_axis] != 3:
         raise ValueError(f"source images: expected uint8 {shape}, got {array.dtype} {array.shape}")
     array = np.ascontiguousarray(np.moveaxis(array, channel_axis, -1))
@@ -191,8 +191,13 @@ def _to_pil_images(images: Images) -> tuple[list[Image.Image], bool]:
 
 
 def _to_keypoint_tensor(keypoints: Any, role: str) -> tuple[Tensor, bool]:
-    """float32 (B,18,2), and whether a single pose was given. Raises ValueError for wrong shapes."""
-    poses = torch.as_tensor(np.asarray(keypoints), dtype=torch.float32)
+    """float32 (B,18,2), and whether a single pose was given. Raises ValueError for wrong types and shapes."""
+    if isinstance(keypoints, Tensor):
+        keypoints = keypoints.detach().float().cpu()
+    try:
+        poses = torch.from_numpy(np.array(keypoints, np.float32))  # None becomes NaN
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{role} keypoints: expected numbers of shape (18,2) or (B,18,2) ({error})") from error
     if poses.shape[-2:] != (NUM_JOINTS, 2) or poses.ndim not in (2, 3):
         raise ValueError(f"{role} keypoints: expected (18,2) or (B,18,2), got {tuple(poses.shape)}")
     return poses.reshape(-1, NUM_JOINTS, 2), poses.ndim == 2

@@ -26,6 +26,13 @@ ROW_PREFIX, KEYPOINT_SUFFIXES = "csv:", (".csv", ".json", ".txt")
 read_csv_once = lru_cache(read_keypoints)  # several values of --pose may be rows of one file
 
 
+class KeypointCsvs(NamedTuple):
+    """Where csv:NAME is looked up, in this order."""
+
+    files: Sequence[Path] = ()
+    scale: np.ndarray | float = 1.0  # pixels of the stored size per pixel of these files, for y and x
+
+
 class PoseSource(NamedTuple):
     """The poses of one value of --pose. Photos are decoded one at a time, when `find_people` asks for them."""
 
@@ -55,10 +62,10 @@ def read_photo(path: Path) -> Image.Image:
     return decode_photo(path)
 
 
-def open_poses(text: str, csv_files: Sequence[Path], every: int = 1, size: tuple[int, int] | None = None) -> PoseSource:
+def open_poses(text: str, csvs: KeypointCsvs, every: int = 1, size: tuple[int, int] | None = None) -> PoseSource:
     """Every `every`-th pose of a photo, a folder, a video, a keypoint file, a folder of these, or of 'csv:NAME'.
 
-    csv_files: where csv:NAME is looked up, in this order; their keypoints are in pixels of the stored size.
+    csvs: where csv:NAME is looked up. Poses of these files come in pixels of the stored size.
     size: (H, W) of the photos of keypoint files that hold fractions.
 
     In a folder of photos and keypoint files, the photos are searched and the keypoint files ignored, with a note.
@@ -66,7 +73,7 @@ def open_poses(text: str, csv_files: Sequence[Path], every: int = 1, size: tuple
     """
     if text.startswith(ROW_PREFIX):
         name = text.removeprefix(ROW_PREFIX)
-        pose = _find_row(name, csv_files)
+        pose = _find_row(name, csvs)
         people = [] if np.isnan(pose).all() else [Person(pose)]
         return PoseSource(text, [(name, people)], 1, in_stored_pixels=True)
     path = Path(text)
@@ -98,18 +105,20 @@ def open_poses(text: str, csv_files: Sequence[Path], every: int = 1, size: tuple
     if without_joints:
         print(f"note: {path}: {describe_left_out(without_joints)}", file=sys.stderr)
     names = sorted(people, key=natural_sort_key)[::every]
+    is_one_of_csvs = path.resolve() in [file.resolve() for file in csvs.files]
+    if is_one_of_csvs:
+        people = {name: [one._replace(keypoints=one.keypoints * csvs.scale) for one in people[name]] for name in names}
     entries = [(name, rank(people[name])) for name in names]
-    is_data_set_csv = path.resolve() in [file.resolve() for file in csv_files]
-    return PoseSource(text, entries, len(entries), in_stored_pixels=is_data_set_csv)
+    return PoseSource(text, entries, len(entries), in_stored_pixels=is_one_of_csvs)
 
 
-def read_people_of(photo: Path, text: str, size: tuple[int, int], csv_files: Sequence[Path]) -> list[Person]:
+def read_people_of(photo: Path, text: str, size: tuple[int, int], csvs: KeypointCsvs) -> list[Person]:
     """The people of a photo of `size` (H, W) from `text`, a keypoint file or 'csv:NAME', the most prominent first.
 
     If there are several entries, the one named after the photo is taken. Raises UserError if there is none, or more
     than one.
     """
-    source = open_poses(text, csv_files, size=size)
+    source = open_poses(text, csvs, size=size)
     if source.needs_estimator:
         suffixes = ", ".join(KEYPOINT_SUFFIXES)
         raise UserError(f"--source_pose {text}: a keypoint file ({suffixes}) or {ROW_PREFIX}NAME is needed")
@@ -131,15 +140,15 @@ def find_people(source: PoseSource, estimator: Estimator | None) -> Iterator[Fou
             yield FoundPeople(name, entry, None)
 
 
-def _find_row(name: str, csv_files: Sequence[Path]) -> np.ndarray:
-    """(18,2) of the row `name` in the first csv file that has it."""
-    files = [file for file in csv_files if file.is_file()]
+def _find_row(name: str, csvs: KeypointCsvs) -> np.ndarray:
+    """(18,2) of the row `name` in the first csv file that has it, in pixels of the stored size."""
+    files = [file for file in csvs.files if file.is_file()]
     if not files:
-        missing = " or ".join(map(str, csv_files))
+        missing = " or ".join(map(str, csvs.files))
         raise UserError(f"{ROW_PREFIX}{name}: no {missing}; check --dataroot or --keypoints_csv")
     for file in files:
         if name in (rows := read_csv_once(file)):
-            return rows[name]
+            return rows[name] * csvs.scale
     names = [other for file in files for other in read_csv_once(file)]
     raise UserError(f"{ROW_PREFIX}{name}: no such row in {' or '.join(map(str, files))}{_suggest(name, names)}")
 

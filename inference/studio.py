@@ -59,7 +59,7 @@ KEYPOINT_FORMATS = {"dwpose": "pose.json", "patn": "pose.csv"}  # what can be ex
 
 
 class Studio:
-    """What the page asks for. Each method takes a request's body and runs in the network's thread."""
+    """What the page asks for. Methods that answer a request take its body, and run in the network's thread."""
 
     def __init__(self, transfer: PoseTransfer, estimator: Estimator | None, offers: Rendered) -> None:
         self.transfer, self.estimator, self.offers = transfer, estimator, offers
@@ -89,10 +89,10 @@ class Studio:
         else:
             people = self.estimator.find_people(photo)
             found = FoundPeople("photo", people, (photo.height, photo.width))
-            frame, problems = frame_source(found, size, self.transfer.opt.dataset_mode)
+            frame, found_advice = frame_source(found, size, self.transfer.opt.dataset_mode)
             if frame is None:
-                raise UserError("\n".join(problem.text for problem in problems))
-            pose, advice = to_frame(people[0].keypoints, frame), [problem.text for problem in problems]
+                raise UserError("\n".join(one.text for one in found_advice))
+            pose, advice = to_frame(people[0].keypoints, frame), [one.text for one in found_advice]
         image = crop(photo, frame)
         return JSONResponse({"image": to_url(image), "keypoints": to_json(pose), "advice": advice})
 

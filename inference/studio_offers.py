@@ -46,8 +46,10 @@ def render_offers(mode: str, size: tuple[int, int]) -> Rendered:
 
 def data_set_poses(opt: Namespace) -> list[np.ndarray]:
     """Poses of the data set's test split, spread over its csv file, in pixels of the stored size; none without it."""
-    path = Path(opt.dataroot) / find_dataset(opt.dataset_mode).keypoints_csv.format(phase="test")
-    poses = [pose for pose in read_keypoints(path).values() if can_be_framed(pose)] if path.is_file() else []
+    dataset = find_dataset(opt.dataset_mode)
+    path = Path(opt.dataroot) / dataset.keypoints_csv.format(phase="test")
+    rows = read_keypoints(path).values() if path.is_file() else []
+    poses = [pose * dataset.csv_scale() for pose in rows if can_be_framed(pose)]
     return poses[:: max(1, len(poses) // PRESETS)][:PRESETS]
 
 

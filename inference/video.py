@@ -20,12 +20,13 @@ import numpy as np
 from PIL import Image, ImageSequence
 
 from util.errors import UserError
-from util.files import atomic_write
+from util.files import atomic_write, is_taken
 from util.image import DECODING_ERRORS, to_upright_rgb
 
 VIDEOS = (".mp4", ".mov", ".avi", ".webm", ".mkv")
 ANIMATIONS = (".gif", ".webp")
 DEFAULT_DURATION = 100  # milliseconds that viewers show a frame whose duration is 0 in the file
+ANIMATION_FRAME = "{:05d}.png"  # in a folder, from 1
 PALETTE_FRAMES = 16  # a GIF's colors are chosen from at most this many of its frames
 MAX_GIF_FPS = 50  # viewers play faster files slowly
 
@@ -114,10 +115,11 @@ def is_folder(out: str | Path) -> bool:
 
 
 def check_animation(out: str | Path, fps: float) -> None:
-    """Raise UserError if `write_animation` could not write to `out`."""
+    """Raise UserError if `out` is no place for an animation: an unknown suffix, a folder that is not empty, no ffmpeg
+    for MP4, or more frames per second than GIF shows."""
     path, suffix = Path(out), Path(out).suffix.lower()
     if is_folder(out):
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if is_taken(path):
             raise UserError(f"{path}: not an empty folder; remove it, or give another")
     elif suffix not in WRITERS:
         raise UserError(f"{path}: a sequence goes to {', '.join(WRITERS)} or a folder of numbered images")
@@ -132,8 +134,8 @@ def write_animation(frames: Iterable[Image.Image], out: str | Path, fps: float) 
 
     The suffix of `out` decides: .gif and .webp (which repeat forever) or .mp4 (H.264), each written atomically.
     A folder (see `is_folder`), which must be empty or new, gets 00001.png and so on. Frames of MP4 and PNG are written
-    as they come; those of GIF and WebP are held in memory. Raises UserError before the first frame is asked for if
-    `out` cannot be written.
+    as they come; those of GIF and WebP are held in memory. Raises UserError: before the first frame is asked for if
+    `check_animation` does, later if writing fails.
     """
     check_animation(out, fps)
     path = Path(out)
@@ -143,7 +145,7 @@ def write_animation(frames: Iterable[Image.Image], out: str | Path, fps: float) 
 
 def _write_folder(frames: Iterable[Image.Image], folder: Path, fps: float) -> None:
     for number, frame in enumerate(frames, start=1):
-        atomic_write(folder / f"{number:05d}.png", partial(frame.save, format="PNG"))
+        atomic_write(folder / ANIMATION_FRAME.format(number), partial(frame.save, format="PNG"))
 
 
 def _write_gif(frames: Iterable[Image.Image], path: Path, fps: float) -> None:

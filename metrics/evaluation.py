@@ -120,7 +120,7 @@ class Evaluation(NamedTuple):
     draws: with --bootstrap, each (protocol, metric) as measured in each draw of pairs.
     """
 
-    results: Measurements
+    measurements: Measurements
     values: pd.DataFrame
     draws: dict[tuple[str, str], np.ndarray]
 
@@ -142,6 +142,7 @@ def load_networks(setup: EvaluationSetup, sources: Mapping[str, str], skip_unava
     wanted = [network_of(metric, protocol) for protocol in setup.pairs.protocols for metric in setup.pairs.metrics]
     for name in dict.fromkeys(filter(None, wanted)):
         try:
+            # "tensorflow" has no source: Inception refuses it
             net = LPIPS(sources[name]) if name == "alexnet" else Inception(name, sources.get(name, ""))
         except UserError as error:
             if not skip_unavailable:
@@ -283,11 +284,11 @@ class _Evaluator:
     def compute(self) -> Evaluation:
         keys = [(protocol.name, metric) for protocol in self.protocols for metric in self.metrics]
         values = pd.concat(self.values) if self.values else pd.DataFrame(columns=keys, dtype=float)
-        results = {
+        measurements = {
             protocol.name: {metric: self._measure(protocol, metric, values) for metric in self.metrics}
             for protocol in self.protocols
         }
-        return Evaluation(results, values[[key for key in keys if key in values]], self.draws)
+        return Evaluation(measurements, values[[key for key in keys if key in values]], self.draws)
 
     def _measure(self, protocol: Protocol, metric: str, values: pd.DataFrame) -> Measurement:
         if not protocol.has(metric):

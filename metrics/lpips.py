@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import AlexNet_Weights
 
-from util.image import to_unit
+from util.image import from_uint8
 from util.packages import require_package
 from util.pretrained import PretrainedWeights, load_pretrained
 
@@ -42,7 +42,7 @@ class LPIPS(nn.Module):
 
     def forward(self, fakes: Tensor, reals: Tensor, masks: Tensor | None = None, from_zero: bool = False) -> Tensor:
         levels = torch.cat((fakes, reals))
-        x = levels.float() / 255 if from_zero else to_unit(levels)
+        x = levels.float() / 255 if from_zero else from_uint8(levels)
         if masks is not None:
             x = x * torch.cat((masks, masks))
         x = self.package.scaling_layer(x).contiguous(memory_format=torch.channels_last)

@@ -64,20 +64,20 @@ def run(args: Namespace, pairs: Sequence[Pair] | None) -> Evaluation:
         record = describe_inputs(args, setup, networks)  # before evaluating, so an unreadable file fails early
         print(f"{len(setup.pairs):,} pairs on {describe_device(setup.device)}", flush=True)
         evaluation = evaluate(setup, networks, problems)
-        results, values, _ = evaluation
+        measurements, values, _ = evaluation
 
         record["time"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
         record["seconds"] = round(time.perf_counter() - start, 3)
         record["problems"] = problems.counts()
-        report.append_records(args.out, record, results)
+        report.append_records(args.out, record, measurements)
         summary = summarize_run(args, setup, problems)
         if args.per_image:
             report.write_per_image(args.per_image, setup.pairs.samples, values, pairs)
         if args.html:
             from metrics.page import write_evaluation_page
 
-            write_evaluation_page(args.html, args.name, summary, results, values, setup.pairs, args.source_path)
-    print("\n".join([report.format_table(report.results_table(results)), *report.remarks(results), *summary]))
+            write_evaluation_page(args.html, args.name, summary, measurements, values, setup.pairs, args.source_path)
+    print("\n".join([report.format_table(report.results_table(measurements)), *report.remarks(measurements), *summary]))
     print(f"{record['seconds']:.0f} s; recorded in {args.out}")
     return evaluation
 
@@ -102,7 +102,8 @@ def make_setup(args: Namespace, pairs: Sequence[Pair] | None, problems: Problems
         save_image(to_pil(mean_image(real_photos, batch_size, args.nThreads, problems)), scratch / "mean.png")
         samples = [sample._replace(generated=scratch / "mean.png") for sample in samples]
     protocols = [PROTOCOLS[name] for name in args.protocol]
-    keypoints = target_keypoints(args.annotations, samples, size) if set(args.metrics) & set(MASKED) else None
+    masked = set(args.metrics) & set(MASKED)
+    keypoints = target_keypoints(args.annotations, samples, args.dataset_mode) if masked else None
     has_network = any(network_of(name, protocol) for name in args.metrics for protocol in protocols)
     dataset = PairDataset(samples, args.gt_path, args.dataset_mode, protocols, args.metrics, keypoints, has_network)
     return EvaluationSetup(
@@ -125,9 +126,11 @@ def find_samples(args: Namespace, pairs: Sequence[Pair] | None) -> Matches:
     return match_names(args.distorated_path, results, targets, sources)
 
 
-def target_keypoints(path: Path, samples: Sequence[Sample], size: tuple[int, int]) -> dict[str, np.ndarray]:
-    """Name -> (18,2) of every target; UserError, listing those without any joint inside a photo of `size` (H, W)."""
-    keypoints = read_keypoints(path)
+def target_keypoints(path: Path, samples: Sequence[Sample], dataset_mode: str) -> dict[str, np.ndarray]:
+    """Name -> (18,2) of every target, in pixels of the stored size. UserError lists those without any joint there."""
+    dataset = find_dataset(dataset_mode)
+    size, scale = dataset.stored_size, dataset.csv_scale()
+    keypoints = {name: joints * scale for name, joints in read_keypoints(path).items()}
     names = dict.fromkeys(sample.target for sample in samples)
     inside = {name for name, joints in keypoints.items() if ((joints >= 0) & (joints < size)).all(axis=1).any()}
     if without := [name for name in names if name not in inside]:

@@ -26,12 +26,12 @@ STYLE = """
 
 
 def write_evaluation_page(
-    folder: Path, name: str, facts: Sequence[str], results: Measurements, values: pd.DataFrame, pairs: PairDataset,
+    folder: Path, name: str, facts: Sequence[str], measurements: Measurements, values: pd.DataFrame, pairs: PairDataset,
     source_dir: Path,
 ) -> None:  # fmt: skip
     """Write folder/index.html and the images that it shows below folder/images.
 
-    `facts`: lines under the title. `results`: measurements by protocol and metric. `values`: a row for each measured
+    `facts`: lines under the title. `measurements`: by protocol and metric. `values`: a row for each measured
     sample, by its index in `pairs.samples`, and a column for each (protocol, metric). `source_dir`: the folder of the
     source photos; a gray image stands for one that is not there.
     """
@@ -42,9 +42,9 @@ def write_evaluation_page(
         tags.h1(f"{name}: evaluation")
         for fact in facts:
             tags.div(fact)
-        table = results_table(results)
+        table = results_table(measurements)
         add_table([("metric", *table), *table.itertuples(name=None)])
-        for remark in remarks(results):
+        for remark in remarks(measurements):
             tags.p(remark)
         tags.p("Images: source, target, generated.")
         for (protocol, metric), column in values.items():

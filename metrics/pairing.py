@@ -92,7 +92,8 @@ def match_pairs(
             wanted = names[0] if names else f"a result of {pair.source} and {pair.target}"
             problems.append(Problem("missing", f"{results_dir / wanted}{reason}"))
         elif others:
-            problems.append(Problem("ambiguous", f"{found[0]} would be the result of two pairs, {pair} is one"))
+            both = f"{tuple(owners[found[0]])} and {tuple(pair)}"
+            problems.append(Problem("ambiguous", f"{found[0]} would be the result of two pairs, {both}"))
         elif pair.target not in targets:
             problems.append(Problem("missing", f"target photo {pair.target}{reasons.get(pair.target, '')}"))
         else:

@@ -20,6 +20,12 @@ class View(NamedTuple):
     generated: Filter | None = None
     strips: bool = False
 
+    @property
+    def image_bytes(self) -> int:
+        """Memory of one image: of uint8, or of the float32 levels that OpenCV's bicubic filter gives."""
+        is_float = "opencv bicubic" in (self.photos, self.generated)
+        return 3 * self.size[0] * self.size[1] * (4 if is_float else 1)
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -29,9 +35,9 @@ class Protocol:
     size: of the images that pixel metrics see: "stored", or "network", for which DeepFashion's photos are stretched.
     photos, generated: the filter that brings files of another size to `size`; None: they are refused.
     strips: a generated file may be PATN's strip of five images; its third is then the target, its fifth the generated.
-    pad: pixel metrics see both images with white columns added at each side, 256 x 256 on DeepFashion. White is like
-        white, so every PSNR rises by 10 log10(256 / 176) = 1.63 dB, l1 falls to 0.69 of itself, and SSIM s rises
-        to almost 0.69 s + 0.31. Market-1501 is not padded.
+    pad: pixel metrics see both images with white columns added at each side, 256 x 256 on DeepFashion. They are
+        equal in both images, so every PSNR rises by 10 log10(256 / 176) = 1.63 dB, l1 falls to 0.69 of itself, and
+        SSIM s rises to almost 0.69 s + 0.31. Market-1501 is not padded.
     ssim_256_sigma, ssim_256_taps: its Gaussian window. Windows centered at least 3.5 sigma inside the image count.
     ssim_256_range: its data range. "generated": max - min of each generated image, so that an image of less contrast is
         compared with smaller stabilizing constants and scores lower; "full": 255.

@@ -36,7 +36,7 @@ from metrics.protocols import View
 from metrics.reid_network import SIZE, WIDTH, ReidNetwork, to_input
 from metrics.reid_options import CPU_BATCH, parse, switches
 from metrics.reid_people import Lists, describe_classes, gallery_names, make_lists, strangers, write_list
-from metrics.reid_ranking import PROTOCOL, SCORES, FeatureFile, People, Ranking, rank_gallery
+from metrics.reid_ranking import PROTOCOL, SCORES, FeatureRows, LabeledFeatures, Ranking, rank_gallery
 from metrics.stream import Item, PairDataset, PhotoDataset, load_batches
 from util.device import describe_device, select_device, use_precision
 from util.errors import UserError, run_main
@@ -47,8 +47,8 @@ from util.pretrained import weights_hash
 NOTE = "protocol inferred, not published"
 
 
-class Features(NamedTuple):
-    """A file of the features of the images that could be read, 2048 float32 each; `rows`: which is whose, by path."""
+class FeatureFile(NamedTuple):
+    """The features of the images that could be read, WIDTH float32 each. `rows`: the row of each image in `file`."""
 
     rows: dict[Path, int]
     file: Path
@@ -91,21 +91,21 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         ranking, counts = evaluate(args, setup, network, lists, problems, Path(scratch))
 
-    results = {PROTOCOL: measure(ranking.scores, counts["gallery"])}
+    measurements = {PROTOCOL: measure(ranking.scores, counts["gallery"])}
     values = ranking.scores.set_axis([(PROTOCOL, name) for name in SCORES], axis="columns")
     record |= {"note": NOTE, "classes": network.classes, "trained on": trained_on, **counts}
     record["time"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
     record["seconds"] = round(time.perf_counter() - start, 3)
     record["problems"] = problems.counts()
-    report.append_records(args.out, record, results, {PROTOCOL: switches(args)})
+    report.append_records(args.out, record, measurements, {PROTOCOL: switches(args)})
     summary = [*summarize_run(args, setup, problems), *describe_protocol(args, counts), trained_on]
     if args.per_image:
         report.write_per_image(args.per_image, setup.pairs.samples, values, pairs)
     if args.html:
         from metrics.page import write_evaluation_page
 
-        write_evaluation_page(args.html, args.name, summary, results, values, setup.pairs, args.source_path)
-    print("\n".join([report.format_table(report.results_table(results)), *summary]))
+        write_evaluation_page(args.html, args.name, summary, measurements, values, setup.pairs, args.source_path)
+    print("\n".join([report.format_table(report.results_table(measurements)), *summary]))
     print(f"{record['seconds']:.0f} s; recorded in {args.out}")
 
 
@@ -165,8 +165,13 @@ def evaluate(
 
 
 def query_features(
-    args: Namespace, setup: EvaluationSetup, network: ReidNetwork, photos: Features, problems: Problems, scratch: Path
-) -> Features:
+    args: Namespace,
+    setup: EvaluationSetup,
+    network: ReidNetwork,
+    photos: FeatureFile,
+    problems: Problems,
+    scratch: Path,
+) -> FeatureFile:
     """Features of the generated images, or of a baseline's photos. `photos`: the features of --gt_path."""
     view = setup.real_photos.view
     if not args.baseline:
@@ -180,13 +185,13 @@ def query_features(
 
 def photo_features(
     setup: EvaluationSetup, network: ReidNetwork, photos: PersonPhotos, problems: Problems, file: Path
-) -> Features:
+) -> FeatureFile:
     """Features of real photos, from the cache if possible, else in the new `file`."""
     settings = {"network": PROTOCOL, "weights": weights_hash(network), "max pool": network.pool}
     settings |= {"precision": setup.precision, "size": photos.view.size}
     cached = fid.cache_file(setup.cache_dir, photos.folder, photos.names, settings).with_suffix(".float32")
     if cached.is_file() and cached.stat().st_size == len(photos) * WIDTH * np.dtype(np.float32).itemsize:
-        return Features({photos.folder / name: row for row, name in enumerate(photos.names)}, cached)
+        return FeatureFile({photos.folder / name: row for row, name in enumerate(photos.names)}, cached)
     features = extract(setup, network, photos, problems, file)
     if len(features.rows) == len(photos):  # features without some photos must not be found in the cache
         with file.open("rb") as written:
@@ -197,7 +202,7 @@ def photo_features(
 @torch.inference_mode()
 def extract(
     setup: EvaluationSetup, network: ReidNetwork, photos: PersonPhotos, problems: Problems, file: Path
-) -> Features:
+) -> FeatureFile:
     """Features of all photos that can be read, in the new `file`; the progress bar shows its name."""
     rows = {}
     for batch in load_batches(photos, setup.batch_size, setup.workers, file.name, problems):
@@ -205,14 +210,14 @@ def extract(
             features = network(batch["image"].to(setup.device))
         append_bytes(file, features.cpu().numpy().tobytes())
         rows |= {photos.folder / photos.names[i]: row for row, i in enumerate(batch["index"].tolist(), len(rows))}
-    return Features(rows, file)
+    return FeatureFile(rows, file)
 
 
-def select(table: pd.DataFrame, features: Features) -> tuple[pd.DataFrame, People]:
+def select(table: pd.DataFrame, features: FeatureFile) -> tuple[pd.DataFrame, LabeledFeatures]:
     """The rows of a table of `Lists` whose images could be read, and what their ranking needs."""
     table = table[table["path"].isin(features.rows)]
-    values = FeatureFile(features.file, table["path"].map(features.rows).to_numpy(int), WIDTH)
-    return table, People(values, table["person"].to_numpy(), table["camera"].to_numpy())
+    values = FeatureRows(features.file, table["path"].map(features.rows).to_numpy(int), WIDTH)
+    return table, LabeledFeatures(values, table["person"].to_numpy(), table["camera"].to_numpy())
 
 
 def measure(scores: pd.DataFrame, photos: int) -> dict[str, Measurement]:

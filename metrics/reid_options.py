@@ -4,6 +4,8 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
+from data import find_dataset
+from data.fashion_dataset import FashionDataset
 from metrics.options import (
     CSV,
     NAMES,
@@ -64,7 +66,7 @@ def parse(argv: Sequence[str] | None = None) -> Namespace:
     fill_in_shared_defaults(args)
     if problem := find_problem(args):
         parser.error(problem)
-    is_fashion = args.dataset_mode == "fashion"
+    is_fashion = issubclass(find_dataset(args.dataset_mode), FashionDataset)
     args.identity = (args.identity or "outfit") if is_fashion else "person"
     args.cameras = args.cameras or ("apart" if is_fashion else "names")
     args.without = [role for role in ROLES if role in args.without]
@@ -75,7 +77,7 @@ def find_problem(args: Namespace) -> str | None:
     """The first reason why the options cannot be used together, or None."""
     if problem := find_shared_problem(args, (args.gt_path, args.distorated_path, args.source_path)):
         return problem
-    if args.identity and args.dataset_mode != "fashion":
+    if args.identity and not issubclass(find_dataset(args.dataset_mode), FashionDataset):
         return f"--identity {args.identity} is for DeepFashion; names of other data sets tell only the person"
     if unknown := [name for name in args.without if name not in ROLES]:
         return f"--without: '{unknown[0]}' is not one of {', '.join(ROLES)}"

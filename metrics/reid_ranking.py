@@ -1,8 +1,8 @@
 """Re-identification scores as fast-reid computes them: each query ranks the gallery by cosine distance.
 
-Photos of the query's person by the query's camera ("junk") are dropped from its ranking. A query without a right photo
-in what is left counts in no mean. Unlike fast-reid, equal distances keep the gallery's order, and galleries may be
-small.
+Photos of the query's person by the query's camera ("junk") are dropped from its ranking. A query without a match
+in the remaining gallery is left out of all means. Unlike fast-reid, equal distances keep the gallery's order, and
+galleries may be small.
 """
 
 from collections.abc import Sequence
@@ -19,8 +19,8 @@ SCORES = {name: Metric(higher_is_better=True) for name in ("rank1", "rank5", "ra
 BLOCK = 128  # rows; bounds the memory
 
 
-class FeatureFile:
-    """Features (N,D) float32, of which a slice reads only its rows, so that the memory does not grow with N."""
+class FeatureRows:
+    """Features (N,D) float32 in a file; a slice reads only its own rows, so that the memory does not grow with N."""
 
     def __init__(self, file: Path, rows: np.ndarray, width: int) -> None:
         """`rows` (N,): which of the rows of `width` float32 numbers in `file` each feature is."""
@@ -34,10 +34,10 @@ class FeatureFile:
         return np.memmap(self.file, np.float32, "r").reshape(-1, self.width)[self.rows[part]]
 
 
-class People(NamedTuple):
+class LabeledFeatures(NamedTuple):
     """One side of the comparison: features (N,D) float32, and each image's person and camera, (N,) integers."""
 
-    features: np.ndarray | FeatureFile
+    features: np.ndarray | FeatureRows
     persons: np.ndarray
     cameras: np.ndarray
 
@@ -52,24 +52,24 @@ class Ranking(NamedTuple):
     junk: int
 
 
-def rank_gallery(queries: People, gallery: People, left_out: Sequence[Sequence[int]]) -> Ranking:
+def rank_gallery(queries: LabeledFeatures, gallery: LabeledFeatures, left_out: Sequence[Sequence[int]]) -> Ranking:
     """Scores of every query. `left_out`: for each query, gallery photos that are dropped from its ranking, too."""
     rows, junk = {}, 0
     for start in range(0, len(queries.features), BLOCK):
         block = cosine_distances(queries.features[start : start + BLOCK], gallery.features)
         for query, distances in enumerate(block, start):
-            right = gallery.persons == queries.persons[query]
-            dropped = right & (gallery.cameras == queries.cameras[query])
+            matches = gallery.persons == queries.persons[query]
+            dropped = matches & (gallery.cameras == queries.cameras[query])
             junk += int(dropped.sum())
             dropped[list(left_out[query])] = True
             order = np.argsort(distances, kind="stable")
-            positions = np.flatnonzero(right[order[~dropped[order]]]) + 1
+            positions = np.flatnonzero(matches[order[~dropped[order]]]) + 1
             if len(positions):
                 rows[query] = _scores(positions)
     return Ranking(pd.DataFrame.from_dict(rows, orient="index", columns=list(SCORES), dtype=float), junk)
 
 
-def cosine_distances(a: np.ndarray, b: np.ndarray | FeatureFile) -> np.ndarray:
+def cosine_distances(a: np.ndarray, b: np.ndarray | FeatureRows) -> np.ndarray:
     """Features (N,D) and (M,D) -> 1 - cosine, (N,M) float32, on the CPU.
 
     Sums in float64 make photos with equal features equally distant, wherever they stand.
@@ -88,7 +88,7 @@ def _normalize(features: np.ndarray) -> np.ndarray:
 
 
 def _scores(positions: np.ndarray) -> tuple[float, ...]:
-    """A query's value of each of SCORES, from the positions of its right photos in its ranking, from 1."""
+    """A query's value of each of SCORES, from the ranks (from 1) of its matches."""
     hits = np.arange(1, len(positions) + 1)
     ranks = (100.0 * (positions[0] <= k) for k in (1, 5, 10))
     return (*ranks, 100 * (hits / positions).mean(), 100 * hits[-1] / positions[-1])

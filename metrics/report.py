@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,27 +17,27 @@ from metrics.protocols import PROTOCOLS
 from metrics.reid_ranking import PROTOCOL as REID
 from metrics.reid_ranking import SCORES
 from util.errors import UserError
-from util.files import append_text, write_text
+from util.files import append_text, check_writable, write_text
 from util.packages import require_package
 
 PUBLISHED = Path(__file__).with_name("published.csv")  # numbers that papers print, and where each comes from
 ALL_METRICS = {**METRICS, **SCORES}
 
 
-def results_table(results: Measurements) -> pd.DataFrame:
+def results_table(measurements: Measurements) -> pd.DataFrame:
     """Text cells: a row for each metric, four columns for each protocol, and one more with intervals."""
     blocks = []
-    for protocol, measurements in results.items():
+    for protocol, by_metric in measurements.items():
         rows = {}
-        for metric, measured in measurements.items():
+        for metric, measured in by_metric.items():
             value = "not measured" if measured.value is None else f"{measured.value:.6f}"
             spread = (measured.variance, measured.standard_error)
             spread = ["" if number is None else f"{number:.3g}" for number in spread]
             rows[title(metric)] = [value, *spread, _count(measured.n, measured.n_real)]
         columns = [protocol, "variance", "std. error", "n"]
-        if any(measured.interval for measured in measurements.values()):
+        if any(measured.interval for measured in by_metric.values()):
             columns.append(f"{LEVEL} % interval")
-            for metric, measured in measurements.items():
+            for metric, measured in by_metric.items():
                 rows[title(metric)].append(_interval(measured.interval))
         blocks.append(pd.DataFrame.from_dict(rows, orient="index", columns=columns))
     return pd.concat(blocks, axis=1)
@@ -56,9 +55,9 @@ def title(metric: str) -> str:
     return f"{metric} {'↑' if ALL_METRICS[metric].higher_is_better else '↓'}"
 
 
-def remarks(results: Measurements) -> list[str]:
+def remarks(measurements: Measurements) -> list[str]:
     """Why some metrics were not measured, and what made some infinite or undefined."""
-    named = [(f"{metric} ({protocol})", m) for protocol, found in results.items() for metric, m in found.items()]
+    named = [(f"{metric} ({protocol})", m) for protocol, found in measurements.items() for metric, m in found.items()]
     reasons = [f"not measured: {name}: {measurement.reason}" for name, measurement in named if measurement.reason]
     return reasons + [f"{name}: {measurement.note}" for name, measurement in named if measurement.note]
 
@@ -74,16 +73,16 @@ def _interval(found: Interval | None) -> str:
 def difference_table(first: Evaluation, second: Evaluation) -> pd.DataFrame:
     """Text cells: for each protocol and metric both values, `first` - `second` with its interval, and which is better.
 
-    Neither is where the interval contains 0.
+    `better` is '-' where the interval contains 0.
     """
     rows = {}
     for protocol, metric in first.draws.keys() & second.draws.keys():
-        a, b = (evaluation.results[protocol][metric].value for evaluation in (first, second))
+        a, b = (evaluation.measurements[protocol][metric].value for evaluation in (first, second))
         found = interval(a - b, first.draws[protocol, metric] - second.draws[protocol, metric])
         first_is_better = (a > b) == METRICS[metric].higher_is_better
         better = "-" if found[0] <= 0 <= found[1] else ("first" if first_is_better else "second")
         rows[protocol, metric] = [f"{a:.6f}", f"{b:.6f}", f"{a - b:+.6f}", _interval(found), better]
-    order = [(protocol, metric) for protocol in first.results for metric in METRICS if (protocol, metric) in rows]
+    order = [(protocol, metric) for protocol in first.measurements for metric in METRICS if (protocol, metric) in rows]
     index = [f"{title(metric)} ({protocol})" for protocol, metric in order]
     columns = ["first", "second", "difference", f"{LEVEL} % interval", "better"]
     return pd.DataFrame([rows[key] for key in order], index=index, columns=columns)
@@ -97,22 +96,10 @@ def check_outputs(out: Path, per_image: Path | None, page: Path | None) -> None:
         require_package("dominate", "--html")
 
 
-def check_writable(path: Path) -> None:
-    """Make the folder of `path`; UserError if the file cannot be written, so that no long evaluation ends with it."""
-    new = not os.path.lexists(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.open("a").close()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
-    if new:
-        path.unlink()
-
-
 def append_records(
     path: Path,
     common: Mapping[str, Any],
-    results: Measurements,
+    measurements: Measurements,
     switches: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
     """One JSON line for each protocol: `common`, the protocol's switches (of PROTOCOLS if None), its measurements.
@@ -121,10 +108,10 @@ def append_records(
     """
     lines = []
     switches = switches or {name: protocol.switches() for name, protocol in PROTOCOLS.items()}
-    for protocol, measurements in results.items():
+    for protocol, by_metric in measurements.items():
         metrics = {
             metric: {name: _jsonable(value) for name, value in asdict(measurement).items() if value is not None}
-            for metric, measurement in measurements.items()
+            for metric, measurement in by_metric.items()
         }
         record = {**common, "protocol": protocol, "switches": switches[protocol], "metrics": metrics}
         lines.append(json.dumps(record, allow_nan=False) + "\n")

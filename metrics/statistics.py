@@ -16,10 +16,10 @@ from metrics.fid import write_statistics
 from metrics.options import FOLDER, add_cache_flag, add_inception_flags, add_speed_flags, choose_batch_size
 from metrics.pairing import Problems, photos_below
 from metrics.protocols import PROTOCOLS
-from metrics.report import check_writable
 from metrics.stream import PairDataset, PhotoDataset
 from util.device import select_device, use_precision
 from util.errors import UserError, run_main
+from util.files import check_writable
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """Images on disk -> batches, in worker processes that decode them and compute the pixel metrics."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,8 +33,8 @@ class PairDataset(Dataset):
     """Index of a sample -> its `index`, and `scores` by (protocol, pixel metric).
 
     With `keep_images` also what networks need: `fakes` and `reals` (3,H,W) by the protocols' views, uint8 or, where a
-    filter makes them so, float32 levels; and bool (1,H,W) `masks` where there are keypoints. Names are plural because a
-    batch has the same ones.
+    filter makes them so, float32 levels; and bool (1,H,W) `masks` where there are keypoints. The keys are plural,
+    because `default_collate` keeps them for a batch.
     """
 
     samples: Sequence[Sample]
@@ -50,8 +51,7 @@ class PairDataset(Dataset):
     @property
     def item_bytes(self) -> int:
         """About how much memory an item takes."""
-        pixels = sum(np.prod(view.size) * (4 if "opencv bicubic" in view else 1) for view in self._views)
-        return int((2 * 3 + 1) * pixels) if self.keep_images else 4096
+        return sum(2 * view.image_bytes + math.prod(view.size) for view in self._views) if self.keep_images else 4096
 
     @cached_property
     def _views(self) -> dict[View, list[Protocol]]:
@@ -96,7 +96,7 @@ class PhotoDataset(Dataset):
     @property
     def item_bytes(self) -> int:
         """How much memory an item takes."""
-        return 3 * self.view.size[0] * self.view.size[1] * (4 if "opencv bicubic" in self.view else 1)
+        return self.view.image_bytes
 
     def __getitem__(self, index: int) -> Item:
         images, problems = read_images([self.folder / self.names[index]], self.view.size, self.view.photos)
@@ -108,7 +108,10 @@ def read_pair(generated: Path, photo: Path, view: View) -> tuple[list[Tensor], l
     height, width = view.size
     if view.strips and _has_size(generated, (height, STRIP * width)):
         strips, problems = read_images([generated], (height, STRIP * width))
-        return [part for strip in strips for part in strip.chunk(STRIP, dim=-1)[-1:1:-2]], problems
+        if problems:
+            return [], problems
+        _, _, target, _, fake = strips[0].chunk(STRIP, dim=-1)
+        return [fake, target], []
     fakes, problems = read_images([generated], view.size, view.generated)
     reals, more = read_images([photo], view.size, view.photos)
     return fakes + reals, problems + more

@@ -6,15 +6,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor, nn
 
 from metrics.fid import FeatureStatistics, frechet_distance
 from metrics.inception import Inception
 from metrics.lpips import LPIPS
+from metrics.pixel import Comparison
+from metrics.protocols import PROTOCOLS
 from util.image import to_uint8
 
 VAL_METRICS = {"ssim": True, "psnr": True, "l1": False, "lpips": False, "fid": False}  # --val_metric -> more is better
+PROTOCOL = PROTOCOLS["standard"]
 
 
 class Validation:
@@ -38,13 +40,13 @@ class Validation:
         """Average over all pairs of the loader, of 8-bit images; FID compares all generated images with all targets.
 
         model: a BaseModel, of which `set_input` and `test` are called.
-        ssim: Gaussian window of sigma 1.5, population covariance, data range 1 (scikit-image).
+        l1, psnr, ssim: those of the evaluation's `standard` protocol, ssim its `ssim_256`.
         """
         rows, distances, of_fakes, of_reals = [], [], FeatureStatistics(), FeatureStatistics()
         for batch in batches:
             model.set_input(batch)
             fakes, reals = to_uint8(model.test()), batch["target_image"]
-            rows += [_pixel_scores(*pair) for pair in zip(_in_unit_range(fakes), _in_unit_range(reals))]
+            rows += [_pixel_scores(*pair) for pair in zip(fakes.cpu(), reals)]
             with torch.inference_mode():
                 if self.metric == "lpips":
                     distances += self.network(fakes, reals.to(self.device)).tolist()
@@ -59,15 +61,7 @@ class Validation:
         return scores
 
 
-def _in_unit_range(images: Tensor) -> np.ndarray:
-    """uint8 (B,3,H,W) -> float64 (B,H,W,3) in [0, 1]."""
-    return images.permute(0, 2, 3, 1).cpu().numpy() / 255
-
-
-def _pixel_scores(fake: np.ndarray, real: np.ndarray) -> tuple[float, float, float]:
-    """L1, PSNR and SSIM of two images (H,W,3) in [0, 1]."""
-    ssim = structural_similarity(
-        real, fake, channel_axis=2, data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
-    )
-    psnr = peak_signal_noise_ratio(real, fake, data_range=1) if (fake != real).any() else np.inf
-    return np.abs(fake - real).mean(), psnr, ssim
+def _pixel_scores(fake: Tensor, real: Tensor) -> tuple[float, float, float]:
+    """L1, PSNR and SSIM of two uint8 images (3,H,W)."""
+    pair = Comparison(fake, real, 0, PROTOCOL)
+    return pair.l1(), pair.psnr(), pair.ssim_256()

@@ -40,7 +40,7 @@ class BaseModel(ABC):
         self.ema: WeightAverage | None = None  # of the generator, with --ema
         self.cached_inferences: list[cpu_compile.CachedInference] = []
         self.run_dir = Path(opt.checkpoints_dir) / opt.name
-        # On CUDA eager instance norm makes its input contiguous, which costs more than convolutions gain.
+        # On CUDA eager instance norm makes its input contiguous, which costs about what convolutions gain.
         faster = device.type == "cpu" or (device.type == "cuda" and opt.compile)
         self.channels_last = faster if opt.channels_last is None else opt.channels_last
         self.precision = use_precision(opt.precision, device)

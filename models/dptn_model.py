@@ -37,7 +37,7 @@ from models.weight_average import WeightAverage
 from util import distributed
 from util.arguments import count, number, positive_int, weight
 from util.draw_pose import draw_skeleton
-from util.image import to_pil, to_uint8, to_unit
+from util.image import from_uint8, to_pil, to_uint8
 
 LAMBDA_GRADIENT_PENALTY = 10.0
 MAX_VISUALS = 4  # samples in `get_current_visuals`
@@ -190,7 +190,7 @@ class DPTNModel(BaseModel):
     def set_input(self, batch: dict[str, Any]) -> None:
         names = Batch._fields if self.is_train else Batch._fields[:-1]  # without the target image
         self.batch = Batch(*(
-            to_unit(self.images_to_device(batch[name])) if name.endswith("image") else self.to_device(batch[name])
+            from_uint8(self.images_to_device(batch[name])) if name.endswith("image") else self.to_device(batch[name])
             for name in names
         ))  # fmt: skip
 

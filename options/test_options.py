@@ -13,7 +13,7 @@ from util.errors import UserError
 from util.image import IMAGE_FORMATS
 
 
-def add_which_epoch(group: _ArgumentGroup) -> None:
+def add_which_epoch(group: _ArgumentGroup | ArgumentParser) -> None:
     group.add_argument("--which_epoch", default="latest", metavar="EPOCH",
                        help="load EPOCH_net_G.pth; EPOCH: latest, best, ema or a number")  # fmt: skip
 

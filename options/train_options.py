@@ -18,9 +18,10 @@ from util.errors import UserError
 PER_LAUNCH_OPTIONS = ("name", "checkpoints_dir", "gpu_ids", "max_minutes")
 # What a resumed run may change: paths, logging, speed, and the number of epochs. All else comes from the checkpoint.
 RESUME_MAY_CHANGE = {
-    *PER_LAUNCH_OPTIONS, "accumulate", "cache_images", "compile", "compile_mode", "continue_train", "cuda_graph",
-    "dataroot", "display_env", "display_freq", "display_id", "display_port", "display_server", "nThreads", "niter",
-    "niter_decay", "precision", "print_freq", "save_by_iter", "save_epoch_freq", "save_latest_freq", "tf_log",
+    *PER_LAUNCH_OPTIONS, "accumulate", "cache_images", "channels_last", "compile", "compile_mode", "continue_train",
+    "cuda_graph", "dataroot", "display_env", "display_freq", "display_id", "display_port", "display_server",
+    "nThreads", "niter", "niter_decay", "precision", "print_freq", "save_by_iter",
+    "save_epoch_freq", "save_latest_freq", "tf_log",
 }  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """Trains the network without one part of the method at a time, with several seeds, and compares on the same test pairs.
 
-    python -m data.synthetic --identities 120 --out dataset/demo_market       # rendered people
+    python -m data.synthetic --identities 120 --out dataset/ablation_people       # rendered people
     python scripts/ablation.py                                                # every setting that needs no VGG19
     python scripts/ablation.py --settings full no_ptm --seeds 0 1 2 3 4 -- --ngf=32 --niter=5
 
@@ -8,9 +8,10 @@ Flags after "--" go to train.py, after the small default training (TRAINING in t
 own flags. Each run is one train.py, one test.py and one evaluation; what is finished is not repeated, and what was
 stopped resumes. The table is OUT/ablation.csv, the page OUT/index.html; both are written again after each run.
 
-A metric's value is the mean over the test pairs; "spread" is the standard deviation over seeds. "difference" is that of
-the same pair and the same seed from the first setting, averaged over pairs; its spread, too, is over seeds, because
-the pairs of one run are not independent. "pairs better" counts pairs on which the setting beats the first one.
+A metric's value is the mean over the test pairs; "spread" is the standard deviation over seeds. "difference" is
+the value minus the first setting's on the same pair with the same seed, averaged over pairs; its spread, too, is over
+seeds, because the pairs of one run are not independent. "pairs better" counts pairs on which the setting beats the
+first one.
 """
 
 import shlex
@@ -30,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from data import dataset_names, find_dataset
 from metrics.evaluation import METRICS
 from util.arguments import count, positive_int
+from util.checkpoint import STATE_FILE
 from util.errors import UserError, run_main
 from util.files import write_text
 from util.html import add_table, new_page, write_page
@@ -77,14 +79,14 @@ def main() -> None:
         help=f"the first one is what the others are compared with; of {', '.join(SETTINGS)}")  # fmt: skip
     add("--seeds", nargs="+", type=count, default=[0, 1, 2], metavar="N", help="seeds of each setting")
     add("--dataset_mode", choices=dataset_names(), default="market", help="which data set")
-    add("--dataroot", type=Path, default=Path("dataset/demo_market"), metavar="DIR", help="the data set")
+    add("--dataroot", type=Path, default=Path("dataset/ablation_people"), metavar="DIR", help="the data set")
     add("--out", type=Path, default=Path("results/ablation"), metavar="DIR", help="folder for everything")
     add("--jobs", type=positive_int, default=1, metavar="N", help="runs at the same time; more than one on a large GPU")
     add("--gpu_ids", "--gpu_id", metavar="ID", help="as in train.py")
     args = parser.parse_args(own)
     common = [f"--dataset_mode={args.dataset_mode}", f"--dataroot={args.dataroot.resolve()}"]
-    common += [f"--gpu_ids={args.gpu_ids}"] if args.gpu_ids is not None else []
     check_same_training(args.out, [*common, *TRAINING, *train_flags])
+    common += [f"--gpu_ids={args.gpu_ids}"] if args.gpu_ids is not None else []
     # all settings of one seed first: what is there when it is stopped can be compared
     missing = [(name, seed) for seed in args.seeds for name in args.settings]
     missing = [each for each in missing if not scores_file(args.out, *each).exists()]
@@ -138,7 +140,7 @@ def train_and_test(args: Namespace, name: str, seed: int, common: Sequence[str],
     run, setting, out = f"{name}_{seed}", SETTINGS[name], args.out
     where = [f"--name={run}", f"--checkpoints_dir={out / 'runs'}", *common]
     results = out / "results" / run
-    resume = ["--continue_train"] if (out / "runs" / run / "latest_state.pt").exists() else []
+    resume = ["--continue_train"] if (out / "runs" / run / STATE_FILE).exists() else []
     flags = [*where, *TRAINING, *train_flags, *setting.train, f"--seed={seed}", *resume]
     call([str(ROOT / "train.py"), *flags], f"{run}: train.py", args.jobs)
     flags = [*where, *setting.test, "--batchSize=8", "--nThreads=0", "--image_format=png", f"--results_dir={results}"]

@@ -12,7 +12,7 @@ from inference.attention import attend, draw_panel
 from inference.attention_options import AttentionOptions
 from inference.cached_source import CachedSource
 from inference.estimators import load_estimator
-from inference.photo_transfer import check_outputs, keypoint_csv_files, transfer_poses
+from inference.photo_transfer import check_outputs, keypoint_csvs, transfer_poses
 from inference.pose_transfer import PoseTransfer
 from inference.sources import open_poses, read_people_of, read_photo
 from util.device import select_device
@@ -22,13 +22,13 @@ from util.image import save_image
 
 def main() -> None:
     opt = AttentionOptions().parse()
-    csv_files = keypoint_csv_files(opt)
-    pose = open_poses(opt.pose[0], csv_files)
+    csvs = keypoint_csvs(opt)
+    pose = open_poses(opt.pose[0], csvs)
     if pose.count != 1:
         raise UserError(f"--pose {opt.pose[0]}: there are {pose.count or 'many'} poses; give one, such as csv:NAME")
     check_outputs(opt, [pose], None)
     photo = read_photo(opt.source)
-    people = read_people_of(opt.source, opt.source_pose, photo.size[::-1], csv_files) if opt.source_pose else None
+    people = read_people_of(opt.source, opt.source_pose, photo.size[::-1], csvs) if opt.source_pose else None
 
     device = select_device(opt.gpu_ids)
     transfer = PoseTransfer(opt, device)

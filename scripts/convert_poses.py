@@ -1,4 +1,4 @@
-"""Convert poses from one program's files to another's: PATN's csv, OpenPose, DWPose, COCO, MediaPipe; reads more.
+"""Convert poses from one program's files to another's: PATN's csv, OpenPose, DWPose, COCO, MediaPipe.
 
     python scripts/convert_poses.py openpose_output/ poses.csv --photos dataset/mine/train
     python scripts/convert_poses.py poses.csv coco.json --to coco

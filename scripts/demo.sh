@@ -22,9 +22,11 @@ started=$SECONDS
 announce() { printf '\n== %s (%d s)\n' "$1" $((SECONDS - started)); }
 generate() { $python test.py --dataroot="$data" --batchSize=8 "$@"; }
 measure() {
-    echo "measuring: $1"
+    local name=$1
+    shift
+    echo "measuring: $name"
     $python -m metrics.metrics --market --protocol=standard --metrics=l1,psnr,ssim_256,mask_ssim --gt_path="$data/test" \
-        --pairs="$data/market-pairs-test.csv" --annotations="$data/market-annotation-test.csv" --out="$scores" --name="$@" >/dev/null
+        --pairs="$data/market-pairs-test.csv" --annotations="$data/market-annotation-test.csv" --out="$scores" --name="$name" "$@" >/dev/null
 }
 page() { $python scripts/demo_page.py --results="$results" --metrics="$scores" --training="$run"; }
 
@@ -32,7 +34,7 @@ announce "1/6 installing Python packages: some minutes on a new machine"
 ensure_environment
 
 announce "2/6 rendering 90 people in 4 poses each into $data"
-# of another seed than the people that it was trained on
+# the network of pretrained/ was trained on people of another seed
 $python -m data.synthetic --dataset_mode market --seed 1 --identities 80 --test_identities 10 --poses 4 --out "$data"
 
 announce "3/6 generating images of the 10 test people with the network of pretrained/"

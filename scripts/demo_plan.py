@@ -77,12 +77,9 @@ def choose_width(affordable_pairs: Callable[[int], float]) -> tuple[int, int]:
 
     Measuring a width takes time, so it is left out where the next smaller width already sees too few pairs for it.
     """
-    chosen = None
+    chosen = 0, 0
     for width, needed in PAIRS_FOR_WIDTH.items():
-        if chosen and chosen[1] < needed:
-            break
-        pairs = int(affordable_pairs(width))
-        if chosen and pairs < needed:
+        if chosen[1] < needed or (pairs := int(affordable_pairs(width))) < needed:
             break
         chosen = width, pairs
     return chosen

@@ -39,7 +39,7 @@ from models.published_weights import load_network
 from options.test_options import TestOptions
 from util.checkpoint import STATE_FILE
 from util.errors import UserError, run_main, summarize
-from util.files import atomic_write
+from util.files import atomic_write, natural_sort_key
 from util.image import IMAGE_FORMATS, read_list
 from util.packages import require_package
 from util.results import RUN_FILE
@@ -81,7 +81,8 @@ def check_lists(mode: str, folder: Path) -> list[str]:
 
 
 def _read(path: Path, read: Callable[[Path], Any], problems: list[str], published: int | None = None) -> Any:
-    """What `read` returns, or an empty dict. A problem is added for a file that is missing, unreadable or too short."""
+    """What `read` returns, or an empty dict. A problem is added for a file that is missing or
+    unreadable, or has another number of rows than `published`."""
     if not path.exists():
         problems.append(f"{path.name}: missing")
         return {}
@@ -96,7 +97,7 @@ def _read(path: Path, read: Callable[[Path], Any], problems: list[str], publishe
 
 
 def check_weights(mode: str, folder: Path) -> list[str]:
-    """The generator must have the names and shapes of the paper's."""
+    """Each `*_net_G.pth` must have the names and shapes of the paper's generator."""
     generators = sorted(folder.glob("*_net_G.pth"))
     if not generators:
         others = ", ".join(sorted(path.name for path in folder.glob("*.pth")))
@@ -236,7 +237,7 @@ def next_step(what: str, mode: str, folder: Path) -> str:
         return f"next: {PHOTOS[mode]}"
     if what == "weights":
         labels = [path.name.removesuffix("_net_G.pth") for path in folder.glob("*_net_G.pth")]
-        epoch = "latest" if "latest" in labels else max(labels)
+        epoch = "latest" if "latest" in labels else max(labels, key=natural_sort_key)
         run = f"--checkpoints_dir={folder.parent} --name={folder.name} --which_epoch={epoch}"
         return f"next: python test.py --dataset_mode={mode} {run} --results_dir=results/{folder.name}"
     if what == "results":

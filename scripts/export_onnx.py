@@ -3,7 +3,7 @@
     python scripts/export_onnx.py --name DPTN_fashion --dataset_mode fashion --out onnx
     python scripts/export_onnx.py --checkpoints_dir pretrained --name rendered_market --out onnx
 
-It writes two files to --out, and replaces those of before:
+It writes two files to --out, and replaces existing ones:
   generator.onnx  the network: image (B,3,H,W) in [-1, 1], heat maps (B,18,H,W) of its pose and of the target pose ->
                   image (B,3,H,W)
   transfer.onnx   everything: uint8 RGB images (B,h,w,3) of the stored size, keypoints (B,18,2) of their poses and of
@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data import dataset_names
 from inference import onnx_export
-from inference.pose_transfer import PoseTransfer
-from util.errors import UserError, run_main
+from options.test_options import add_which_epoch
+from util.errors import run_main
 
 
 def parse_arguments() -> Namespace:
@@ -29,9 +29,7 @@ def parse_arguments() -> Namespace:
     parser.add_argument("--name", required=True, help="the run, a folder below --checkpoints_dir")
     parser.add_argument("--checkpoints_dir", default="./checkpoints", metavar="DIR", help="default: ./checkpoints")
     parser.add_argument("--dataset_mode", choices=dataset_names(), help="default: that of the run, or fashion")
-    parser.add_argument(
-        "--which_epoch", default="latest", metavar="EPOCH", help="weights: latest (default) or a number"
-    )
+    add_which_epoch(parser)
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the files")
     parser.add_argument(
         "--half", action="store_true", help="store weights as float16: half the size, less exact images"
@@ -43,10 +41,7 @@ def main() -> None:
     args = parse_arguments()
     onnx_export.require_packages()
     run = {name: value for name, value in vars(args).items() if name not in ("out", "half")}
-    try:
-        transfer = PoseTransfer.load(**run, gpu_ids=-1, channels_last=False)
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    transfer = onnx_export.load_on_cpu(**run)
     args.out.mkdir(parents=True, exist_ok=True)
     paths = onnx_export.export(transfer, args.out, args.half)
     generator, levels = onnx_export.compare(transfer, paths)

@@ -15,18 +15,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data import dataset_names
 from inference import onnx_export, page_export
-from inference.pose_transfer import PoseTransfer
 from inference.studio_options import DEFAULT_RUN, PRETRAINED
-from util.errors import UserError, run_main
+from options.test_options import add_which_epoch
+from util.errors import run_main
 
 
 def parse_arguments() -> Namespace:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
     add = parser.add_argument
     add("--name", default=DEFAULT_RUN, help=f"the run, a folder below --checkpoints_dir; default: {DEFAULT_RUN}")
-    add("--checkpoints_dir", metavar="DIR", help=f"default: ./checkpoints, and pretrained for {DEFAULT_RUN}")
+    add("--checkpoints_dir", metavar="DIR", help="default: ./checkpoints, or pretrained for a run that is not there")
     add("--dataset_mode", choices=dataset_names(), help="default: that of the run, or fashion")
-    add("--which_epoch", default="latest", metavar="EPOCH", help="weights: latest (default) or a number")
+    add_which_epoch(parser)
     add("--out", required=True, type=Path, metavar="DIR", help="a new or empty folder for the page")
     add("--ort", type=Path, metavar="FILE", help=f"npm's package of {page_export.ORT}, instead of the download")
     return parser.parse_args()
@@ -37,12 +37,9 @@ def main() -> None:
     page_export.check_folder(args.out)
     onnx_export.require_packages()
     run = {name: value for name, value in vars(args).items() if name not in ("out", "ort")}
-    if args.checkpoints_dir is None and args.name == DEFAULT_RUN:
-        run["checkpoints_dir"] = PRETRAINED
-    try:
-        transfer = PoseTransfer.load(**run, gpu_ids=-1, channels_last=False)
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    if args.checkpoints_dir is None:
+        run["checkpoints_dir"] = "./checkpoints" if Path("checkpoints", args.name).is_dir() else PRETRAINED
+    transfer = onnx_export.load_on_cpu(**run)
     if args.ort is None:
         print(f"fetching {page_export.ORT_URL} (33 MB)", flush=True)
     files = page_export.make_page(transfer, page_export.read_ort(args.ort))

@@ -17,7 +17,7 @@ from inference.pose_transfer import PoseTransfer
 from inference.studio_offers import data_set_poses, render_offers
 from inference.studio_options import StudioOptions
 from util.device import describe_device, select_device
-from util.errors import run_main
+from util.errors import UserError, run_main
 from util.packages import require_package
 
 LOOPBACK = "127.0.0.1"
@@ -31,6 +31,11 @@ def main() -> None:
 
     from inference.studio import Studio, create_app
 
+    host = opt.host or LOOPBACK
+    try:
+        listening = socket.create_server((host, opt.port))
+    except OSError as error:
+        raise UserError(f"{host}:{opt.port}: {error.strerror}; choose another --port (0: any free one)") from error
     device = select_device(opt.gpu_ids)
     transfer = PoseTransfer(opt, device)
     estimator = load_estimator(opt.estimator, opt.estimator_weights, device) if opt.estimator else None
@@ -39,13 +44,13 @@ def main() -> None:
     if opt.compile:
         print("compiling the network: on a CPU once, then it is cached", flush=True)
         studio.warm_up()
-    with socket.create_server((opt.host or LOOPBACK, opt.port)) as listening:
+    with listening:
         # Otherwise TCP holds each image back for 40 ms, until its header is acknowledged.
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         port = listening.getsockname()[1]
         token = secrets.token_urlsafe(16) if opt.host else None
         print(f"{opt.name}, {opt.which_epoch} on {describe_device(device)}")
-        address = f"http://{opt.host or LOOPBACK}:{port}/"
+        address = f"http://{socket.gethostname() if host == '0.0.0.0' else host}:{port}/"
         print(f"{address}{f'?token={token}' if token else ''} (Ctrl-C ends it)", flush=True)
         app = create_app(studio, {f"{name}:{port}" for name in (LOOPBACK, "localhost")}, token)
         uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listening])

@@ -12,7 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from inference.estimators import load_estimator
-from inference.photo_transfer import check_outputs, keypoint_csv_files, save_results, sequence_fps, transfer_poses
+from inference.photo_transfer import check_outputs, keypoint_csvs, save_results, sequence_fps, transfer_poses
 from inference.pose_transfer import PoseTransfer
 from inference.sources import open_poses, read_people_of, read_photo
 from inference.transfer_options import TransferOptions
@@ -23,12 +23,12 @@ from util.errors import run_main
 def main() -> None:
     opt = TransferOptions().parse()
     start = time.perf_counter()
-    csv_files = keypoint_csv_files(opt)
-    sources = [open_poses(text, csv_files, opt.every) for text in opt.pose]
+    csvs = keypoint_csvs(opt)
+    sources = [open_poses(text, csvs, opt.every) for text in opt.pose]
     fps = sequence_fps(opt, sources)
     check_outputs(opt, sources, fps)
     photo = read_photo(opt.source)
-    people = read_people_of(opt.source, opt.source_pose, photo.size[::-1], csv_files) if opt.source_pose else None
+    people = read_people_of(opt.source, opt.source_pose, photo.size[::-1], csvs) if opt.source_pose else None
 
     start_loading = time.perf_counter()
     device = select_device(opt.gpu_ids)

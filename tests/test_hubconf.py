@@ -11,7 +11,7 @@ from data.keypoints import draw_heat_maps
 from data.synthetic.people import render_identity
 from tests.conftest import REPOSITORY, TINY_G, save_random_generator, test_options
 from util.errors import UserError
-from util.image import to_uint8, to_unit
+from util.image import from_uint8, to_uint8
 
 # a program of a user, outside the repository
 PROGRAM = """
@@ -43,7 +43,7 @@ def test_generator_and_pose_transfer_generate_the_same_image():
         source.pixels, source.keypoints, target.keypoints
     )  # fmt: skip
     poses = [draw_heat_maps(torch.tensor(photo.keypoints)[None], (128, 64)) for photo in (source, target)]
-    image = to_unit(torch.tensor(source.pixels).permute(2, 0, 1)[None])
+    image = from_uint8(torch.tensor(source.pixels).permute(2, 0, 1)[None])
     with torch.inference_mode():
         generated, reconstructed = hubconf.dptn("rendered_market")(image, *poses)
     assert reconstructed is None

@@ -22,13 +22,14 @@ KEYS = {"format", "progress", "model", "random", "options", "data", "git", "vers
 
 
 def load_file(path: str | Path, what: str, mapped: bool = False) -> Any:
-    """Read what `torch.save` wrote, onto the CPU. UserError if the file, which is `what`, is missing or damaged.
+    """Read what `torch.save` wrote, onto the CPU. UserError if the file is missing or damaged.
 
+    what: what the file holds, for messages.
     mapped: tensors take memory only when they are used, unless torch before 1.6 wrote the file.
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: {what} not found. Check the path and the name of the run.")
+        raise UserError(f"{path}: {what} not found; check the path")
     try:
         mapped = mapped and zipfile.is_zipfile(path)
         return torch.load(str(path), map_location="cpu", weights_only=True, mmap=mapped)

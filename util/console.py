@@ -50,9 +50,9 @@ class _Console:
 
 @contextmanager
 def guarded_console(needs_stdout: bool) -> Iterator[None]:
-    """Within this context no output to the console raises an error, but with `needs_stdout` the first one to stdout.
+    """Errors of writing to the console are not raised in this context, except those of stdout if `needs_stdout`.
 
-    That OSError names the file. Without `needs_stdout`, stderr gets a warning instead, and later output is dropped.
+    Such an OSError names the file. Without `needs_stdout`, stderr gets one warning, and later output is dropped.
     """
     stdout, stderr = _Console(sys.stdout, _raise if needs_stdout else _warn), _Console(sys.stderr, _ignore)
     with redirect_stdout(stdout), redirect_stderr(stderr):

@@ -30,8 +30,7 @@ REMEDIES = {
 
 def worker_remedy(error: RuntimeError) -> str | None:
     """One line for an error of worker processes, which torch may raise anywhere; None for all other errors."""
-    found = (remedy for text, remedy in REMEDIES.items() if text in str(error))
-    return next((f"{remedy} ({first_line(error)})" for remedy in found), None)
+    return next((f"{remedy} ({first_line(error)})" for text, remedy in REMEDIES.items() if text in str(error)), None)
 
 
 def summarize(problems: Sequence[str], shown: int = 10) -> str:
@@ -74,8 +73,8 @@ def _status(step: Callable[[], Any]) -> Any:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except RuntimeError as error:
-        is_of_links = str(error).startswith("Symlink loop")  # pathlib's, before Python 3.13
-        if message := str(error) if is_of_links else worker_remedy(error):
+        is_link_loop = str(error).startswith("Symlink loop")  # pathlib's, before Python 3.13
+        if message := str(error) if is_link_loop else worker_remedy(error):
             print(f"error: {message}", file=sys.stderr)
             return 2
         raise

@@ -27,7 +27,8 @@ def atomic_write(path: str | Path, write: Callable[[BinaryIO], object], flush: b
     path = Path(path)
     if path.is_dir():
         raise UserError(f"{path}: could not be written (it is a folder)")
-    if path.exists() and not path.is_file():
+    is_device = path.parent in (Path("/dev"), Path("/dev/fd"))  # /dev/stdout may lead to a regular file
+    if path.exists() and (is_device or not path.is_file()):
         _write_device(path, write)
         return
     # Two processes that write one file must not share a temporary one. Its name is short, because that of `path` may
@@ -89,8 +90,25 @@ def append_bytes(path: Path, content: bytes) -> None:
 
 
 def to_utf8(text: str) -> bytes:
-    """Text that may hold the name of a file or folder that is not UTF-8, whose odd bytes are escaped."""
+    """Text -> UTF-8. Bytes of file names that are not UTF-8, which Python holds as lone surrogates, are escaped."""
     return text.encode(errors="backslashreplace")
+
+
+def check_writable(path: Path) -> None:
+    """Make the folder of `path`; UserError if the file cannot be written, so that no long run ends with it."""
+    new = not os.path.lexists(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("a").close()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
+    if new:
+        path.unlink()
+
+
+def is_taken(folder: Path) -> bool:
+    """Whether a new folder cannot have this path: there is a file, or a folder that is not empty."""
+    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
 
 
 def sha256(path: str | Path) -> str:
@@ -127,19 +145,19 @@ def _walk(folder: str, above: tuple[str, ...], dangling: list[str]) -> Iterator[
                     yield from _walk(entry.path, (*above, real), dangling)
 
 
-def file_names(folder: Path) -> set[str]:
+def file_names(folder: str | Path) -> set[str]:
     """All files that `walk` finds, relative to `folder`, with '/' between folders; none if there is no such folder."""
     if not os.path.isdir(folder):
         return set()
     prefix = len(os.path.join(folder, ""))  # slicing, because pathlib takes seconds for a whole data set
-    return {entry.path[prefix:].replace(os.sep, "/") for entry in walk(folder) if entry.is_file()}
+    return {entry.path[prefix:].replace(os.sep, "/") for entry in walk(Path(folder)) if entry.is_file()}
 
 
 def explain_missing(names: Collection[str], present: Iterable[str], folder: Path | None = None) -> dict[str, str]:
-    """For each of `names` that is not `present` for a known reason, " (the reason)". Not all have one.
+    """Why `names`, none of which is among `present`, are missing: name -> " (reason)" for those with a known reason.
 
-    Reasons are a name among `present` that differs only in its Unicode form or in capital letters and, of files in
-    `folder`, a link that leads nowhere.
+    A reason is a name in `present` that differs only in Unicode form or capital letters or, with `folder`, a link that
+    leads nowhere.
     """
     if not names:
         return {}

@@ -1,4 +1,4 @@
-"""A home folder and a user name for processes without: containers started under any user id, services, cron."""
+"""A home folder and a user name for processes that have none: containers started under any user id, services, cron."""
 
 import getpass
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def ensure_home() -> None:
-    """Set HOME and USER where the system knows neither; libraries ask for both and would fail.
+    """Set HOME and USER, each where the system does not know it; libraries ask for both and would fail.
 
     HOME is then a folder of this user below the folder for temporary files. It holds the caches: downloaded weights,
     compiled code, features of real photos. The environment variables XDG_CACHE_HOME and TORCH_HOME choose others.

@@ -45,7 +45,7 @@ TURNS = {
 }  # fmt: skip
 GRAY_SCALES = {"L;2": 85, "L;4": 17}  # of gray levels of 2 and 4 bits to 8
 DECODING = "upright, on white"  # names the rule of `to_upright_rgb`: part of the key of caches that depend on it
-NEAR_BLACK = 64  # levels of 255; 14 bits or fewer in a file of 16 reach no more
+NEAR_BLACK = 64  # level of 255: 14 bits or fewer in a file of 16 reach no more
 # What a user should know about photos that are decoded all the same.
 REMARKS = {
     "orientation": "with an EXIF orientation, turned as viewers show them; keypoints must be those of the turned photo",
@@ -126,7 +126,7 @@ def to_upright_rgb(image: Image.Image) -> Decoded:
     is_transparent = image.mode == "RGBA" and image.getchannel("A").getextrema()[0] < 255
     if is_transparent:
         rgb = Image.composite(rgb, Image.new("RGB", rgb.size, "white"), image.getchannel("A"))
-    if deep and max(high for _, high in rgb.getextrema()) < NEAR_BLACK:
+    if deep and max(high for _, high in rgb.getextrema()) <= NEAR_BLACK:
         raise ValueError("its 16 or 32 bits a pixel come out near black: scale its levels to the full range, in 8 bits")
     if turn is not None:
         rgb = rgb.transpose(turn)
@@ -203,7 +203,7 @@ def inspect_photo(path: Path, size: tuple[int, int]) -> tuple[str | None, tuple[
     return problem and f"{path}: {problem}", remarks
 
 
-def to_unit(images: Tensor) -> Tensor:
+def from_uint8(images: Tensor) -> Tensor:
     """uint8 0..255 -> float32 -1..1, of any shape."""
     return images.float() / 127.5 - 1
 

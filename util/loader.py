@@ -13,15 +13,15 @@ from util import distributed
 from util.errors import MORE_MEMORY, UserError, first_line, worker_remedy
 from util.worker_processes import available_shared_memory, ignore_signals_in_worker
 
-ENDED_WORKER = 0.5  # seconds in which torch's handler learns of a killed worker; it raises wherever this process is
+WORKER_EXIT_DELAY = 0.5  # seconds: torch's signal handler takes this to notice a killed worker; its error is clearer
 
 
 class BatchLoader:
     """A DataLoader whose errors are UserErrors of one line, and which works where /dev/shm is small.
 
-    Docker gives containers 64 MB of it. torch's strategy `file_system` needs the same space, so batches then go through
-    pipes: samples are sent as NumPy arrays, and collated in this process. This takes some
-    20 ms of a step of 32 pairs at 256 x 256.
+    Docker gives containers 64 MB of it. In that case batches go through pipes (torch's strategy `file_system` needs the
+    same space): samples are sent as NumPy arrays and collated in this process, which takes some 20 ms of a step of 32
+    pairs at 256 x 256.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class BatchLoader:
                 raise UserError(remedy) from error
             raise
         except (ConnectionError, EOFError) as error:  # a worker was killed while it sent a batch
-            time.sleep(ENDED_WORKER)
+            time.sleep(WORKER_EXIT_DELAY)
             raise UserError(f"{MORE_MEMORY} ({first_line(error)})") from error
         except OSError as error:
             # Starting a worker flushes the console, whose errors have a file name; they are not the workers'.

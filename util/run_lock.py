@@ -78,7 +78,8 @@ class RunLock:
         if self._file is None:
             return
         self._released.set()
-        self._thread.join()
+        if self._thread.is_alive():  # `acquire` may have failed before it started
+            self._thread.join()
         with contextlib.suppress(OSError):
             if not self._rival:
                 self.path.unlink()

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from util import distributed
 from util.checkpoint import OPTIONS_FILE
 from util.errors import UserError, first_line
-from util.files import append_text, atomic_write, to_utf8
+from util.files import append_text, write_text
 from util.image import contact_sheet, save_image
 from util.packages import can_write_pages, require_package
 from util.reproducibility import git_revision, versions
@@ -103,9 +103,9 @@ class Visualizer:
         if not self.active:
             return
         listed = {"options": vars(opt), "changed_from_default": options.changed}
-        _write_text(self.run_dir / "train_opt.txt", options.text + "\n")
-        _write_text(self.run_dir / "parameters.txt", model.parameter_table() + "\n")
-        _write_text(self.run_dir / OPTIONS_FILE, json.dumps(listed, indent=2) + "\n")
+        write_text(self.run_dir / "train_opt.txt", options.text + "\n")
+        write_text(self.run_dir / "parameters.txt", model.parameter_table() + "\n")
+        write_text(self.run_dir / OPTIONS_FILE, json.dumps(listed, indent=2) + "\n")
         start = {
             "time": datetime.now(timezone.utc).isoformat(timespec="seconds"), "command": shlex.join(sys.argv),
             "git": git_revision(), "versions": versions(), "device": device,
@@ -122,7 +122,7 @@ class Visualizer:
     def print_current_losses(
         self, epoch: int, iters: int, total_iters: int, seconds: float, losses: Mapping[str, float]
     ) -> None:
-        """Print, log and plot losses after `iters` samples of the epoch, `total_iters` in all; `seconds` a sample."""
+        """Print, log and plot losses after `iters` samples of the epoch, `total_iters` in all; `seconds` per sample."""
         row = {"epoch": epoch, "iters": iters, "total_iters": total_iters, "time": seconds, **losses}
         self.loss_log.append(row)
         _print(_log_line({name: value for name, value in row.items() if name not in self.unused_losses}))
@@ -177,10 +177,6 @@ class Visualizer:
             self.tensorboard.flush()
 
 
-def _write_text(path: Path, text: str) -> None:
-    atomic_write(path, lambda file: file.write(to_utf8(text)))
-
-
 def _print(text: str) -> None:
     tqdm.write(text)
     sys.stdout.flush()
@@ -204,8 +200,8 @@ class _Log:
             self.rows = [row for row in _read_rows(self.jsonl) if row["total_iters"] <= resume_from_total]
             content = "".join(json.dumps(row) + "\n" for row in self.rows)
             lines = "".join(_log_line(row) + "\n" for row in self.rows)
-            _write_text(self.jsonl, content)
-            _write_text(self.text, lines)
+            write_text(self.jsonl, content)
+            write_text(self.text, lines)
         elif self.text.exists():
             old = self.text.rename(path.with_name(f"{path.name}_old.txt"))
             _print(f"{self.text.name} was written by an older version: it is now {old.name}; a new log starts here")

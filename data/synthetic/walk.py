@@ -18,6 +18,7 @@ from data.synthetic.body import Posture
 from data.synthetic.people import LOOKS, RenderedPhoto, random_scene, render_photo
 from util.arguments import count, number, positive_int
 from util.errors import UserError, run_main
+from util.files import is_taken
 
 STRIDE = 25.0  # degrees by which a thigh swings forwards and backwards
 
@@ -56,7 +57,7 @@ def main() -> None:
     parser.add_argument("--yaw", type=number(float), default=60.0, metavar="DEGREES", help="0 front, 90 side, 180 back")
     parser.add_argument("--seed", type=count, default=0, help="determines the person")
     args = parser.parse_args()
-    if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
+    if is_taken(args.out):
         raise UserError(f"{args.out}: exists already; remove it, or give another --out")
     dataset = find_dataset(args.dataset_mode)
     photos = render_walk(args.dataset_mode, args.frames, args.cycles, args.yaw, args.seed)

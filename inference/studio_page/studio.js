@@ -343,9 +343,9 @@ fill("presets", "pose", look.presets.map(thumbnail), (i) => setPose(look.presets
 $("name").textContent = look.name;
 $("latency").textContent = look.loading ?? "";
 for (const canvas of [$("generated"), $("map")]) [canvas.height, canvas.width] = look.size;
-for (let i = look.blocks - 1; i >= 0; i--) $("block").add(new Option(i + 1, i));
+for (let i = look.blocks - 1; i >= 0; i--) $("block").add(new Option(i, i));
 $("head").add(new Option("mean", ""));
-for (let i = 0; i < look.heads; i++) $("head").add(new Option(i + 1, i));
+for (let i = 0; i < look.heads; i++) $("head").add(new Option(i, i));
 
 const clicks = {
   undo: () => travel(-1), redo: () => travel(1),

@@ -11,7 +11,7 @@ import pytest
 
 from data.pairs import read_keypoints
 from inference.photo_transfer import frame_poses
-from inference.sources import find_people, open_poses
+from inference.sources import KeypointCsvs, find_people, open_poses
 from scripts import convert_poses
 from tests.inference.pose_files import FIXTURES
 from tests.inference.test_layouts import LAYOUTS
@@ -83,8 +83,8 @@ def test_any_json_as_a_pose_is_framed_or_an_error(make: Callable, tmp_path):
     for _ in range(TREES):
         file.write_text(json.dumps(make(chance)))
         try:
-            source = open_poses(str(file), [], size=(128, 64))
-            poses = frame_poses(list(find_people(source, None)), (128, 64), "market", keep=None)
+            source = open_poses(str(file), KeypointCsvs(), size=(128, 64))
+            poses = frame_poses(list(find_people(source, None)), (128, 64), "market", in_stored_pixels=None)
         except UserError as error:
             messages.append(str(error))
             continue

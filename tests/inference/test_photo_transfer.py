@@ -28,11 +28,13 @@ def test_frame_poses_keeps_or_frames_and_leaves_nobody_out():
     pose = standing() * 2 + 10
     framed = to_frame(pose, frame_person(pose, SIZE, "fashion"))
     poses = [found(pose, name="a"), found(None, name="b"), found(pose, SIZE, name="c")]
-    result = frame_poses(poses, SIZE, "fashion", keep=None)
+    result = frame_poses(poses, SIZE, "fashion", in_stored_pixels=None)
     assert result.names == ["a", "c"]
     assert [advice.text[:19] for advice in result.advice] == ["b: no person found;"]
     np.testing.assert_array_equal(result.keypoints, np.float32([framed, pose]))
-    np.testing.assert_array_equal(frame_poses(poses, SIZE, "fashion", keep=True).keypoints[0], np.float32(pose))
+    np.testing.assert_array_equal(
+        frame_poses(poses, SIZE, "fashion", in_stored_pixels=True).keypoints[0], np.float32(pose)
+    )
 
 
 def test_frame_poses_of_a_sequence_few_bad_poses_give_no_advice():

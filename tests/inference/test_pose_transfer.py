@@ -101,6 +101,23 @@ def test_call_wrong_input_raises(transfer, photo, source, target, message):
         transfer(photo, *map(np.zeros, shapes))
 
 
+@pytest.mark.parametrize("photo", [Path("a.png"), (image for image in [Image.new("RGB", (64, 128))])])
+def test_call_other_types_of_images_raises(transfer, photo):
+    with pytest.raises(ValueError, match="source images: expected PIL images, a uint8 array or a uint8 tensor"):
+        transfer(photo, np.zeros((18, 2)), np.zeros((18, 2)))
+
+
+def test_call_keypoints_may_be_tensors_with_gradients_and_lists_with_none(transfer):
+    photo, pose = np.zeros((*SIZE, 3), np.uint8), np.full((18, 2), 30.0)
+    as_tensor = torch.tensor(pose, requires_grad=True)
+    np.testing.assert_array_equal(transfer(photo, as_tensor, pose), transfer(photo, pose, pose))
+    as_list = [[None, None], *pose[1:].tolist()]
+    pose[0] = np.nan
+    np.testing.assert_array_equal(transfer(photo, as_list, pose), transfer(photo, pose, pose))
+    with pytest.raises(ValueError, match="source keypoints: expected numbers of shape"):
+        transfer(photo, "here", pose)
+
+
 class TestGenerateAll:
     """Order, batch sizes and results of `generate_all`, on the CPU and where the CPU stands in for a CUDA device."""
 

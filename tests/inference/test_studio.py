@@ -219,6 +219,9 @@ def test_data_set_poses_are_spread_over_the_test_split(tmp_path):
     poses = data_set_poses(opt)
     np.testing.assert_array_equal([pose[1] - standing()[1].round() for pose in poses[:3]], [[0, 0], [2, 2], [4, 4]])
     assert len(poses) == 16
+    opt.dataset_mode = "fashion512"  # PATN's rows are in pixels of 256 x 176
+    write_keypoints(tmp_path / "fasion-resize-annotation-test.csv", rows)
+    np.testing.assert_array_equal(data_set_poses(opt), np.float32(poses) * 2)
 
 
 GOOD = [[1, 2]] * 18

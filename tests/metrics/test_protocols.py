@@ -113,7 +113,7 @@ def test_lpips_sees_the_size_and_the_levels_of_the_paper(name, tmp_path, alexnet
     generated, photos = write_files(tmp_path, name)
     setup = make_setup(tmp_path, [name], ["lpips"])
     networks = load_networks(setup, {"alexnet": str(alexnet_file)}, False)
-    results = evaluate(setup, networks, Problems(False)).results
+    results = evaluate(setup, networks, Problems(False)).measurements
     expected = []
     for pair in zip(generated, photos):
         images = protocol_images(name, *pair)
@@ -129,7 +129,7 @@ def test_lpips_sees_the_size_and_the_levels_of_the_paper(name, tmp_path, alexnet
 def test_fid_sees_the_images_of_the_paper(name, tmp_path, tiny):
     generated, photos = write_files(tmp_path, name)
     setup = make_setup(tmp_path, [name], ["fid"])
-    results = evaluate(setup, load_networks(setup, {"torchvision": ""}, False), Problems(False)).results
+    results = evaluate(setup, load_networks(setup, {"torchvision": ""}, False), Problems(False)).measurements
     sides = []
     for number in range(2):
         images = [protocol_images(name, *pair)[number] for pair in zip(generated, photos)]

@@ -19,7 +19,7 @@ from data.pairs import Pair, read_pairs, result_name, write_pairs
 from metrics import metrics, reid
 from metrics.reid_network import to_input
 from metrics.reid_people import Lists, write_list
-from metrics.reid_ranking import People, rank_gallery
+from metrics.reid_ranking import LabeledFeatures, rank_gallery
 from tests.conftest import REPOSITORY
 from tests.formula import formula_images
 from tests.metrics.conftest import REID_GOLDENS, read_jsonl, read_per_image
@@ -411,8 +411,8 @@ def test_scene_equals_fast_reid(reid_network, tmp_path):
         images.append(to_input(decode_photo(tmp_path / f"{i}.png")))
     features = torch.cat([reid_network(batch) for batch in torch.stack(images).split(8)]).numpy()
     assert np.abs(features[:, ::16] - REID_GOLDENS["scene_after"]).max() < BOUND
-    everyone = People(features, REID_GOLDENS["scene_pid"], REID_GOLDENS["scene_cam"])
-    queries, gallery = (People(*(values[part] for values in everyone)) for part in (slice(7), slice(7, None)))
+    everyone = LabeledFeatures(features, REID_GOLDENS["scene_pid"], REID_GOLDENS["scene_cam"])
+    queries, gallery = (LabeledFeatures(*(values[part] for values in everyone)) for part in (slice(7), slice(7, None)))
     scores = rank_gallery(queries, gallery, [[]] * 7).scores
     assert len(scores) == 5
     np.testing.assert_allclose(scores.mean(), REID_GOLDENS["scene_results"][:5], rtol=0, atol=BOUND)

@@ -6,18 +6,20 @@ import numpy as np
 import pytest
 
 from metrics import reid_ranking
-from metrics.reid_ranking import FeatureFile, People, cosine_distances, rank_gallery
+from metrics.reid_ranking import FeatureRows, LabeledFeatures, cosine_distances, rank_gallery
 from tests.metrics.conftest import REID_GOLDENS
 
 
-def golden_people(case: str, side: str) -> People:
-    return People(*(REID_GOLDENS[f"{case}_{side}_{name}"] for name in ("feat", "pid", "cam")))
+def golden_people(case: str, side: str) -> LabeledFeatures:
+    return LabeledFeatures(*(REID_GOLDENS[f"{case}_{side}_{name}"] for name in ("feat", "pid", "cam")))
 
 
-def people(persons: list[int], cameras: list[int], angles: list[float]) -> People:
+def people(persons: list[int], cameras: list[int], angles: list[float]) -> LabeledFeatures:
     """Features are points of the unit circle, so that photos of close angles are close."""
     angles = np.array(angles)
-    return People(np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32), *map(np.array, (persons, cameras)))
+    return LabeledFeatures(
+        np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32), *map(np.array, (persons, cameras))
+    )
 
 
 @pytest.mark.parametrize("case", ["mixed", "two_cameras", "small"])
@@ -65,9 +67,9 @@ def test_equal_distances_keep_the_order_of_the_gallery(block, monkeypatch):
     monkeypatch.setattr(reid_ranking, "BLOCK", block)
     random = np.random.RandomState(0)
     feature, n = random.randn(2048).astype(np.float32), 24
-    gallery = People(np.tile(feature, (n, 1)), np.arange(n), np.ones(n, int))
+    gallery = LabeledFeatures(np.tile(feature, (n, 1)), np.arange(n), np.ones(n, int))
     noisy = feature + random.randn(n, 2048).astype(np.float32)
-    scores = rank_gallery(People(noisy, np.arange(n), np.zeros(n, int)), gallery, [[]] * n).scores
+    scores = rank_gallery(LabeledFeatures(noisy, np.arange(n), np.zeros(n, int)), gallery, [[]] * n).scores
     np.testing.assert_allclose(scores["mAP"], 100 / np.arange(1, n + 1))
 
 
@@ -93,9 +95,10 @@ def test_features_in_a_file_are_ranked_in_bounded_memory(tmp_path, monkeypatch):
     values.tofile(tmp_path / "features")
     rows, persons, cameras = random.permutation(6000), random.randint(0, 20, 6000), random.randint(0, 3, 6000)
     parts = slice(70), slice(70, None)
-    arrays = [People(values[rows[part]], persons[part], cameras[part]) for part in parts]
+    arrays = [LabeledFeatures(values[rows[part]], persons[part], cameras[part]) for part in parts]
     files = [
-        People(FeatureFile(tmp_path / "features", rows[part], 2048), *people[1:]) for part, people in zip(parts, arrays)
+        LabeledFeatures(FeatureRows(tmp_path / "features", rows[part], 2048), *people[1:])
+        for part, people in zip(parts, arrays)
     ]
     expected = rank_gallery(*arrays, [[]] * 70)
     tracemalloc.start()

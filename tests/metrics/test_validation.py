@@ -16,7 +16,7 @@ from metrics.validation import Validation
 from tests.conftest import CPU, random_batch, train_flags, train_options
 from util.checkpoint import load_state
 from util.errors import UserError
-from util.image import to_unit
+from util.image import from_uint8
 
 
 def test_hold_out_keeps_identities_whole():
@@ -72,7 +72,7 @@ class DullModel:
         self.given = given
 
     def test(self):
-        return (to_unit(self.given["target_image"]) * 0.9).clamp(-1, 1)
+        return (from_uint8(self.given["target_image"]) * 0.9).clamp(-1, 1)
 
 
 def test_validation_equals_scikit_image():

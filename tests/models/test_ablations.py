@@ -13,7 +13,7 @@ from models.losses import l1_per_sample
 from models.pose_transformer import PoseTransformerModule
 from options.test_options import TestOptions
 from tests.conftest import CPU, LOSS_NAMES, NO_VGG, TINY, random_batch, train_flags, train_options
-from util.image import to_unit
+from util.image import from_uint8
 
 NO_PTM = ["--num_CABs=0", "--num_TTBs=0"]
 CABS_ONLY = ["--num_CABs=1", "--num_TTBs=0"]
@@ -30,8 +30,8 @@ def in_float64(model: DPTNModel) -> DPTNModel:
         net.double()
     batch = random_batch()
     model.batch = Batch(
-        to_unit(batch["source_image"]).double(), batch["source_keypoints"].double(),
-        batch["target_keypoints"].double(), to_unit(batch["target_image"]).double(),
+        from_uint8(batch["source_image"]).double(), batch["source_keypoints"].double(),
+        batch["target_keypoints"].double(), from_uint8(batch["target_image"]).double(),
     )  # fmt: skip
     return model
 

@@ -1,5 +1,6 @@
 """scripts/transfer.py from end to end, with an estimator that reads its answer from the photo."""
 
+import shutil
 from argparse import Namespace
 from importlib.util import find_spec
 from pathlib import Path
@@ -180,7 +181,7 @@ def test_transfer_reads_keypoint_files(generate, transfer, people, work):
     for own in ("two.csv", "one.json"):
         assert generate(f"--source_pose={own}", "--pose=dancer.json", "--out=out.png").returncode == 0
         np.testing.assert_array_equal(Image.open("out.png"), expected)
-    assert "no rows for me.png" in generate("--source_pose=walk.csv", "--pose=dancer.json", "--out=out.png").stderr
+    assert "no entries for me.png" in generate("--source_pose=walk.csv", "--pose=dancer.json", "--out=out.png").stderr
     wrong = generate("--source_pose=dancer.png", "--pose=dancer.json", "--out=out.png").stderr
     assert "a keypoint file (.csv, .json, .txt) or csv:NAME is needed" in wrong
 
@@ -331,7 +332,10 @@ def test_transfer_bad_photo_stops_before_a_video_is_searched(refused, work, peop
         (["--pose", "dancer.png", "root/../dancer.png", "--out=new"], "two poses would be written to new/dancer.png"),
         (["--pose=dancer.png", "--out=dancer.png"], "--out dancer.png: would replace one of the inputs"),
         (["--pose=dancer.png", "--out=out.png", "--sheet=me.png"], "--sheet me.png: would replace one of the inputs"),
+        (["--pose=poses", "--out=poses"], "--out poses/a.png: would replace one of the inputs"),
+        (["--pose=dancer.png", "--out=new", "--sheet=new/dancer.png"], "--sheet new/dancer.png: is --out too"),
         (["--pose=dancer.png", "--out=out.png", "--sheet=out.png"], "is --out too"),
+        (["--pose=dancer.png", "--out=walk.csv/out.png"], "walk.csv/out.png: cannot be written"),
         (["--pose=dancer.png", "--out=out.png", "--interpolate=2"], "are for sequences"),
         (["--pose=dancer.png", "--out=out.png", "--fps=2"], "are for sequences"),
         (["--pose=dancer.png", "--out=out.png", "--keypoints_csv=walk.csv"], "give it as --pose FILE"),
@@ -346,6 +350,8 @@ def test_transfer_bad_photo_stops_before_a_video_is_searched(refused, work, peop
 )  # fmt: skip
 def test_transfer_bad_flags_are_one_clear_error(refused, flags, message):
     Path("empty").mkdir()
+    Path("poses").mkdir()
+    shutil.copy("dancer.png", "poses/a.png")
     assert message in refused(*flags)
 
 

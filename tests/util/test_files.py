@@ -1,10 +1,13 @@
 """Atomic writes, hashes, listing and natural order of files."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import REPOSITORY
 from util.errors import UserError
 from util.files import (
     append_text,
@@ -92,6 +95,15 @@ def test_atomic_write_to_a_pipe_leaves_it_a_pipe(tmp_path):
     os.close(reader)
     assert pipe.is_fifo()
     assert list(tmp_path.iterdir()) == [pipe]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/stdout"), reason="a link of Linux")
+def test_atomic_write_to_stdout_that_is_redirected_to_a_file_writes_there(tmp_path):
+    code = "from util.files import atomic_write; atomic_write('/dev/stdout', lambda file: file.write(b'abc'))"
+    with (tmp_path / "out").open("wb") as out:
+        subprocess.run([sys.executable, "-c", code], stdout=out, check=True, cwd=REPOSITORY)
+    assert (tmp_path / "out").read_bytes() == b"abc"
+    assert os.path.islink("/dev/stdout")
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")

@@ -17,6 +17,7 @@ from util.image import (
     TURNS,
     contact_sheet,
     decode_photo,
+    from_uint8,
     inspect_photo,
     is_photo,
     photo_names,
@@ -27,7 +28,6 @@ from util.image import (
     stretch,
     to_pil,
     to_uint8,
-    to_unit,
     to_upright_rgb,
 )
 
@@ -36,7 +36,7 @@ HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40)
 
 def test_to_uint8_inverts_to_unit():
     levels = torch.arange(256, dtype=torch.uint8)
-    unit = to_unit(levels)
+    unit = from_uint8(levels)
     assert unit.min() == -1
     assert unit.max() == 1
     assert torch.equal(to_uint8(unit), levels)
@@ -228,8 +228,9 @@ def test_decode_photo_knows_the_transparent_color_of_a_png(bits, row, is_gray, t
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_decode_photo_of_12_bits_in_16_is_a_clear_error(channels, tmp_path):
-    deep_png(tmp_path / "a.png", 4095, channels)
+@pytest.mark.parametrize("white", [2**12 - 1, 2**14 - 1])
+def test_decode_photo_of_fewer_bits_in_16_is_a_clear_error(channels, white, tmp_path):
+    deep_png(tmp_path / "a.png", white, channels)
     with pytest.raises(UserError, match="its 16 or 32 bits a pixel come out near black"):
         decode_photo(tmp_path / "a.png")
     deep_png(tmp_path / "a.png", 0xFFFF, channels)

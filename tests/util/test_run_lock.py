@@ -121,3 +121,12 @@ def test_folder_that_cannot_be_written_is_a_user_error(tmp_path):
     (tmp_path / "run").write_text("a file")
     with pytest.raises(UserError, match="run/lock.json: could not be written"):
         RunLock(tmp_path / "run").acquire()
+
+
+def test_lock_that_a_full_disk_prevents_is_a_user_error(tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(RunLock, "_beat", full)
+    with pytest.raises(UserError, match="lock.json: could not be written .No space left"), RunLock(tmp_path) as lock:
+        lock.acquire()
