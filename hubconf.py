@@ -54,7 +54,8 @@ def pose_transfer(pretrained: str, **flags: typing.Any) -> inference.pose_transf
 
 def _build(run: pathlib.Path) -> generator.Generator:
     """A generator in eval mode, of the sizes that the folder of a run names."""
-    opt = test_options.TestOptions().parse([f"--checkpoints_dir={run.parent}", f"--name={run.name}"])
+    flags = [f"--checkpoints_dir={run.parent}", f"--name={run.name}"]
+    opt = test_options.TestOptions().parser(flags, from_run=True).parse_args(flags)  # also in a program under torchrun
     return networks.define_G(opt).eval()
 
 

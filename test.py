@@ -45,7 +45,8 @@ def main() -> None:
             results.add(batch, images)
             progress.update(len(images))
     page = results.write_page(f"{opt.name}, {opt.which_epoch}")
-    print(f"{len(names)} images generated in {opt.results_dir}" + (f"; browse them at {page}" if page else ""))
+    where = f"; browse them at {page}" if page else ""
+    print(f"{len(missing)} images generated, {len(names)} in {opt.results_dir}{where}")
 
 
 if __name__ == "__main__":

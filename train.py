@@ -40,20 +40,20 @@ def main() -> int | None:
             use_deterministic_kernels()
         train_loader, val_loader = create_train_loaders(opt, device)
         model = create_model(opt, device, is_train=True)
-        validation = Validation(opt, device) if val_loader else None
+        validation = None if val_loader is None else Validation(opt, device)
         data_fingerprints = fingerprints(train_loader, val_loader)
         checkpoints = Checkpoints(model, opt, data_fingerprints, lock)
-        started = checkpoints.resume() if opt.continue_train else checkpoints.start()
+        how_it_started = checkpoints.resume() if opt.continue_train else checkpoints.start()
         progress, last_epoch = checkpoints.progress, opt.niter + opt.niter_decay
         nan_check = NonFiniteCheck()
 
         visualizer = Visualizer(opt, model.run_dir, model.visual_names, progress.total, model.unused_losses)
         visualizer.write_run_files(options, opt, describe_device(device), data_fingerprints, model)
-        if val_loader and distributed.is_main():
+        if val_loader is not None and distributed.is_main():
             write_pairs(model.run_dir / "val_pairs.csv", val_loader.dataset.pairs)
         visualizer.print(f"{options.changed_text}\nall options, and the networks' parameters: {model.run_dir}/*.txt")
         visualizer.print(f"device: {describe_device(device)}, {model.precision}")
-        visualizer.print(f"{started}; {len(train_loader.dataset)} pairs, {len(train_loader)} batches an epoch")
+        visualizer.print(f"{how_it_started}; {len(train_loader.dataset)} pairs, {len(train_loader)} batches an epoch")
 
         for epoch in range(progress.epoch, last_epoch + 1):
             train_loader.set_position(epoch, progress.batches_done)
@@ -83,7 +83,8 @@ def main() -> int | None:
                     visualizer.close()
                     return stop_reason.exit_status
 
-            model.update_learning_rate()
+            for line in model.update_learning_rate():
+                visualizer.print(line)
             nan_check.check()
             labels = [epoch] if epoch % opt.save_epoch_freq == 0 else []
             if validation and validate_epoch(validation, model, val_loader, progress, visualizer):
@@ -100,7 +101,7 @@ def main() -> int | None:
 def validate_epoch(
     validation: Validation, model: BaseModel, val_loader: PairLoader, progress: Progress, visualizer: Visualizer
 ) -> bool:
-    """Score the held-out pairs on process 0, log the scores, and keep the best one in `progress`.
+    """Score the held-out pairs on process 0, log the scores, and keep the best --val_metric in `progress`.
 
     Returns whether --val_metric is the best so far.
     """

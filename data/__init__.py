@@ -1,8 +1,9 @@
 """The data sets, found by their name."""
 
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from util.packages import find_class
 
 if TYPE_CHECKING:
     from data.pose_pair_dataset import PosePairDataset
@@ -15,5 +16,5 @@ def dataset_names() -> list[str]:
 
 
 def find_dataset(name: str) -> "type[PosePairDataset]":
-    """The class of one of `dataset_names()`."""
-    return getattr(import_module(f"data.{name}_dataset"), f"{name.title().replace('_', '')}Dataset")
+    """The class of one of `dataset_names()`. UserError where its file has no class of that name."""
+    return find_class(f"data.{name}_dataset", f"{name.title().replace('_', '')}Dataset")

@@ -34,7 +34,7 @@ from util.arguments import number, positive_int
 from util.errors import UserError, run_main, summarize
 from util.files import atomic_write, file_names
 from util.image import decode_photo, describe_skipped, is_photo, photo_size, read_list, size_problem
-from util.parallel import available_cores, map_in_processes
+from util.worker_processes import available_cores, map_in_processes
 
 GENDERS = ("MEN", "WOMEN")
 RAW_SIZE = (256, 256)  # (H, W) of the low-resolution archive
@@ -45,7 +45,7 @@ STATES = ("already there", "written", "unusable", "missing")  # of a listed phot
 
 
 def stored_name(raw: Path) -> str:
-    """.../GENDER/CATEGORY/ID/FILE -> the .jpg in the data set: ID without underscores, FILE with its first one."""
+    """.../GENDER/CATEGORY/ID/FILE -> the .jpg in the data set, without underscores except the first one of FILE."""
     gender, category, item, file = raw.with_suffix(".jpg").parts[-4:]
     outfit, _, view = file.partition("_")
     return f"fashion{gender}{category}{item.replace('_', '')}{outfit}_{view.replace('_', '')}"
@@ -77,7 +77,7 @@ def find_raw_photos(root: Path) -> dict[str, Path]:
 
 
 def refuse_high_resolution(raw: list[Path]) -> None:
-    """Raise UserError if the photos come from the high-resolution archive. About 16 of them are looked at."""
+    """Raise UserError if the photos come from the high-resolution archive. At most 16 of them are looked at."""
     for path in raw[:: len(raw) // 16 + 1]:
         try:
             height, width = photo_size(path)

@@ -18,7 +18,8 @@ JOINTS = (
 )  # fmt: skip
 
 NUM_JOINTS = len(JOINTS)
-TORSO = [2, 5, 8, 11]  # shoulders and hips
+NECK, SHOULDERS, HIPS = 1, [2, 5], [8, 11]  # right, then left
+TORSO = SHOULDERS + HIPS
 
 SIGMA = 6.0  # pixels of the network resolution
 OFF_IMAGE = 1e6  # pixels; a missing joint's Gaussian is centered there, so nothing of it is inside the image
@@ -29,7 +30,8 @@ CUTOFF = 2.0**-CUTOFF_BITS
 
 
 def scale_keypoints(keypoints: Tensor, from_size: tuple[int, int], to_size: tuple[int, int]) -> Tensor:
-    """(...,18,2) in pixels of an image of `from_size` (H, W) -> whole pixels of `to_size`, truncated towards 0."""
+    """(...,18,2) on the CPU, in pixels of an image of `from_size` (H, W) -> pixels of `to_size`, truncated towards 0 to
+    whole numbers, as published; NaN stays NaN."""
     scale = torch.tensor([to_size[0] / from_size[0], to_size[1] / from_size[1]], dtype=torch.float64)
     return (keypoints.double() * scale).trunc().to(keypoints.dtype)
 

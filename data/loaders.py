@@ -1,5 +1,6 @@
 """Loaders for training, validation and testing: batches of pairs in an order that depends on seed and epoch only."""
 
+import math
 import weakref
 from argparse import Namespace
 from collections.abc import Iterator
@@ -50,16 +51,17 @@ class EpochBatchSampler(Sampler[list[int]]):
 
 
 class PairLoader:
-    """A data set in batches: dicts of tensors and lists of names. Each pass is the epoch given to `set_position`."""
+    """Batches of a data set: dicts of tensors and of lists of names. One pass yields one epoch: the first, or that of
+    `set_position`."""
 
     def __init__(
         self, dataset: PosePairDataset, sampler: EpochBatchSampler, workers: int, device: torch.device
     ) -> None:
         self.dataset, self.sampler = dataset, sampler
         height, width = dataset.network_size
-        share = -(-sampler.batch_size // sampler.processes)
+        batch_bytes = math.ceil(sampler.batch_size / sampler.processes) * 2 * 3 * height * width  # two uint8 RGB images
         self.batches = BatchLoader(
-            dataset, share * 2 * 3 * height * width, workers, batch_sampler=sampler, persistent_workers=workers > 0,
+            dataset, batch_bytes, workers, batch_sampler=sampler, persistent_workers=workers > 0,
             pin_memory=device.type == "cuda",
             generator=torch.Generator().manual_seed(sampler.seed),  # instead of the global random state
         )  # fmt: skip
@@ -121,4 +123,5 @@ def create_train_loaders(opt: Namespace, device: torch.device) -> tuple[PairLoad
 
 def fingerprints(train_loader: PairLoader, val_loader: PairLoader | None) -> dict[str, Any]:
     """What identifies the data of a training run; it must not change when the run is resumed."""
-    return {"train": train_loader.dataset.fingerprint(), "validation": val_loader and val_loader.dataset.fingerprint()}
+    held_out = None if val_loader is None else val_loader.dataset.fingerprint()
+    return {"train": train_loader.dataset.fingerprint(), "validation": held_out}

@@ -74,7 +74,7 @@ def read_pairs(path: str | Path) -> list[Pair]:
         if reason := _bad_name(name):
             row = table.index[(table == name).any(axis=1)][0]
             problems.append((row, f"row {row}: {reason}"))
-    _raise_if_any(problems, path, table)
+    _check_rows(problems, path, table)
     return [Pair(*names) for names in zip(*(table[column].tolist() for column in PAIR_COLUMNS))]
 
 
@@ -90,11 +90,10 @@ def read_keypoints(path: str | Path) -> dict[str, np.ndarray]:
     Raises UserError listing all bad rows; a name that occurs twice with different keypoints is one.
     """
     table, problems = _read_table(path, ":", KEYPOINT_COLUMNS)
-    coordinates = np.empty((len(table), 2, NUM_JOINTS), np.float32)
     keypoints: dict[str, np.ndarray] = {}
-    for values, row, name, *texts in zip(coordinates, table.index, *(table[c].tolist() for c in KEYPOINT_COLUMNS)):
+    for row, name, *texts in zip(table.index, *(table[column].tolist() for column in KEYPOINT_COLUMNS)):
         try:
-            values[:] = [_parse_coordinates(text) for text in texts]
+            values = np.array([_parse_coordinates(text) for text in texts], np.float32)  # (2,18)
         except ValueError as error:
             problems.append((row, f"row {row} ({name}): {error}"))
             continue
@@ -104,7 +103,7 @@ def read_keypoints(path: str | Path) -> dict[str, np.ndarray]:
         elif name in keypoints and not np.array_equal(keypoints[name], values.T, equal_nan=True):
             problems.append((row, f"row {row}: {name} came before with other keypoints; keep one row"))
         keypoints[name] = values.T
-    _raise_if_any(problems, path, table)
+    _check_rows(problems, path, table)
     return keypoints
 
 
@@ -141,7 +140,7 @@ def check_pairs(
         raise UserError(f"{photo_dir}: photo folder not found{reason}; --dataroot must hold it")
     photos = file_names(photo_dir)
     first_row: dict[str, int] = {}
-    for row, pair in enumerate(pairs, start=2):
+    for row, pair in enumerate(pairs, start=2):  # without blank lines
         for name in pair:
             first_row.setdefault(name, row)
     not_on_disk = explain_missing(first_row.keys() - photos, photos, photo_dir)
@@ -192,7 +191,7 @@ def _read_table(
     try:
         cells = _read_cells(Path(path), separator)
     except FileNotFoundError as error:
-        raise UserError(f"{path}: file not found; --dataroot must hold it") from error
+        raise UserError(f"{path}: file not found") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         advice = "; save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
         raise UserError(f"{path}: cannot be read as a csv file ({error}){advice}") from error
@@ -269,7 +268,7 @@ def _bad_name(name: str) -> str | None:
     return None
 
 
-def _raise_if_any(problems: list[tuple[int, str]], path: str | Path, table: pd.DataFrame) -> None:
+def _check_rows(problems: list[tuple[int, str]], path: str | Path, table: pd.DataFrame) -> None:
     """Raise UserError listing each (row, problem) in the order of the rows, or if the table is empty."""
     if problems:
         lines = [f"{path}, {text}" for _, text in sorted(problems, key=lambda problem: problem[0])]

@@ -22,7 +22,7 @@ from util import distributed
 from util.errors import UserError
 from util.files import sha256
 from util.image import decode_photo, size_problem, stretch
-from util.parallel import available_shared_memory
+from util.worker_processes import available_shared_memory
 
 
 class ImageCache:
@@ -32,24 +32,25 @@ class ImageCache:
         """Allocate `images` images of `size` (H, W) and print the memory used. UserError if there is not enough."""
         need, free = images * 3 * size[0] * size[1] * distributed.local_processes(), available_shared_memory()
         amount = f"{images:,} photos need {need / 1e9:.2f} GB of shared memory"
+        advice = "leave it out, or give --no-cache_images"
         # maximum() waits for all processes: each checks before any of them allocates
         if distributed.maximum(free is not None and need > free):
-            raise UserError(f"--cache_images: {amount}, {(free or 0) / 1e9:.2f} GB are free; leave it out")
+            raise UserError(f"--cache_images: {amount}, {(free or 0) / 1e9:.2f} GB are free; {advice}")
         if distributed.is_main():
             of_free = "" if free is None else f" of {free / 1e9:.2f} GB free"
             print(f"--cache_images: {amount}{of_free}", flush=True)
         try:
             self._images = torch.empty((images, 3, *size), dtype=torch.uint8).share_memory_()
         except RuntimeError as error:
-            raise UserError(f"--cache_images: {amount}, allocation failed ({error}); leave it out") from error
+            raise UserError(f"--cache_images: {amount}, allocation failed ({error}); {advice}") from error
         self._filled = torch.zeros(images, dtype=torch.bool).share_memory_()
 
-    def get(self, row: int, name: str, load: Callable[[str], Tensor]) -> Tensor:
-        """Image number `row`, uint8 (3,H,W); the first time it is made by `load(name)`."""
-        if not self._filled[row]:  # no lock is needed: two workers that load one photo write the same bytes
-            self._images[row] = load(name)
-            self._filled[row] = True
-        return self._images[row]
+    def get(self, index: int, name: str, load: Callable[[str], Tensor]) -> Tensor:
+        """Image number `index`, uint8 (3,H,W); the first time it is made by `load(name)`."""
+        if not self._filled[index]:  # no lock is needed: two workers that load one photo write the same bytes
+            self._images[index] = load(name)
+            self._filled[index] = True
+        return self._images[index]
 
 
 class PosePairDataset(Dataset):
@@ -98,7 +99,7 @@ class PosePairDataset(Dataset):
         keypoints = read_keypoints(keypoints_csv)
         check_pairs(self.pairs, keypoints, self.photo_dir, pairs_csv, keypoints_csv)
         names = sorted({name for pair in self.pairs for name in pair})
-        self._row = {name: row for row, name in enumerate(names)}
+        self._index = {name: index for index, name in enumerate(names)}
         stacked = torch.from_numpy(np.stack([keypoints[name] for name in names]))
         size = self.keypoints_size or self.stored_size
         self._keypoints = scale_keypoints(stacked, size, self.network_size)  # (photos,18,2)
@@ -116,16 +117,16 @@ class PosePairDataset(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         sample: dict[str, Any] = {}
         for role, name in zip(("source", "target"), self.pairs[index]):
-            row = self._row[name]
-            sample[f"{role}_image"] = self._cache.get(row, name, self._load) if self._cache else self._load(name)
-            sample[f"{role}_keypoints"] = self._keypoints[row]
+            photo = self._index[name]
+            sample[f"{role}_image"] = self._cache.get(photo, name, self._load) if self._cache else self._load(name)
+            sample[f"{role}_keypoints"] = self._keypoints[photo]
             sample[f"{role}_name"] = name
         return sample
 
     def fingerprint(self) -> dict[str, Any]:
         """Identifies the data in a run's records: the SHA-256 of the csv files, and the numbers of pairs and photos."""
         hashes = {path.name: sha256(path) for path in self.csv_files}
-        return {"csv_sha256": hashes, "pairs": len(self.pairs), "photos": len(self._row)}
+        return {"csv_sha256": hashes, "pairs": len(self.pairs), "photos": len(self._index)}
 
     def _load(self, name: str) -> Tensor:
         """A photo as uint8 (3,H,W), stretched to the network resolution if the stored size differs."""

@@ -1,7 +1,7 @@
 """Advice instead of bad images: what is wrong with a user's photo or pose, and what to do about it.
 
-The limits are chosen so that the photos of the published pair lists pass: of 100 of them with their published
-keypoints, less than one gets advice, and one or two when framed anew, mostly because a head or legs are cut off.
+The limits let the photos of the published pair lists pass. With their published keypoints, fewer than 1 in 100 gets
+advice; framed anew, 1 or 2 in 100, mostly because a head or legs are cut off.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.keypoints import JOINTS, NUM_JOINTS, TORSO
+from data.keypoints import HIPS, JOINTS, NECK, NUM_JOINTS, SHOULDERS, TORSO
 from inference.framing import Frame, can_be_framed, joint_indices
 from inference.people import Person, prominence
 
@@ -44,31 +44,31 @@ def advise(
     if not can_be_framed(pose):
         joints = ", ".join(name for name, joint in zip(JOINTS, pose) if not np.isnan(joint).any())
         return [Advice(f"{what}: only {joints} found of the person; shoulders and hips must be visible", True)]
-    problems = [*_pose_problems(pose), *_several_people(people)]
+    problems = [*_pose_problems(pose), *_rival_problems(people)]
     if photo_size is not None:
-        problems += _joints_outside(pose, photo_size)
+        problems += _photo_problems(pose, photo_size)
         problems += _frame_problems(photo_size, frame) if frame is not None else []
     return [Advice(f"{what}: {problem}") for problem in problems]
 
 
-def has_fatal_warning(advice: Sequence[Advice]) -> bool:
+def is_fatal(advice: Sequence[Advice]) -> bool:
     return any(one.fatal for one in advice)
 
 
-def _pose_problems(person: np.ndarray) -> Iterator[str]:
-    count = int((~np.isnan(person).any(axis=1)).sum())
-    if torso := [JOINTS[number] for number in TORSO if np.isnan(person[number]).any()]:
+def _pose_problems(pose: np.ndarray) -> Iterator[str]:
+    count = int((~np.isnan(pose).any(axis=1)).sum())
+    if torso := [JOINTS[number] for number in TORSO if np.isnan(pose[number]).any()]:
         yield f"{' and '.join(torso)} not found; use a photo that shows both shoulders and both hips"
     elif count < MIN_JOINTS:
         yield f"only {count} of {NUM_JOINTS} joints found; use a clearer photo of the person"
-    down, across = person[TORSO[2:]].mean(axis=0) - person[TORSO[:2]].mean(axis=0)  # from the shoulders to the hips
+    down, across = pose[HIPS].mean(axis=0) - pose[SHOULDERS].mean(axis=0)  # from the shoulders to the hips
     angle = np.degrees(np.arctan2(abs(across), down))
     if angle > MAX_TILT:  # False for the NaN of missing hips or shoulders
         how = "upside down" if angle > 180 - MAX_TILT else "sideways"
         yield f"the person is {how}; turn the photo upright (its rotation mark may be lost), or use another pose"
 
 
-def _several_people(people: Sequence[Person]) -> Iterator[str]:
+def _rival_problems(people: Sequence[Person]) -> Iterator[str]:
     rivals = [person for person in people if prominence(person) >= RIVAL * prominence(people[0])]
     x = [np.nanmean(person.keypoints[:, 1]) for person in rivals]
     if len(x) > 1:
@@ -77,14 +77,14 @@ def _several_people(people: Sequence[Person]) -> Iterator[str]:
         yield f"{len(x)} people found, and {taken}"
 
 
-def _joints_outside(person: np.ndarray, photo_size: tuple[int, int]) -> Iterator[str]:
+def _photo_problems(pose: np.ndarray, photo_size: tuple[int, int]) -> Iterator[str]:
     size = np.array(photo_size)
-    outside = ((person < -OUTSIDE * size) | (person > (1 + OUTSIDE) * size)).any(axis=1)
-    neck, hips = person[1, 0], person[TORSO[2:], 0].mean()
+    outside = ((pose < -OUTSIDE * size) | (pose > (1 + OUTSIDE) * size)).any(axis=1)
+    neck, hips = pose[NECK, 0], pose[HIPS, 0].mean()
     if outside.any():
         names = ", ".join(name for name, wrong in zip(JOINTS, outside) if wrong)
         yield f"{names} outside the photo of {size[1]} x {size[0]} pixels; check that the keypoints belong to it"
-    elif np.isnan(person[joint_indices("nose", "eye", "ear")]).all() and neck < HEAD_ROOM * (hips - neck):
+    elif np.isnan(pose[joint_indices("nose", "eye", "ear")]).all() and neck < HEAD_ROOM * (hips - neck):
         yield "the person's head is cut off at the top of the photo; use a photo with the whole head"
 
 

@@ -16,21 +16,22 @@ from inference.pose_transfer import PoseTransfer
 from models.generator import Generator
 from models.pose_transformer import to_tokens
 from util.errors import UserError
-from util.image import resize_uint8, stretch, to_pil, to_uint8, to_unit
+from util.image import resize_uint8, size_problem, stretch, to_pil, to_uint8, to_unit
 
 Pose = np.ndarray | Sequence[Sequence[float]]
 
 
 class TargetPart(nn.Module):
-    """What is computed for each target pose (1,18,H,W): the image (1,3,H,W) in [-1, 1], in a tuple for --compile."""
+    """What is computed for each target pose, from its heat maps (1,18,H,W): the image (1,3,H,W) in [-1, 1], as a
+    1-tuple, because compiled functions return tuples."""
 
     def __init__(self, net: Generator) -> None:
         super().__init__()
         self.net = net
 
-    def forward(self, image_and_pose: Tensor, pose: Tensor, memory: Tensor, texture: Tensor) -> tuple[Tensor]:
-        """`image_and_pose`, `memory` and `texture`: of the CachedSource."""
-        f_st = self.net.encoder(image_and_pose, pose)
+    def forward(self, source_input: Tensor, heat_maps: Tensor, memory: Tensor, texture: Tensor) -> tuple[Tensor]:
+        """`source_input`, `memory` and `texture`: of the CachedSource."""
+        f_st = self.net.encoder(source_input, heat_maps)
         return (self.net.decoder(self.net.ptm.transfer(f_st, memory, texture)),)
 
 
@@ -49,7 +50,11 @@ class CachedSource:
         """`image`: RGB of the stored size. `keypoints`: (18,2) of (y, x) in its pixels, NaN = missing.
 
         `target_part`: what `compile_target_part` returns; without it, nothing is compiled.
+
+        Raises UserError for an image of another size, and for a network without Texture Transfer Blocks.
         """
+        if problem := size_problem(image, transfer.stored_size):
+            raise UserError(f"source image: {problem}")
         if not transfer.opt.num_TTBs:
             raise UserError("--num_TTBs 0: this network takes no texture from the source; use one with TTBs")
         self.transfer = transfer
@@ -57,14 +62,13 @@ class CachedSource:
         self.target_part = target_part or TargetPart(self.net)
         pixels = stretch(image, transfer.network_size)[None]
         with torch.inference_mode(), transfer.model.autocast():
-            pose = self._heat_maps(keypoints)
-            image_in_unit = to_unit(transfer.model.images_to_device(pixels))
-            self.image_and_pose = torch.cat((image_in_unit, pose), dim=1)  # (1,3+18,H,W)
-            f_ss = self.net.encoder(self.image_and_pose, pose)  # (1,d,h,w)
+            heat_maps = self._heat_maps(keypoints)
+            source_image = to_unit(transfer.model.images_to_device(pixels))
+            self.source_input = torch.cat((source_image, heat_maps), dim=1)  # (1,3+18,H,W)
+            f_ss = self.net.encoder(self.source_input, heat_maps)  # (1,d,h,w)
             self.grid: tuple[int, int] = tuple(f_ss.shape[2:])  # (h, w)
             self.memory = self.net.ptm.augment(f_ss)  # (1,N,d)
-            texture = f_ss if self.net.ptm_values == "f_ss" else self.net.source_encoder(image_in_unit)
-            self.texture = to_tokens(texture)  # (1,N,d)
+            self.texture = to_tokens(self.net.texture(f_ss, source_image))  # (1,N,d)
 
     def generate(self, keypoints: Pose, use_compiled: bool = True) -> Image.Image:
         """The person in the pose (18,2), which is given like the source's: an RGB image of the stored size.
@@ -74,8 +78,7 @@ class CachedSource:
         """
         target_part = self.target_part if use_compiled else TargetPart(self.net)
         with torch.inference_mode(), self.transfer.model.autocast():
-            pose = self._heat_maps(keypoints)
-            (generated,) = target_part(self.image_and_pose, pose, self.memory, self.texture)
+            (generated,) = target_part(self.source_input, self._heat_maps(keypoints), self.memory, self.texture)
         return to_pil(resize_uint8(to_uint8(generated), self.transfer.stored_size)[0])
 
     def _heat_maps(self, keypoints: Pose) -> Tensor:

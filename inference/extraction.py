@@ -22,10 +22,10 @@ from util.draw_pose import draw_skeleton
 from util.errors import UserError, summarize
 from util.files import append_text, write_text
 from util.image import contact_sheet, decode_photo, photo_names
-from util.parallel import map_in_processes
+from util.worker_processes import map_in_processes
 
 CHUNK = 4  # photos that a process takes at a time, because one takes seconds on a CPU
-SHEET = (8, 12)  # rows, columns of `skeleton_sheet`; of more photos, as many are chosen at equal distances
+SHEET = (8, 12)  # rows, columns of `skeleton_sheet`; if there are more photos, evenly spaced ones are shown
 CELL = (256, 176)  # height, width of one photo on the sheet
 
 load_once = lru_cache(maxsize=1)(load_estimator)  # one per process; a forked process inherits its parent's
@@ -34,7 +34,7 @@ load_once = lru_cache(maxsize=1)(load_estimator)  # one per process; a forked pr
 class ExtractedRow(NamedTuple):
     """What was found in one photo."""
 
-    people: int
+    num_people: int
     keypoints: np.ndarray  # (18,2) of (y, x) of the most prominent person, all NaN if there is nobody
     choice: str = ""  # who was taken and why, if there are several people
 

@@ -6,10 +6,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy.ndimage import distance_transform_edt
 
-from data.keypoints import JOINTS, TORSO
+from data.keypoints import HIPS, NECK
 from util.draw_pose import LIMBS
 
-NECK, HIPS = JOINTS.index("neck"), TORSO[2:]
 MASK_RADIUS = 0.45  # fraction of the length from neck to hips: clothes, hands and feet are this close to the skeleton
 MIN_MASK_RADIUS = 1 / 9  # fraction of the image's height
 

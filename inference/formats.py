@@ -34,7 +34,8 @@ class PoseFile(NamedTuple):
 def read_people(path: Path, format_name: str | None = None, photos: Photos = UNKNOWN_PHOTOS) -> PoseFile:
     """The people in each photo of a keypoint file, or of a folder of .json files (or of .txt, if it has no .json).
 
-    `format_name` is one of FORMATS; None detects it by the content. `photos` gives photo names and sizes that the file
+    `format_name` is one of FORMATS; with None, the first file with people decides by its content, and the others must
+    have the same format. `photos` gives photo names and sizes that the file
     lacks. A coordinate of exactly -1 makes a joint missing in every format, because PATN's csv cannot hold it. Raises
     UserError, also if there is no person at all.
     """
@@ -52,12 +53,12 @@ def read_people(path: Path, format_name: str | None = None, photos: Photos = UNK
         else:
             format_name = format_name or _detect(file, content)
             found = _parse(file, content, format_name, photos)
-        for name, persons in found.items():
+        for name, in_photo in found.items():
             _check_photo_name(name, file)
             if name in people:
                 raise UserError(f"{file}: {name} came before in {path}")
-            people[name] = [person for person in persons if not np.isnan(person.keypoints).all()]
-            without_joints += len(persons) - len(people[name])
+            people[name] = [person for person in in_photo if not np.isnan(person.keypoints).all()]
+            without_joints += len(in_photo) - len(people[name])
     if not any(people.values()):
         boxes = f"; {without_joints} have no known joint (but a box, a face or a hand)" if without_joints else ""
         raise UserError(f"{path}: no person in it{boxes}")
@@ -118,13 +119,14 @@ def _parse(file: Path, content: Any, format_name: str, photos: Photos) -> People
     try:
         people = pose_format.parse(content, file, photos)
     except (ValueError, UserError) as error:
-        is_named = str(file) in str(error)  # the csv reader names the file, what looks for the photos does not
+        is_named = str(file) in str(error)  # errors of the csv reader name the file already, those about photos do not
         raise UserError(str(error) if is_named else f"{file}: {error}") from error
     for name, found in people.items():
         for pose, _ in found:
             pose[(pose == -1).any(axis=1)] = np.nan
             if (np.abs(pose) >= MAX_COORDINATE).any():
-                raise UserError(f"{file}: {name} has joints beyond {MAX_COORDINATE:,.0f} pixels; is its canvas right?")
+                limits = f"beyond {MAX_COORDINATE:,.0f} pixels; is the image size in the file right?"
+                raise UserError(f"{file}: {name} has joints {limits}")
     return people
 
 

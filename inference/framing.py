@@ -3,6 +3,9 @@
 Where the people of DeepFashion and Market-1501 stand in their images was measured on PATN's keypoints (PLACEMENTS). A
 user's person is put in the same place, judged by the lowest joints that are known: a whole body like the data set's
 whole bodies, a portrait like its portraits. The crop is never distorted; outside the photo, its border is continued.
+
+Shapes: a `track` is a sequence of T poses, (T,18,2); its `chain` (N,T,2) has N points of the body, from the neck down.
+All are (y, x) in photo pixels.
 """
 
 from collections.abc import Sequence
@@ -45,7 +48,7 @@ HEAD_TO_TORSO = 2.4  # distance from neck to hips, divided by that from neck to 
 MARGIN = 0.02  # fraction of height and width: joints are kept at least this far from the border
 FITTING_POSES = 95  # percentage of a sequence's poses that must fit into the view; the others may be wrong estimates
 BORDER_LINES = 3  # rows or columns at the photo's edge from which the continuation takes its colors
-FADE_LENGTH = 1 / 24  # fraction of the frame's height: outside the photo, border details fade by 1/e over this length
+FADE_LENGTH = 1 / 24  # fraction of the frame's height: outside the photo, border details fade to 1/e over this length
 
 
 class Frame(NamedTuple):
@@ -189,7 +192,7 @@ def _extend_border(inside: np.ndarray, spans: Sequence[tuple[int, int]], size: t
 def _fading_lines(border: np.ndarray, number: int, height: int) -> np.ndarray:
     """`number` lines that fade from the mean of the `border` lines (3,L,3) to their median color.
 
-    A backdrop so continues without a seam, and hair or legs, which fill less than half of the border, leave no streaks.
+    So a backdrop continues without a seam, and hair or legs, which fill less than half of the border, leave no streaks.
     """
     weight = np.exp(-np.arange(1, number + 1) / (FADE_LENGTH * height))[:, None, None]
     return weight * border.mean(axis=0) + (1 - weight) * np.median(border, axis=(0, 1))

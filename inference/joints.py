@@ -28,14 +28,15 @@ MEDIAPIPE_33 = (
     "right index finger", "left thumb", "right thumb", "left hip", "right hip", "left knee", "right knee",
     "left ankle", "right ankle", "left heel", "right heel", "left toes", "right toes",
 )  # fmt: skip
-BLAZEPOSE_MIN_VISIBILITY = 0.5  # BlazePose gives all landmarks, each with the probability that it is visible
+BLAZEPOSE_MIN_VISIBILITY = 0.5  # BlazePose gives every landmark with the probability that it is visible
 
 
 def to_openpose18(keypoints: np.ndarray, names: Sequence[str]) -> np.ndarray:
     """(K,2) of (y, x), NaN = missing, in the order `names` -> (18,2) float32 in the order of JOINTS.
 
-    If `names` has no neck, it becomes the middle of the shoulders and is missing unless both are known. Joints that
-    `names` lacks are missing; joints that JOINTS lacks are dropped. Raises ValueError unless there is one row a name.
+    If `names` has no neck, the neck becomes the middle of the shoulders, or is missing unless both are known. Other
+    joints that `names` lacks are missing; joints that JOINTS lacks are dropped. Raises ValueError unless there is one
+    row for each name.
     """
     known = dict(zip(names, np.asarray(keypoints, np.float32), strict=True))
     known.setdefault("neck", (known["right shoulder"] + known["left shoulder"]) / 2)
@@ -45,7 +46,8 @@ def to_openpose18(keypoints: np.ndarray, names: Sequence[str]) -> np.ndarray:
 
 
 def from_openpose18(pose: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    """(18,2) -> (K,2) float64 in the order `names`. Joints that JOINTS lacks are NaN, except the middle of the hips."""
+    """(18,2) of (y, x), NaN = missing -> (K,2) float64 in the order `names`. A joint that JOINTS lacks is NaN, except
+    the middle of the hips, which is computed."""
     known = dict(zip(JOINTS, pose.astype(float)))
     known["middle hip"] = (known["right hip"] + known["left hip"]) / 2
     return np.stack([known.get(name, np.full(2, np.nan)) for name in names])

@@ -377,7 +377,7 @@ class MediaPipe(PoseFormat):
             x, y = (field(landmark, axis, int | float) for axis in "xy")
             numbers += [x, y, 1 if visibility is None else visibility]  # landmarks without visibility are visible
         rows = _to_rows(numbers)
-        rows[rows[:, 2] <= BLAZEPOSE_MIN_VISIBILITY, 2] = 0
+        rows[rows[:, 2] < BLAZEPOSE_MIN_VISIBILITY, 2] = 0
         _check_fractions(rows)
         rows[((rows[:, :2] < 0) | (rows[:, :2] > 1)).any(axis=1), 2] = 0
         return rows

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from data import find_dataset
 from data.keypoints import NUM_JOINTS
 from data.pairs import result_stem
-from inference.advice import Advice, advise, has_fatal_warning
+from inference.advice import Advice, advise, is_fatal
 from inference.estimators import Estimator
 from inference.flicker import flicker
 from inference.framing import Frame, can_be_framed, crop, frame_people, frame_person, identity_frame, to_frame
@@ -118,7 +118,7 @@ def transfer_poses(
     found = FoundPeople(str(opt.source), people, (photo.height, photo.width))
     _report_choices([found])
     frame, advice = frame_source(found, transfer.stored_size, opt.dataset_mode)
-    fatal = has_fatal_warning(advice)
+    fatal = is_fatal(advice)
     if fps:  # a bad photo stops the command before the long search of a video
         _report_warnings(advice, opt.force, fatal)
         advice = []
@@ -190,7 +190,7 @@ def frame_poses(
     if fps and smooth:
         track = clean(track, fps)
     warnings = [advise(_replace_first(found.people, pose), None, None, found.name) for pose, found in zip(track, poses)]
-    usable = [number for number, advice in enumerate(warnings) if not has_fatal_warning(advice)]
+    usable = [number for number, advice in enumerate(warnings) if not is_fatal(advice)]
     for group in [usable] if fps else [[number] for number in usable]:  # poses that are framed as one
         kept = all(poses[number].photo_size == size for number in group) if keep is None else keep
         if group and not kept:

@@ -21,7 +21,7 @@ from util.errors import UserError
 from util.files import explain_missing, natural_sort_key
 from util.image import content_hint, decode_photo, is_photo, photo_names
 
-ROW_PREFIX = "csv:"
+ROW_PREFIX, KEYPOINT_SUFFIXES = "csv:", (".csv", ".json", ".txt")
 
 read_csv_once = lru_cache(read_keypoints)  # several values of --pose may be rows of one file
 
@@ -61,6 +61,7 @@ def open_poses(text: str, csv_files: Sequence[Path], every: int = 1, size: tuple
     csv_files: where csv:NAME is looked up, in this order; their keypoints are in pixels of the stored size.
     size: (H, W) of the photos of keypoint files that hold fractions.
 
+    In a folder of photos and keypoint files, the photos are searched and the keypoint files ignored, with a note.
     Keypoint files are read at once, photos and videos when `find_people` needs them. Raises UserError.
     """
     if text.startswith(ROW_PREFIX):
@@ -76,17 +77,19 @@ def open_poses(text: str, csv_files: Sequence[Path], every: int = 1, size: tuple
         photos = sorted(listed, key=lambda name: (natural_sort_key(name), name))
         if not photos and not keypoint_files(path):
             raise UserError(f"{path}: neither photos nor keypoint files (.json, .txt) in this folder")
+        if photos and keypoint_files(path):
+            print(f"note: {path}: it has photos, so its keypoint files are not read", file=sys.stderr)
     elif is_moving(path):
         frames, fps = read_frames(path, every)
         return PoseSource(text, ((name, frame.copy) for name, frame in frames), None, needs_estimator=True, fps=fps)
+    elif path.suffix.lower() in KEYPOINT_SUFFIXES:
+        photos = []
+    elif is_photo(path):
+        photos = [path.name]
     else:
-        is_keypoint_file = path.suffix.lower() in (".csv", ".json", ".txt")
-        photos = [] if is_keypoint_file or not is_photo(path) else [path.name]
-        if not photos and not is_keypoint_file:
-            moving = ", ".join(VIDEOS + ANIMATIONS)
-            what = f"neither a photo, a video ({moving}) nor a keypoint file (.csv, .json, .txt)"
-            hint = content_hint(path)
-            raise UserError(f"{path}: {what}{f' ({hint})' if hint else ''}")
+        moving, keypoints, hint = ", ".join(VIDEOS + ANIMATIONS), ", ".join(KEYPOINT_SUFFIXES), content_hint(path)
+        what = f"neither a photo, a video ({moving}) nor a keypoint file ({keypoints})"
+        raise UserError(f"{path}: {what}{f' ({hint})' if hint else ''}")
     if photos := photos[::every]:
         folder = path if path.is_dir() else path.parent
         entries = [(name, partial(read_photo, folder / name)) for name in photos]
@@ -103,22 +106,25 @@ def open_poses(text: str, csv_files: Sequence[Path], every: int = 1, size: tuple
 def read_people_of(photo: Path, text: str, size: tuple[int, int], csv_files: Sequence[Path]) -> list[Person]:
     """The people of a photo of `size` (H, W) from `text`, a keypoint file or 'csv:NAME', the most prominent first.
 
-    If a file has several rows, the one with the photo's name is taken. Raises UserError.
+    If there are several entries, the one named after the photo is taken. Raises UserError if there is none, or more
+    than one.
     """
     source = open_poses(text, csv_files, size=size)
     if source.needs_estimator:
-        raise UserError(f"--source_pose {text}: a keypoint file (.csv, .json, .txt) or {ROW_PREFIX}NAME is needed")
+        suffixes = ", ".join(KEYPOINT_SUFFIXES)
+        raise UserError(f"--source_pose {text}: a keypoint file ({suffixes}) or {ROW_PREFIX}NAME is needed")
     rows = dict(source.entries)
     found = [name for name in rows if len(rows) == 1 or photo_stem(Path(name).name) == photo.stem]
     if len(found) != 1:
-        raise UserError(f"{text}: {len(found) or 'no'} rows for {photo.name}{_suggest(photo.name, rows)}")
+        number = len(found) or "no"
+        raise UserError(f"--source_pose {text}: {number} entries for {photo.name}{_suggest(photo.name, rows)}")
     return rows[found[0]]
 
 
 def find_people(source: PoseSource, estimator: Estimator | None) -> Iterator[FoundPeople]:
     """The people of each entry; in photos, those that the estimator finds."""
     for name, entry in source.entries:
-        if callable(entry):
+        if source.needs_estimator:  # then the entries are functions that return a photo
             photo = entry()
             yield FoundPeople(name, estimator.find_people(photo), (photo.height, photo.width))
         else:

@@ -45,7 +45,7 @@ from inference.studio_offers import FPS, Rendered, describe_offers, to_json, to_
 from inference.tracks import interpolate
 from inference.video import write_animation
 from util.errors import UserError, first_line
-from util.image import DECODING_ERRORS, size_problem, to_upright_rgb
+from util.image import DECODING_ERRORS, to_upright_rgb
 
 PAGE = Path(__file__).with_name("studio_page")
 FILES = {"/": "index.html", **{f"/{name}": name for name in ("studio.css", "studio.js", "editor.js", "transport.js")}}
@@ -103,8 +103,6 @@ class Studio:
         if not isinstance(tab, str) or len(tab) != TAB_LENGTH:
             raise UserError("tab: expected what start returns; reload the page")
         image = _decode(_from_url(request.get("image")), ("PNG",))
-        if problem := size_problem(image, self.transfer.stored_size):
-            raise UserError(f"source image: {problem}")
         source = CachedSource(self.transfer, image, _to_pose(request.get("keypoints")), self.target_part)
         self.sources[tab] = source
         self.sources.move_to_end(tab)

@@ -12,7 +12,7 @@ from util.arguments import number
 DESCRIPTION = """A page on which you drag the joints of a pose, and the generated image follows.
 
     studio.py                                                  the network of pretrained/rendered_market
-    studio.py --name DPTN_fashion --dataset_mode fashion       a run of your own, or the released weights
+    studio.py --name DPTN_fashion --dataset_mode fashion       a run of your own, or the authors' weights
 
 It needs starlette and uvicorn (pip install -r requirements-studio.txt), and no network. Photos stay in memory.
 """

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from inference.estimators import ESTIMATORS
+from inference.sources import ROW_PREFIX
 from inference.video import WRITERS
 from options.base_options import add_batch_size
 from options.test_options import TestOptions, add_which_epoch
@@ -84,5 +85,5 @@ class TransferOptions(TestOptions):
         known = {f".{suffix}" for suffix in IMAGE_FORMATS} | set(WRITERS)
         if not str(opt.out).endswith("/") and Path(opt.out).suffix not in {"", *known} and not Path(opt.out).is_dir():
             raise ValueError(f"--out {opt.out}: known suffixes are {', '.join(sorted(known))}; none means a folder")
-        if opt.keypoints_csv and not any(str(text).startswith("csv:") for text in (*opt.pose, opt.source_pose)):
+        if opt.keypoints_csv and not any(str(text).startswith(ROW_PREFIX) for text in (*opt.pose, opt.source_pose)):
             raise ValueError("--keypoints_csv is where csv:NAME looks; for all of its rows give it as --pose FILE")

@@ -110,7 +110,7 @@ class Networks:
     weights: dict[str, dict[str, str]] = field(default_factory=dict)  # name -> source and sha256 of what was loaded
 
 
-Results = dict[str, dict[str, Measurement]]  # by protocol and metric
+Measurements = dict[str, dict[str, Measurement]]  # by protocol and metric
 
 
 class Evaluation(NamedTuple):
@@ -120,7 +120,7 @@ class Evaluation(NamedTuple):
     draws: with --bootstrap, each (protocol, metric) as measured in each draw of pairs.
     """
 
-    results: Results
+    results: Measurements
     values: pd.DataFrame
     draws: dict[tuple[str, str], np.ndarray]
 

@@ -25,7 +25,7 @@ from data import find_dataset
 from data.pairs import Pair, read_keypoints, read_pairs
 from metrics import report
 from metrics.evaluation import MASKED, Evaluation, EvaluationSetup, Networks, evaluate, load_networks, network_of
-from metrics.options import parse
+from metrics.options import choose_batch_size, parse
 from metrics.pairing import Matches, Problems, Sample, match_names, match_pairs, match_sources, photos_below
 from metrics.protocols import PROTOCOLS, View
 from metrics.stream import PairDataset, PhotoDataset, mean_image
@@ -47,8 +47,8 @@ def main() -> None:
     first = run(args, pairs)
     if args.against:
         changed = {"distorated_path": args.against, "name": str(args.against)}
-        changed |= dict.fromkeys(("baseline", "checkpoint", "per_image", "html"))
-        second = run(Namespace(**{**vars(args), **changed}), pairs)
+        changed |= dict.fromkeys(("baseline", "checkpoint", "per_image", "html"))  # these belong to the first results
+        second = run(Namespace(**(vars(args) | changed)), pairs)
         print(f"\nfirst: {args.name}, second: {args.against}; first - second, {args.bootstrap} draws of the same pairs")
         print(report.format_table(report.difference_table(first, second)))
 
@@ -86,8 +86,8 @@ def make_setup(args: Namespace, pairs: Sequence[Pair] | None, problems: Problems
     """Read and check everything but the images themselves. The mean image of --baseline is written into `scratch`."""
     device = select_device(args.gpu_ids)
     use_precision(args.precision, device)
-    batch_size = args.batch_size or (8 if device.type == "cpu" else 64)
-    size = find_dataset(args.data_set).stored_size
+    batch_size = choose_batch_size(args, device)
+    size = find_dataset(args.dataset_mode).stored_size
     real, real_file = args.fid_real_path, None
     if real and real.suffix == ".npz":
         real, real_file = None, real
@@ -104,9 +104,11 @@ def make_setup(args: Namespace, pairs: Sequence[Pair] | None, problems: Problems
     protocols = [PROTOCOLS[name] for name in args.protocol]
     keypoints = target_keypoints(args.annotations, samples, size) if set(args.metrics) & set(MASKED) else None
     has_network = any(network_of(name, protocol) for name in args.metrics for protocol in protocols)
-    dataset = PairDataset(samples, args.gt_path, args.data_set, protocols, args.metrics, keypoints, has_network)
-    speed = device, args.precision, batch_size, args.nThreads
-    return EvaluationSetup(dataset, real_photos, real_file, args.cache_dir, *speed, args.bootstrap)
+    dataset = PairDataset(samples, args.gt_path, args.dataset_mode, protocols, args.metrics, keypoints, has_network)
+    return EvaluationSetup(
+        dataset, real_photos, real_file, args.cache_dir, device, args.precision, batch_size,
+        workers=args.nThreads, bootstrap=args.bootstrap,
+    )  # fmt: skip
 
 
 def find_samples(args: Namespace, pairs: Sequence[Pair] | None) -> Matches:
@@ -138,7 +140,7 @@ def summarize_run(args: Namespace, setup: EvaluationSetup, problems: Problems) -
     results = f"baseline {args.baseline}" if args.baseline else args.distorated_path
     names = "inferred from file names; missing results cannot be detected"
     lines = [
-        f"{args.name}: {results}, {args.data_set}, {len(setup.pairs):,} pairs",
+        f"{args.name}: {results}, {args.dataset_mode}, {len(setup.pairs):,} pairs",
         f"pairs: {f'{args.pairs} ({args.paired_by})' if args.pairs else names}",
     ]
     if problems:
@@ -155,7 +157,7 @@ def describe_inputs(args: Namespace, setup: EvaluationSetup, networks: Networks)
         "annotations": getattr(args, "annotations", None),
     }  # fmt: skip
     return {
-        "name": args.name, "data_set": args.data_set, "baseline": args.baseline, "pairs": len(setup.pairs),
+        "name": args.name, "data_set": args.dataset_mode, "baseline": args.baseline, "pairs": len(setup.pairs),
         "paired_by": args.paired_by, "completeness": "checked" if args.pairs else "unknown",
         "paths": {role: str(path) for role, path in paths.items() if path}, "weights": networks.weights,
         "precision": setup.precision, "device": describe_device(setup.device),

@@ -14,8 +14,8 @@ from util.errors import UserError
 from util.image import IMAGE_FORMATS
 
 OTHERS = ("patn", "gfla", "pidm", "cfld", "pcdms")
-# WOMEN, Tees_Tanks, 00007838, 05, 7, additional: with or without the folders' slashes, as dashes or underscores; or
-# 0001, c1s1, 000001, 00
+# DeepFashion's fashion/WOMEN/Tees_Tanks/id_00007838/05_7_additional.jpg, with '/', '-', '_' or nothing between the
+# parts; or Market-1501's 0001_c1s1_000001_00.jpg
 PHOTO = re.compile(
     r"(?P<sex>WOMEN|MEN)[-_/]?(?P<category>[A-Za-z]+(?:_[A-Za-z]+)?)[-_/]?id_?(?P<id>\d{8})[-_/]?(?P<outfit>\d{2})"
     r"_?(?P<number>\d)_?(?P<view>front|side|back|full|additional|flat)|(?P<market>\d{4}_c\ds\d_\d{6}_\d{2})"
@@ -24,7 +24,7 @@ PHOTO = re.compile(
 Key = tuple[str | None, ...]
 
 
-def photos_in(name: str) -> list[Key]:
+def photo_keys(name: str) -> list[Key]:
     """The photos whose names are in the name of a file, in order. Spellings of one photo give the same key."""
     return [tuple(part and part.replace("_", "") for part in match.groups()) for match in PHOTO.finditer(name)]
 
@@ -47,14 +47,14 @@ def candidate_names(pairs: Sequence[Pair], results: Iterable[str], naming: str) 
         return {pair: [_fill_in(naming, pair)] for pair in pairs}
     found = defaultdict(list)
     for name in results:
-        found[tuple(photos_in(name))].append(name)
+        found[tuple(photo_keys(name))].append(name)
     names = {}
     for pair in pairs:
-        keys = [photos_in(name) for name in pair]
+        keys = [photo_keys(name) for name in pair]
         if [len(key) for key in keys] != [1, 1]:
             raise UserError(
-                f"--naming {naming} reads names of DeepFashion's and Market-1501's photos, {pair.source} or "
-                f"{pair.target} is another: give a PATTERN such as '{{source}}_to_{{target}}.png'"
+                f"--naming {naming} reads names of DeepFashion's and Market-1501's photos, but {pair.source} or "
+                f"{pair.target} is neither: give a PATTERN such as '{{source}}_to_{{target}}.png'"
             )
         names[pair] = found.get((keys[0][0], keys[1][0]), [])
     return names

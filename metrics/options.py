@@ -6,16 +6,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from data import dataset_names, find_dataset
 from metrics.evaluation import DEFAULT, MASKED, METRICS
-from metrics.naming import check_naming
+from metrics.naming import OTHERS, check_naming
 from metrics.protocols import PROTOCOLS
 from util.arguments import count, positive_int
 from util.device import PRECISIONS
 from util.home import user_cache
-from util.parallel import available_cores
+from util.worker_processes import available_cores
 
 FOLDER, CSV, JSONL = ({"type": Path, "metavar": metavar} for metavar in ("DIR", "CSV", "JSONL"))
+GPU_BATCH, CPU_BATCH = 64, 8
 NAMES = {"type": lambda text: text.split(","), "action": "extend", "metavar": "NAMES"}
 
 
@@ -31,8 +34,9 @@ def add_image_flags(parser: ArgumentParser) -> Callable[..., Any]:
     add("--pairs", metavar="CSV",
         help="pairs that must all have a result; 'none': pairs are inferred from file names, missing results cannot be "
         "detected (default: the data set's own csv beside --gt_path, or none where there is no such file)")  # fmt: skip
-    add("--naming", default="dptn", metavar="dptn|cfld|pidm|pcdms|gfla|patn|PATTERN",
-        help="names of the generated images: of a project, or such as '{source}_to_{target}.png'")  # fmt: skip
+    add("--naming", default="dptn", metavar="|".join(("dptn", *OTHERS, "PATTERN")),
+        help="names of the generated images: of a project, or a pattern such as '{source}_to_{target}.png', of the "
+        "photos' names without suffix, with '_' for '/'")  # fmt: skip
     add("--allow_missing", action="store_true", help="leave out and count what cannot be evaluated instead of stopping")
     return add
 
@@ -95,11 +99,11 @@ def add_output_flags(parser: ArgumentParser) -> Callable[..., Any]:
     return add
 
 
-def add_speed_flags(parser: ArgumentParser, cpu_batch: int = 8) -> None:
+def add_speed_flags(parser: ArgumentParser, cpu_batch: int = CPU_BATCH) -> None:
     add = parser.add_argument_group("speed").add_argument
     add("--gpu_ids", "--gpu_id", metavar="ID", help="CUDA GPU, -1 for the CPU; default: a GPU if there is one")
     add("--batch_size", type=positive_int, metavar="N",
-        help=f"images in a batch (default: 64 on a GPU, {cpu_batch} on the CPU)")  # fmt: skip
+        help=f"images in a batch (default: {GPU_BATCH} on a GPU, {cpu_batch} on the CPU)")  # fmt: skip
     add("--nThreads", type=count, default=min(8, available_cores()), metavar="N",
         help="processes that decode and compute pixel metrics (default: one per core, 8 at most)")  # fmt: skip
     add(
@@ -113,7 +117,7 @@ def add_speed_flags(parser: ArgumentParser, cpu_batch: int = 8) -> None:
 def parse(argv: Sequence[str] | None = None) -> Namespace:
     """Options of a command line, with all defaults filled in; exits with status 2 on a bad one."""
     parser = make_parser()
-    args = parse_images(parser, argv)
+    args = parse_shared(parser, argv)
     if args.compare:
         return args
     fill_in_defaults(args)
@@ -123,8 +127,9 @@ def parse(argv: Sequence[str] | None = None) -> Namespace:
     return args
 
 
-def parse_images(parser: ArgumentParser, argv: Sequence[str] | None) -> Namespace:
-    """Parse a command line whose flags of `add_image_flags`, --baseline and --compare must fit together."""
+def parse_shared(parser: ArgumentParser, argv: Sequence[str] | None) -> Namespace:
+    """Parse the command line of an evaluation; a parser error if --compare, --published, --gt_path, --distorated_path
+    and --baseline do not fit together."""
     args = parser.parse_args(argv)
     if args.compare:
         given = {name for name, value in vars(args).items() if value != parser.get_default(name)}
@@ -146,16 +151,15 @@ def fill_in_defaults(args: Namespace) -> None:
     protocols = [PROTOCOLS[name] for name in args.protocol if name in PROTOCOLS]
     by_default = [metric for metric in DEFAULT if any(protocol.has(metric) for protocol in protocols)]
     args.metrics = [*(args.metrics or by_default), *(MASKED if args.calculate_mask else [])]
-    fill_in_images(args)
+    fill_in_shared_defaults(args)
 
 
-def fill_in_images(args: Namespace) -> None:
-    """Set the data set's name, `paired_by` (what chose the pairs), and the defaults of flags that commands share."""
-    args.data_set = args.dataset_mode
-    args.name = args.name or args.baseline or args.distorated_path.name
+def fill_in_shared_defaults(args: Namespace) -> None:
+    """Set `paired_by` (what chose the pairs) and the defaults of flags that commands share."""
+    args.name = args.name or args.baseline or Path(os.path.abspath(args.distorated_path)).name
     args.source_path = args.source_path or args.gt_path
     photos = Path(os.path.abspath(args.gt_path))
-    own_pairs = photos.parent / find_dataset(args.data_set).pairs_csv.format(phase=photos.name)
+    own_pairs = photos.parent / find_dataset(args.dataset_mode).pairs_csv.format(phase=photos.name)
     if args.pairs and args.pairs != "none":
         args.pairs, args.paired_by = Path(args.pairs), "--pairs"
     elif not args.pairs and own_pairs.is_file():
@@ -167,10 +171,14 @@ def fill_in_images(args: Namespace) -> None:
         args.out = folder / "metrics.jsonl"
 
 
+def choose_batch_size(args: Namespace, device: torch.device, cpu_batch: int = CPU_BATCH) -> int:
+    return args.batch_size or (cpu_batch if device.type == "cpu" else GPU_BATCH)
+
+
 def find_problem(args: Namespace) -> str | None:
     """The first reason why the options cannot be used together, or None."""
-    folders = (args.gt_path, args.distorated_path, args.fid_real_path, args.source_path)
-    if problem := find_image_problem(args, folders):
+    folders = (args.gt_path, args.distorated_path, args.against, args.fid_real_path, args.source_path)
+    if problem := find_shared_problem(args, folders):
         return problem
     for flag, names, known in (("--protocol", args.protocol, PROTOCOLS), ("--metrics", args.metrics, METRICS)):
         if unknown := [name for name in names if name not in known]:
@@ -192,7 +200,7 @@ def find_problem(args: Namespace) -> str | None:
     return None
 
 
-def find_image_problem(args: Namespace, folders: Sequence[Path | None]) -> str | None:
+def find_shared_problem(args: Namespace, folders: Sequence[Path | None]) -> str | None:
     """The first reason why flags that commands share cannot be used together, or None. `folders`: data and results."""
     if problem := check_naming(args.naming):
         return problem

@@ -8,7 +8,7 @@ import pandas as pd
 from dominate import svg, tags
 from PIL import Image
 
-from metrics.evaluation import Results
+from metrics.evaluation import Measurements
 from metrics.report import ALL_METRICS, remarks, results_table, title
 from metrics.stream import PairDataset
 from util.html import HEIGHT, WIDTH, add_table, new_page, write_page
@@ -26,12 +26,14 @@ STYLE = """
 
 
 def write_evaluation_page(
-    folder: Path, name: str, facts: Sequence[str], results: Results, values: pd.DataFrame, pairs: PairDataset,
+    folder: Path, name: str, facts: Sequence[str], results: Measurements, values: pd.DataFrame, pairs: PairDataset,
     source_dir: Path,
 ) -> None:  # fmt: skip
     """Write folder/index.html and the images that it shows below folder/images.
 
-    `facts`: lines under the title. `results`, `values`: what `evaluate` returned.
+    `facts`: lines under the title. `results`: measurements by protocol and metric. `values`: a row for each measured
+    sample, by its index in `pairs.samples`, and a column for each (protocol, metric). `source_dir`: the folder of the
+    source photos; a gray image stands for one that is not there.
     """
     page = new_page(f"{name}: evaluation")
     with page.head:
@@ -93,7 +95,7 @@ def _add_histogram(values: pd.Series) -> None:
 def histogram(values: np.ndarray) -> svg.svg:
     """Bars over the range of finite values."""
     low, high = values.min(), values.max()
-    slack = 1e-9 * max(abs(low), abs(high), 1e-9)  # values that differ by rounding alone cannot fill 40 bins
+    slack = 1e-9 * max(abs(low), abs(high), 1e-9)  # np.histogram cannot make 40 bins of a smaller range
     counts, _ = np.histogram(values, bins=BINS, range=(low - slack, high + slack))
     chart = svg.svg(viewBox=f"0 0 {WIDTH} {HEIGHT}", preserveAspectRatio="none")
     for number, count in enumerate(counts):

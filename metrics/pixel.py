@@ -33,16 +33,16 @@ class Comparison:
     """Two images (3,H,W), uint8 or float levels, with `margin` white columns at each side, which `planes` lacks."""
 
     def __init__(self, fake: Tensor, real: Tensor, margin: int, protocol: Protocol) -> None:
-        self.whole = not (fake.is_floating_point() or real.is_floating_point())  # levels are whole numbers
-        dtype = torch.float32 if self.whole else torch.float64
+        self.integer_levels = not (fake.is_floating_point() or real.is_floating_point())  # levels are whole numbers
+        dtype = torch.float32 if self.integer_levels else torch.float64
         x, y = fake.to(dtype), real.to(dtype)
         self.planes = x.new_empty(4, *x.shape)  # s - 255, which keeps sums small, d, and the squares of both
         torch.add(x, y, out=self.planes[0]).sub_(255)
         torch.sub(x, y, out=self.planes[1])
         torch.mul(self.planes[:2], self.planes[:2], out=self.planes[2:])
         self.margin = margin
-        self.white = 2 * margin * x.shape[0] * x.shape[1]  # values in the margins
-        self.size = x.numel() + self.white
+        self.margin_values = 2 * margin * x.shape[0] * x.shape[1]  # values in the margins
+        self.size = x.numel() + self.margin_values
         self.protocol = protocol
         own_range = (255 if margin else x.max().item()) - x.min().item()  # of the generated image
         self.range_256 = own_range if protocol.ssim_256_range == "generated" else 255.0
@@ -54,7 +54,8 @@ class Comparison:
 
     def mae(self) -> float:
         """sum |a - b| / sum (a + b); 0 for two black images."""
-        return _sum(self.planes[1].abs()) / max(_sum(self.planes[0]) + 255 * (self.size + self.white), 1.0)
+        # planes[0] lacks 255 of each value; each value of the margins adds 255 + 255
+        return _sum(self.planes[1].abs()) / max(_sum(self.planes[0]) + 255 * (self.size + self.margin_values), 1.0)
 
     def l1(self) -> float:
         """mean |a - b|, times the protocol's range of levels."""
@@ -64,7 +65,7 @@ class Comparison:
         """Mean SSIM with a uniform window of 51 x 51 and sample covariance."""
         area = WINDOW**2
         planes = self._add_white_columns(WINDOW - 1)
-        planes = planes.int() if self.whole else planes.double()
+        planes = planes.int() if self.integer_levels else planes.double()
         levels, squares = _window_sums(_window_sums(planes).mT.contiguous()).double().chunk(2)
         # area * sum of squares - square of sum: exact for whole numbers, because both are below 2^53
         variances = squares.mul_(area).addcmul_(levels, levels, value=-1).float().div_(area * (area - 1))
@@ -73,8 +74,8 @@ class Comparison:
     def ssim_256(self) -> float:
         """Mean SSIM with the Gaussian window of Wang et al., population covariance and the protocol's data range.
 
-        As in scikit-image, the windows count that are centered `border` pixels or more inside the image, and a window
-        that is wider than that repeats the pixels at the image's edge.
+        As in scikit-image, only windows whose center is at least `border` pixels inside the image count. Where a window
+        reaches further than that, the pixels at the image's edge are repeated.
         """
         sigma, radius = self.protocol.ssim_256_sigma, self.protocol.ssim_256_taps // 2
         border = int(3.5 * sigma + 0.5)
@@ -105,9 +106,9 @@ class Comparison:
         contrast = v_s.add_(v_d).mul_(0.5).add_(c2).reciprocal_().mul_(v_d)
         m_s, m_d = level.add_(255).square_(), difference.square_()
         luminance = m_s.add_(m_d).mul_(0.5).add_(c1).reciprocal_().mul_(m_d)
-        loss = (luminance + contrast).addcmul_(luminance, contrast, value=-1).sum(dtype=torch.float64).item()
+        dissimilarity = (luminance + contrast).addcmul_(luminance, contrast, value=-1).sum(dtype=torch.float64).item()
         _, channels, height, width = self.planes.shape
-        return 1 - loss / (channels * (height - side + 1) * (width + 2 * self.margin - side + 1))
+        return 1 - dissimilarity / (channels * (height - side + 1) * (width + 2 * self.margin - side + 1))
 
 
 PIXEL_METRICS = {

@@ -30,6 +30,7 @@ from data.pairs import Pair, read_pairs
 from metrics import fid, report
 from metrics.evaluation import EvaluationSetup, Measurement, Networks
 from metrics.metrics import describe_inputs, find_samples, summarize_run
+from metrics.options import choose_batch_size
 from metrics.pairing import Problems
 from metrics.protocols import View
 from metrics.reid_network import SIZE, WIDTH, ReidNetwork, to_input
@@ -118,11 +119,11 @@ def make_setup(args: Namespace, pairs: Sequence[Pair] | None, problems: Problems
         samples = [sample._replace(generated=args.gt_path / sample.target) for sample in samples]
     if not samples:
         raise UserError("nothing to evaluate: no result has a target photo")
-    size = find_dataset(args.data_set).stored_size
+    size = find_dataset(args.dataset_mode).stored_size
     names = gallery_names(args, list_photos(args.gt_path).photos)
     gallery = PersonPhotos(args.gt_path, names, View(size))
-    queries = PairDataset(samples, args.gt_path, args.data_set, [], [], None, keep_images=False)
-    batch_size = args.batch_size or (CPU_BATCH if device.type == "cpu" else 64)
+    queries = PairDataset(samples, args.gt_path, args.dataset_mode, [], [], None, keep_images=False)
+    batch_size = choose_batch_size(args, device, CPU_BATCH)
     return EvaluationSetup(queries, gallery, None, args.cache_dir, device, args.precision, batch_size, args.nThreads)
 
 

@@ -11,9 +11,9 @@ from metrics.options import (
     add_image_flags,
     add_output_flags,
     add_speed_flags,
-    fill_in_images,
-    find_image_problem,
-    parse_images,
+    fill_in_shared_defaults,
+    find_shared_problem,
+    parse_shared,
 )  # fmt: skip
 from metrics.reid_network import POOLS
 
@@ -58,13 +58,13 @@ def make_parser() -> ArgumentParser:
 def parse(argv: Sequence[str] | None = None) -> Namespace:
     """Options of a command line, with all defaults filled in; exits with status 2 on a bad one."""
     parser = make_parser()
-    args = parse_images(parser, argv)
+    args = parse_shared(parser, argv)
     if args.compare:
         return args
-    fill_in_images(args)
+    fill_in_shared_defaults(args)
     if problem := find_problem(args):
         parser.error(problem)
-    is_fashion = args.data_set == "fashion"
+    is_fashion = args.dataset_mode == "fashion"
     args.identity = (args.identity or "outfit") if is_fashion else "person"
     args.cameras = args.cameras or ("apart" if is_fashion else "names")
     args.without = [role for role in ROLES if role in args.without]
@@ -73,9 +73,9 @@ def parse(argv: Sequence[str] | None = None) -> Namespace:
 
 def find_problem(args: Namespace) -> str | None:
     """The first reason why the options cannot be used together, or None."""
-    if problem := find_image_problem(args, (args.gt_path, args.distorated_path, args.source_path)):
+    if problem := find_shared_problem(args, (args.gt_path, args.distorated_path, args.source_path)):
         return problem
-    if args.identity and args.data_set != "fashion":
+    if args.identity and args.dataset_mode != "fashion":
         return f"--identity {args.identity} is for DeepFashion; names of other data sets tell only the person"
     if unknown := [name for name in args.without if name not in ROLES]:
         return f"--without: '{unknown[0]}' is not one of {', '.join(ROLES)}"

@@ -37,13 +37,13 @@ class Lists(NamedTuple):
 
 def person_of(args: Namespace) -> Callable[[str], str]:
     """The function that finds the person in a photo's name, as --identity says."""
-    dataset = find_dataset(args.data_set)
+    dataset = find_dataset(args.dataset_mode)
     return dataset.outfit if args.identity == "outfit" else dataset.identity
 
 
 def gallery_names(args: Namespace, photos: Iterable[str]) -> list[str]:
     """Those of the sorted `photos` of --gt_path that show a person."""
-    identity = find_dataset(args.data_set).identity
+    identity = find_dataset(args.dataset_mode).identity
     return [name for name in photos if identity(name) != JUNK_PERSON]
 
 
@@ -74,7 +74,7 @@ def make_lists(
 
 def read_cameras(args: Namespace, names: Sequence[str]) -> list[int]:
     """The number of the camera in each photo's name. UserError for names without one."""
-    pattern = find_dataset(args.data_set).camera_pattern
+    pattern = find_dataset(args.dataset_mode).camera_pattern
     found = [re.search(pattern, name) if pattern else None for name in names]
     if without := [name for name, match in zip(names, found) if not match]:
         advice = "names without the number of a camera; give --cameras apart"

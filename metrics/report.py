@@ -12,7 +12,7 @@ import pandas as pd
 
 from data.pairs import Pair
 from metrics.bootstrap import LEVEL, Interval, interval
-from metrics.evaluation import METRICS, Evaluation, Results
+from metrics.evaluation import METRICS, Evaluation, Measurements
 from metrics.pairing import Sample
 from metrics.protocols import PROTOCOLS
 from metrics.reid_ranking import PROTOCOL as REID
@@ -25,7 +25,7 @@ PUBLISHED = Path(__file__).with_name("published.csv")  # numbers that papers pri
 ALL_METRICS = {**METRICS, **SCORES}
 
 
-def results_table(results: Results) -> pd.DataFrame:
+def results_table(results: Measurements) -> pd.DataFrame:
     """Text cells: a row for each metric, four columns for each protocol, and one more with intervals."""
     blocks = []
     for protocol, measurements in results.items():
@@ -56,7 +56,7 @@ def title(metric: str) -> str:
     return f"{metric} {'↑' if ALL_METRICS[metric].higher_is_better else '↓'}"
 
 
-def remarks(results: Results) -> list[str]:
+def remarks(results: Measurements) -> list[str]:
     """Why some metrics were not measured, and what made some infinite or undefined."""
     named = [(f"{metric} ({protocol})", m) for protocol, found in results.items() for metric, m in found.items()]
     reasons = [f"not measured: {name}: {measurement.reason}" for name, measurement in named if measurement.reason]
@@ -110,7 +110,10 @@ def check_writable(path: Path) -> None:
 
 
 def append_records(
-    path: Path, common: Mapping[str, Any], results: Results, switches: Mapping[str, Mapping[str, Any]] | None = None
+    path: Path,
+    common: Mapping[str, Any],
+    results: Measurements,
+    switches: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
     """One JSON line for each protocol: `common`, the protocol's switches (of PROTOCOLS if None), its measurements.
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from data import dataset_names
 from metrics.evaluation import EvaluationSetup, load_networks, real_settings, real_statistics
 from metrics.fid import write_statistics
-from metrics.options import FOLDER, add_cache_flag, add_inception_flags, add_speed_flags
+from metrics.options import FOLDER, add_cache_flag, add_inception_flags, add_speed_flags, choose_batch_size
 from metrics.pairing import Problems, photos_below
 from metrics.protocols import PROTOCOLS
 from metrics.report import check_writable
@@ -31,7 +31,7 @@ def main() -> None:
     photos = PhotoDataset(
         args.fid_real_path, photos_below(args.fid_real_path, "--fid_real_path"), protocol.view(args.dataset_mode)
     )
-    batch_size = args.batch_size or (8 if device.type == "cpu" else 64)
+    batch_size = choose_batch_size(args, device)
     setup = EvaluationSetup(no_pairs, photos, None, args.cache_dir, device, args.precision, batch_size, args.nThreads)
     sources = {"torchvision": args.inception_weights, "pytorch-fid": args.fid_inception_weights}
     networks = load_networks(setup, sources, skip_unavailable=False)

@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from PIL import Image
@@ -29,7 +29,7 @@ class BaseModel(ABC):
     A training step leaves its scalar `losses` on the device, by name.
     """
 
-    visual_names: ClassVar[tuple[str, ...]]  # titles of the columns of `get_current_visuals`
+    visual_names: tuple[str, ...]  # titles of the columns of `get_current_visuals`
     losses: dict[str, Tensor]
 
     def __init__(self, opt: Namespace, device: torch.device, is_train: bool) -> None:
@@ -38,7 +38,7 @@ class BaseModel(ABC):
         self.optimizers: dict[str, Optimizer] = {}
         self.schedulers: dict[str, LambdaLR] = {}
         self.ema: WeightAverage | None = None  # of the generator, with --ema
-        self.compiled_functions: list[cpu_compile.CachedInference] = []
+        self.cached_inferences: list[cpu_compile.CachedInference] = []
         self.run_dir = Path(opt.checkpoints_dir) / opt.name
         # On CUDA eager instance norm makes its input contiguous, which costs more than convolutions gain.
         faster = device.type == "cpu" or (device.type == "cuda" and opt.compile)
@@ -97,10 +97,10 @@ class BaseModel(ABC):
             function, nn.ModuleDict(self.nets), self.device, self.is_train, self.opt.compile_mode
         )
         if isinstance(compiled, cpu_compile.CachedInference):
-            self.compiled_functions.append(compiled)
+            self.cached_inferences.append(compiled)
         return compiled
 
-    def record_step(self, inputs: Callable[[], Sequence[Tensor]]) -> GraphedStep:
+    def graphed_step(self, inputs: Callable[[], Sequence[Tensor]]) -> GraphedStep:
         """`optimize_parameters` as one CUDA graph for --cuda_graph; UserError where that cannot work."""
         if self.device.type != "cuda" or distributed.processes() > 1:
             raise UserError("--cuda_graph needs a CUDA GPU and a single process; leave it out, or give --no-cuda_graph")
@@ -118,10 +118,10 @@ class BaseModel(ABC):
     def to_device(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device, non_blocking=self.device.type == "cuda")  # the loader pins memory for CUDA
 
-    def save_networks(self, label: str | int, names: Iterable[str] | None = None) -> None:
-        """Write `{label}_net_{name}.pth`, by default for every network, in the published format."""
-        for name in names or self.nets:
-            save_network(self.nets[name], self.run_dir / f"{label}_net_{name}.pth")
+    def save_networks(self, label: str | int) -> None:
+        """Write `{label}_net_{name}.pth` for every network, in the published format."""
+        for name, net in self.nets.items():
+            save_network(net, self.run_dir / f"{label}_net_{name}.pth")
 
     def save_average(self) -> None:
         """With --ema, write the generator's averaged weights as `ema_net_G.pth`."""
@@ -132,12 +132,12 @@ class BaseModel(ABC):
         """Strictly load `{label}_net_{name}.pth`; UserError if a file is missing or does not fit."""
         if self.opt.compile:
             torch.compiler.reset()  # compiled code may hold the previous weights
-            for compiled in self.compiled_functions:
+            for compiled in self.cached_inferences:
                 compiled.clear()
         for name in names or self.nets:
             load_network(self.nets[name], Path(directory) / f"{label}_net_{name}.pth", f"network {name}")
 
-    def load_pretrained(self, directory: str | Path) -> list[str]:
+    def load_initial_weights(self, directory: str | Path) -> list[str]:
         """Start from weights in `directory`: 'latest' of the generator, and of the discriminator if its file exists.
 
         Returns the names of the networks that were loaded.
@@ -166,20 +166,13 @@ class BaseModel(ABC):
             self.schedulers[name].load_state_dict(state["schedulers"][name])
             optimizer = self.optimizers[name]
             stored = state["optimizers"][name]
-            # How Adam computes belongs to this process and its device, not to the checkpoint.
-            own = [{name: group[name] for name in ("fused", "capturable", "lr")} for group in optimizer.param_groups]
+            # `fused`, `capturable` and whether the rate is a tensor belong to this process, not to the checkpoint.
+            own = [{key: group[key] for key in ("fused", "capturable", "lr")} for group in optimizer.param_groups]
             groups = [group | settings for group, settings in zip(stored["param_groups"], own)]
             optimizer.load_state_dict({**stored, "param_groups": groups})
+            _set_learning_rates(self.schedulers[name])
         if self.ema is not None:
             self.ema.average.load_state_dict(state.get("ema", state["nets"]["G"]))
-        for scheduler in self.schedulers.values():  # --niter or --niter_decay may have been raised
-            groups = scheduler.optimizer.param_groups
-            for group, base, factor in zip(groups, scheduler.base_lrs, scheduler.lr_lambdas):
-                rate = base * factor(scheduler.last_epoch)
-                if isinstance(group["lr"], Tensor):
-                    group["lr"].fill_(rate)
-                else:
-                    group["lr"] = rate
 
     def parameter_table(self) -> str:
         """The number of parameters of each child of each network, one a line."""
@@ -190,12 +183,28 @@ class BaseModel(ABC):
             rows.append(f"{name:<18} {sum(counts.values()):>12,}")
         return "\n".join(rows)
 
-    def update_learning_rate(self) -> None:
-        """Move the schedules on by one epoch; call it at the end of each."""
+    def update_learning_rate(self) -> list[str]:
+        """Move the schedules on by one epoch; call it at the end of each. Returns a line for each rate that changed."""
+        before = self.learning_rates()
         with warnings.catch_warnings():  # a run resumed at an epoch's end has made no step yet
             warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step", category=UserWarning)
             for scheduler in self.schedulers.values():
                 scheduler.step()
+        changes = {name: (before[name], rate) for name, rate in self.learning_rates().items() if rate != before[name]}
+        return [f"learning rate of network {name}: {old:.3g} -> {new:.3g}" for name, (old, new) in changes.items()]
+
+    def learning_rates(self) -> dict[str, float]:
+        return {name: float(optimizer.param_groups[0]["lr"]) for name, optimizer in self.optimizers.items()}
+
+
+def _set_learning_rates(scheduler: LambdaLR) -> None:
+    """The rates of its epoch by the present --niter and --niter_decay, which may have been raised."""
+    for group, base, factor in zip(scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas):
+        rate = base * factor(scheduler.last_epoch)
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 def _optimizer_state(optimizer: Optimizer) -> dict[str, Any]:

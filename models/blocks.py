@@ -36,9 +36,9 @@ class FirstDownBlock(nn.Module):
         self.norm = norm(out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
 
-    def forward(self, x: Tensor, branches: Tensor | None = None) -> Tensor:
-        """The input is `x`, or with `branches` (k*B,C,H,W) `x` concatenated with each of these k along the channels."""
-        y = self.conv1(x) if branches is None else ops.conv2d_shared_input(self.conv1, x, branches)
+    def forward(self, shared: Tensor, own: Tensor | None = None) -> Tensor:
+        """The input is `shared`, or with `own` (k*B,C,H,W) `shared` and each of these k, along the channels."""
+        y = self.conv1(shared) if own is None else ops.conv2d_shared_input(self.conv1, shared, own)
         return self.conv2(leaky_relu(self.norm(y)))
 
 

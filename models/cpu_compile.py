@@ -69,18 +69,20 @@ def check_compiler() -> None:
     """Raise UserError where torch will not find its C++ compiler."""
     command = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
     if sys.platform != "win32" and not shutil.which(shlex.split(command)[0]):
-        raise UserError(f"--compile needs a C++ compiler on the CPU: install {command}, or leave --compile out")
+        raise UserError(
+            f"--compile needs a C++ compiler on the CPU: install {command}, or leave --compile out or give --no-compile"
+        )
 
 
 class CachedInference:
     """Call this in place of `function`, which takes tensors, in any nesting, and returns a tuple of tensors.
 
-    The weights of `net`, which `function` runs, become constants of the library: call `clear` after they change. Where
+    The weights of `nets`, which `function` runs, become constants of the library: call `clear` after they change. Where
     no library can be built or cached, one line says so, and `fallback` is called. UserError without a compiler.
     """
 
-    def __init__(self, function: Callable, net: nn.Module, folder: Path, fallback: Callable) -> None:
-        self.function, self.net, self.folder, self.fallback = function, net, folder, fallback
+    def __init__(self, function: Callable, nets: nn.Module, folder: Path, fallback: Callable) -> None:
+        self.function, self.nets, self.folder, self.fallback = function, nets, folder, fallback
         self.libraries: dict[str, Callable] = {}  # by signature of the inputs
         self.works = True
 
@@ -124,12 +126,12 @@ class CachedInference:
         facts = [torch.__version__, platform.machine(), torch.backends.cpu.get_cpu_capability(), _processor_flags()]
         files = *sorted(models.glob("*.py")), models.parent / "data" / "keypoints.py", own_file
         facts += [self.function.__qualname__, *(_code_of(file) for file in files if file.exists())]
-        facts += [torch.get_float32_matmul_precision(), repr(self.net), signature]
-        for module in self.net.modules():  # settings that its repr does not show, such as the number of heads
+        facts += [torch.get_float32_matmul_precision(), repr(self.nets), signature]
+        for module in self.nets.modules():  # settings that its repr does not show, such as the number of heads
             settings = {name: x for name, x in vars(module).items() if isinstance(x, bool | int | float | str | tuple)}
             facts.append(f"{type(module)} {sorted(settings.items())}")
         digest = sha256("\0".join(facts).encode())
-        for name, tensor in self.net.state_dict().items():
+        for name, tensor in self.nets.state_dict().items():
             digest.update(f"\0{name} {tensor.dtype} {tensor.shape} {tensor.stride()}\0".encode())
             digest.update(tensor.detach().contiguous().flatten().view(torch.uint8).numpy())
         return digest.hexdigest()
@@ -143,7 +145,7 @@ class CachedInference:
             torch.no_grad(),
         ):
             inputs = tree_map_only(Tensor, torch.clone, inputs)  # export does not take tensors of inference mode
-            program = torch.export.export(_Exported(self.function, self.net), inputs)
+            program = torch.export.export(_Exported(self.function, self.nets), inputs)
             options = {"freezing": True, "aot_inductor.output_path": str(Path(scratch) / "inference.so")}
             library = Path(torch._inductor.aot_compile(program.module(), inputs, options=options))
             content = library.read_bytes()
@@ -155,9 +157,9 @@ class CachedInference:
 class _Exported(nn.Module):
     """`function` as the module that torch.export takes, with the weights as its children."""
 
-    def __init__(self, function: Callable, net: nn.Module) -> None:
+    def __init__(self, function: Callable, nets: nn.Module) -> None:
         super().__init__()
-        self.function, self.net = function, net
+        self.function, self.nets = function, nets
 
     def forward(self, *inputs: Any) -> Any:
         return self.function(*inputs)
@@ -166,8 +168,8 @@ class _Exported(nn.Module):
 def load_library(path: Path) -> Callable[[list[Tensor]], list[Tensor]]:
     """Load a library as a function from all tensors of the inputs to all tensors of the outputs.
 
-    AOTInductor puts weights at multiples of 16 bytes. Matrix units read them at half the rate of multiples of 64, where
-    torch puts copies.
+    The packed weights are replaced by copies: AOTInductor aligns them to 16 bytes, torch's copies are aligned to 64,
+    which matrix units read twice as fast.
     """
     runner = torch._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1)
     packed = {name: x.clone() for name, x in runner.extract_constants_map(False).items() if x.is_mkldnn}

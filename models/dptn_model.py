@@ -1,8 +1,16 @@
-"""DPTN: generator, discriminator, losses and the training step (sections 3 and 4 of the paper).
+"""DPTN: generator, discriminator, losses and the training step.
 
-Names of losses are the published code's: `app` is L1 (appearance), `content` and `style` VGG19, `ad` the generator's
-adversarial loss, `dis_img` the discriminator's. In names and outputs, `t` is source-to-target (fake_target against
-target_image), `s` is source-to-source (fake_source against source_image).
+With r = --t_s_ratio, the generator's loss is
+
+    r (lambda_rec app_gen_t + lambda_content content_gen_t + lambda_style style_gen_t)
+    + (1 - r) (lambda_rec app_gen_s + lambda_content content_gen_s + lambda_style style_gen_s) + lambda_g ad_gen_t
+
+and the discriminator's is the mean of its losses on target_image and on fake_target (plus 10 times the gradient penalty
+with --gan_mode wgangp); it never sees fake_source.
+
+Names of losses are the published code's: `app_gen` is L1 (appearance), `content_gen` and `style_gen` VGG19, `ad_gen`
+the generator's adversarial loss, `dis_img_gen` the discriminator's. In names and outputs, `t` is source-to-target
+(fake_target against target_image), `s` is source-to-source (fake_source against source_image).
 """
 
 from argparse import ArgumentParser, Namespace
@@ -51,37 +59,39 @@ class Batch(NamedTuple):
 class DPTNModel(BaseModel):
     fake_target: Tensor | None = None
     fake_source: Tensor | None = None
+    define_G, define_D = staticmethod(define_G), staticmethod(define_D)  # a subclass may have networks of its own
     visual_names = ("source image", "source pose", "target image", "target pose", "fake_source", "fake_target")
 
     @staticmethod
     def modify_commandline_options(parser: ArgumentParser, is_train: bool) -> None:
-        size = parser.add_argument_group("DPTN: networks")
-        size.add_argument("--norm", choices=list(NORMS), default="instance", help="normalization of the generator")
-        size.add_argument("--ngf", type=positive_int, default=64, help="width of the generator's first block")
-        size.add_argument("--layers_g", type=positive_int, default=3, help="down (and up) blocks of the generator")
-        size.add_argument("--num_blocks", type=count, default=3, help="residual blocks of the encoder")
-        size.add_argument("--nhead", type=positive_int, default=2, help="attention heads")
-        size.add_argument("--num_CABs", type=count, default=2, help="Context Augment Blocks")
-        size.add_argument("--num_TTBs", type=count, default=2, help="Texture Transfer Blocks; 0: CABs refine f_st")
-        size.add_argument(
+        networks = parser.add_argument_group("DPTN: networks")
+        networks.add_argument("--norm", choices=list(NORMS), default="instance", help="normalization of the generator")
+        networks.add_argument("--ngf", type=positive_int, default=64, help="width of the generator's first block")
+        networks.add_argument("--layers_g", type=positive_int, default=3, help="down (and up) blocks of the generator")
+        networks.add_argument("--num_blocks", type=count, default=3, help="residual blocks of the encoder")
+        networks.add_argument("--nhead", type=positive_int, default=2, help="attention heads")
+        networks.add_argument("--num_CABs", type=count, default=2, help="Context Augment Blocks")
+        networks.add_argument("--num_TTBs", type=count, default=2, help="Texture Transfer Blocks; 0: CABs refine f_st")
+        networks.add_argument(
             "--ptm_values", choices=PTM_VALUES, default="f_s",
             help="features whose texture is transferred: of the source encoder, or of the source-to-source branch",
         )  # fmt: skip
         if not is_train:
             return
-        size.add_argument(
+        networks.add_argument(
             "--netD", choices=DISCRIMINATORS, default="spectral",
             help="discriminator: spectral (with spectral norm), resnet (with instance norm); default: spectral, "
             "or resnet with --model DPTNTA",
         )  # fmt: skip
-        size.add_argument("--ndf", type=positive_int, default=32, help="width of the discriminator's first block")
-        size.add_argument(
+        networks.add_argument("--ndf", type=positive_int, default=32, help="width of the discriminator's first block")
+        networks.add_argument(
             "--dis_layers", "--dis_layer", type=positive_int, default=4,
             help="blocks of the discriminator (the paper: 4 for DeepFashion, 3 for Market-1501)",
         )  # fmt: skip
-        size.add_argument(
-            "--init_type", choices=list(INITIALIZERS), default="orthogonal", help="initial weights of the generator"
-        )
+        networks.add_argument(
+            "--init_type", choices=list(INITIALIZERS), default="orthogonal",
+            help="initial weights of the generator, and of --netD resnet",
+        )  # fmt: skip
         loss = parser.add_argument_group("DPTN: losses")
         loss.add_argument(
             "--gan_mode", type=gan_mode, choices=list(GAN_MODES), default="lsgan",
@@ -113,7 +123,8 @@ class DPTNModel(BaseModel):
             )
         if opt.norm == "batch" and getattr(opt, "accumulate", 1) > 1:
             raise ValueError(
-                "--accumulate needs --norm instance: batch statistics would come from micro-batches, updated twice"
+                "--accumulate needs --norm instance: batch norm would normalize each micro-batch by itself, and update "
+                "its running statistics twice a step"
             )
         halvings = {"layers_g": opt.layers_g}
         if getattr(opt, "netD", None) == "spectral":  # the resnet discriminator halves twice, whatever --dis_layers is
@@ -125,21 +136,21 @@ class DPTNModel(BaseModel):
 
     def __init__(self, opt: Namespace, device: torch.device, is_train: bool) -> None:
         super().__init__(opt, device, is_train)
-        net_G = define_G(opt)
+        net_G = self.define_G(opt)
         if is_train:
             initialize(net_G, opt.init_type)
         self.net_G = self.nets["G"] = self.prepare(net_G)
-        self.generate = self.compile(self.run_generator)
+        self.compiled_generator = self.compile(self.run_generator)  # without --compile, the same function
         if not is_train:
             return
-        self.net_D = self.nets["D"] = self.prepare(define_D(opt))
+        self.net_D = self.nets["D"] = self.prepare(self.define_D(opt))
         # The discriminator is not compiled: it is 3 % of the work, its buffers change between a forward pass and the
         # backward pass, and WGAN-GP differentiates it twice.
         self.gan_loss = GAN_MODES[opt.gan_mode]
         self.vgg = None  # it costs as much as the generator, so it is left out where no loss needs it
         if self.needs_vgg(opt):
             self.vgg = self.prepare(load_vgg19(opt.vgg_weights))
-            self.vgg_losses = self.compile(self.run_vgg)
+            self.compiled_vgg_losses = self.compile(self.vgg_losses)
         self.tasks = ("t", "s") if opt.t_s_ratio < 1 else ("t",)  # without a share, the source image is not generated
         if "s" not in self.tasks:
             self.visual_names = tuple(name for name in self.visual_names if name != "fake_source")
@@ -170,7 +181,7 @@ class DPTNModel(BaseModel):
         if opt.ema:
             self.ema = WeightAverage(net_G, opt.ema)
         if opt.cuda_graph:
-            self.optimize_parameters = self.record_step(lambda: self.batch)
+            self.optimize_parameters = self.graphed_step(lambda: self.batch)
 
     @staticmethod
     def needs_vgg(opt: Namespace) -> bool:
@@ -185,22 +196,23 @@ class DPTNModel(BaseModel):
 
     def forward(self, reconstruct_source: bool = True) -> None:
         """Generate `fake_target`, and `fake_source` too, which only training needs."""
-        self.fake_target, self.fake_source = self.generate_batch(reconstruct_source)
+        self.fake_target, self.fake_source = self.generate(reconstruct_source)
 
     def test(self) -> Tensor:
-        """Leaves `fake_target` and `fake_source` alone, which `get_current_visuals` shows and a CUDA graph refills."""
+        """Does not change `fake_target` and `fake_source`: `get_current_visuals` shows them, and a CUDA graph writes
+        into them."""
         self.net_G.eval()
         with torch.inference_mode():
-            generated, _ = self.generate_batch(reconstruct_source=False)
+            generated, _ = self.generate(reconstruct_source=False)
         self.net_G.train(self.is_train)
         return generated
 
-    def generate_batch(self, reconstruct_source: bool) -> tuple[Tensor, Tensor | None]:
+    def generate(self, reconstruct_source: bool) -> tuple[Tensor, Tensor | None]:
         """(fake_target, fake_source or None), (B,3,H,W) in [-1, 1], float32."""
         batch = self.batch
         factors = [self.pose_factors(keypoints) for keypoints in (batch.source_keypoints, batch.target_keypoints)]
         with self.autocast():
-            images = self.generate(batch.source_image, *factors, reconstruct_source)
+            images = self.compiled_generator(batch.source_image, *factors, reconstruct_source)
         return images if reconstruct_source else (*images, None)  # compiled code returns tensors only, no None
 
     def pose_factors(self, keypoints: Tensor) -> HeatMapFactors:
@@ -225,7 +237,7 @@ class DPTNModel(BaseModel):
         """Patch scores (B,1,h,w), float32, of images (B,3,H,W) in [-1, 1]."""
         return self.net_D(self.in_compute_dtype(image))
 
-    def run_vgg(self, fakes: Tensor, reals: Tensor) -> dict[str, Tensor]:
+    def vgg_losses(self, fakes: Tensor, reals: Tensor) -> dict[str, Tensor]:
         """`feature_losses` of two image batches. Only VGG19 runs under autocast: Gram matrices need float32."""
         with self.autocast():
             with torch.no_grad():
@@ -234,7 +246,8 @@ class DPTNModel(BaseModel):
         return self.feature_losses(of_fakes, of_reals)
 
     def feature_losses(self, of_fakes: Features, of_reals: Features) -> dict[str, Tensor]:
-        """Unweighted losses by name, from VGG19 features of `generator_losses`' fakes and reals."""
+        """Unweighted VGG19 losses by name, from features of generated and real images: B source-to-target samples, then
+        B source-to-source ones if that task is trained."""
         content, style = content_and_style(of_fakes, of_reals)
         return self.by_task("content_gen", content) | self.by_task("style_gen", style)
 
@@ -244,7 +257,7 @@ class DPTNModel(BaseModel):
         return {f"{name}_{task}": mean for task, mean in zip(self.tasks, means)}
 
     def backward_D(self) -> dict[str, Tensor]:
-        """Gradients of the discriminator's loss, with WGAN-GP's penalty; returns the loss without it by name."""
+        """Compute the gradients of the discriminator's loss, with WGAN-GP's penalty; returns that loss by name."""
         real, fake = self.batch.target_image, self.fake_target.detach()
         loss_real = self.gan_loss.discriminator_real(self.discriminate(real))
         loss_fake = self.gan_loss.discriminator_fake(self.discriminate(fake))
@@ -262,13 +275,13 @@ class DPTNModel(BaseModel):
         losses = {"ad_gen_t": self.gan_loss.generator(self.discriminate(self.fake_target))}
         losses |= self.by_task("app_gen", l1_per_sample(fakes, reals))
         if self.vgg is not None:
-            return losses | self.vgg_losses(fakes, reals)
+            return losses | self.compiled_vgg_losses(fakes, reals)
         zero = torch.zeros((), device=self.device)  # the log has the VGG19 losses all the same
-        unused = [name for name in self.loss_weights if name not in losses and name != "dis_img_gen_t"]
-        return losses | dict.fromkeys(unused, zero)
+        not_computed = [name for name in self.loss_weights if name not in losses and name != "dis_img_gen_t"]
+        return losses | dict.fromkeys(not_computed, zero)
 
     def backward_G(self) -> dict[str, Tensor]:
-        """Gradients of the weighted sum of all generator losses; returns the weighted losses by name."""
+        """Compute the gradients of the weighted sum of all generator losses; returns the weighted losses by name."""
         losses = {name: self.loss_weights[name] * loss for name, loss in self.generator_losses().items()}
         sum(self.task_shares.get(name, 1.0) * loss for name, loss in losses.items()).backward()
         return {name: loss.detach() for name, loss in losses.items()}
@@ -296,7 +309,7 @@ class DPTNModel(BaseModel):
     def optimize_in_micro_batches(self) -> None:
         """Gradient accumulation: the same step with the activations of no more than one micro-batch in memory.
 
-        The generator runs forward twice: first without a graph, for the discriminator's step. Spectral norm's power
+        The generator runs forward twice: first without gradients, for the discriminator's step. Spectral norm's power
         iteration depends on the weights alone; it restarts from the same vectors for each micro-batch, so that all of
         them see the discriminator of the plain step.
         """

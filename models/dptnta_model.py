@@ -44,8 +44,11 @@ class DPTNTAModel(DPTNModel):
 
     def feature_losses(self, of_fakes: Features, of_reals: Features) -> dict[str, Tensor]:
         """Those of DPTN, and the affinity of fake_target and target, each to the source, from relu4_1 and relu5_1."""
+        losses = super().feature_losses(of_fakes, of_reals)
+        if not self.opt.lambda_affi:  # with --t_s_ratio 1 there are no features of the source image
+            return losses | {"affi_gen_t": torch.zeros((), device=self.device)}
         (fakes, _), (reals, _) = of_fakes, of_reals
         affinity = sum(
             texture_affinity(fake.chunk(2)[0], *real.chunk(2)) for fake, real in zip(fakes[3:], reals[3:])
         )  # fake_target, target, source
-        return super().feature_losses(of_fakes, of_reals) | {"affi_gen_t": affinity.mean()}
+        return losses | {"affi_gen_t": affinity.mean()}

@@ -1,8 +1,9 @@
-"""DPTN generator (section 3.1 of the paper): two branches that share their weights.
+"""DPTN generator: two branches (a Siamese structure) that share the pose-image encoder and the decoder.
 
 The *source-to-source* branch reconstructs the source image in its own pose; the *source-to-target* branch generates it
-in the target pose and borrows texture from the first through the Pose Transformer Module. Letters: B batch,
-H x W image, h x w = H/8 x W/8 (three down blocks), d = 256 channels there.
+in the target pose. The texture comes from a source encoder: the Pose Transformer Module moves it into the target pose,
+guided by the correlation of both branches' features. Letters: B batch, H x W image, h x w = H/8 x W/8 (three down
+blocks), d = 256 channels there.
 """
 
 from collections.abc import Callable
@@ -27,9 +28,9 @@ class Encoder(nn.Module):
         self.down = nn.ModuleList(DownBlock(a, b, norm) for a, b in zip(widths, widths[1:]))
         self.residual = nn.ModuleList(ResidualBlock(widths[-1], norm) for _ in range(num_residual))
 
-    def forward(self, x: Tensor, branches: Tensor | None = None) -> Tensor:
-        """With `branches`, k inputs stacked along the batch, each is encoded together with `x`: -> (k*B,d,h,w)."""
-        x = self.first(x, branches)
+    def forward(self, shared: Tensor, own: Tensor | None = None) -> Tensor:
+        """With `own` (k*B,C,H,W), the own channels of k branches, each is encoded with `shared`: (k*B,d,h,w)."""
+        x = self.first(shared, own)
         for block in (*self.down, *self.residual):
             x = block(x)
         return x
@@ -64,8 +65,8 @@ class Generator(nn.Module):
         super().__init__()
         widths = [ngf * 2**i for i in range(layers)]
         self.separate_branches, self.ptm_values = separate_branches, ptm_values
-        self.encoder = Encoder(3 + 2 * NUM_JOINTS, widths, num_blocks, norm)
-        self.source_encoder = Encoder(3, widths, 0, norm)
+        self.encoder = Encoder(3 + 2 * NUM_JOINTS, widths, num_blocks, norm)  # the pose-image encoder, En_c
+        self.source_encoder = Encoder(3, widths, 0, norm)  # En_s
         self.ptm = PoseTransformerModule(widths[-1], heads, num_cabs, num_ttbs, token_norm)
         self.decoder = Decoder([*reversed(widths), ngf], norm)
 
@@ -77,14 +78,19 @@ class Generator(nn.Module):
         Both outputs are (B,3,H,W) float32 in [-1, 1]; fake_source is None unless `reconstruct_source`
         (it is needed for training only).
         """
+        # The encoder sees (image, source pose, source pose) for source-to-source and (image, source pose, target pose)
+        # for source-to-target; the image and the source pose, which both share, are convolved once.
         encode = partial(self.encoder, torch.cat((source_image, source_pose), dim=1))
         f_ss, f_st = self._run_both_branches(encode, source_pose, target_pose)
-        texture = f_ss if self.ptm_values == "f_ss" else self.source_encoder(source_image)
-        f_st = self.ptm(f_ss, f_st, texture)
+        f_st = self.ptm(f_ss, f_st, self.texture(f_ss, source_image))
         if not reconstruct_source:
             return self.decoder(f_st), None
         fake_source, fake_target = self._run_both_branches(self.decoder, f_ss, f_st)
         return fake_target, fake_source
+
+    def texture(self, f_ss: Tensor, source_image: Tensor) -> Tensor:
+        """The features (B,d,h,w) from which the TTBs take their values."""
+        return f_ss if self.ptm_values == "f_ss" else self.source_encoder(source_image)
 
     def _run_both_branches(
         self, module: Callable[[Tensor], Tensor], source: Tensor, target: Tensor

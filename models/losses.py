@@ -49,7 +49,7 @@ GAN_MODES = {
 
 
 def gan_mode(name: str) -> str:
-    """An argparse type: a key of GAN_MODES; 'wgan-gp' is the published code's name of 'wgangp'."""
+    """An argparse type for keys of GAN_MODES (`choices` checks them): 'wgan-gp' is the published name of 'wgangp'."""
     return "wgangp" if name == "wgan-gp" else name
 
 
@@ -135,7 +135,7 @@ def texture_affinity(fake: Tensor, real: Tensor, source: Tensor) -> Tensor:
     return l1_per_sample(matches_fake, matches_real)
 
 
-def load_vgg19(source: str) -> VGG19Features:
+def load_vgg19(weights: str) -> VGG19Features:
     """VGG19 by `--vgg_weights`: 'imagenet' (torchvision, cached under TORCH_HOME), 'random' (seeded), or a file.
 
     A file is a torchvision vgg19 state dict; its `features.*` keys up to relu5_2 are enough.
@@ -143,7 +143,7 @@ def load_vgg19(source: str) -> VGG19Features:
     from torchvision.models import VGG19_Weights
 
     vgg = VGG19Features()
-    if source == "random":
+    if weights == "random":
         generator = torch.Generator().manual_seed(0)
         for module in vgg.features:
             if isinstance(module, nn.Conv2d):
@@ -151,5 +151,5 @@ def load_vgg19(source: str) -> VGG19Features:
                 nn.init.zeros_(module.bias)
         return vgg
     imagenet = PretrainedWeights("VGG19", "torchvision", "imagenet", VGG19_Weights.IMAGENET1K_V1.url)
-    load_pretrained(vgg, source, imagenet, "--vgg_weights", ", or --vgg_weights random for a trial")
+    load_pretrained(vgg, weights, imagenet, "--vgg_weights", ", or --vgg_weights random for a trial")
     return vgg

@@ -22,7 +22,7 @@ _only_plain_forms = False  # see `plain_forms`
 
 @contextmanager
 def plain_forms() -> Iterator[None]:
-    """Inside of this context every operation has its plain form, on a CPU, also in a graph that torch exports.
+    """Within this context, operations on the CPU take their plain form, even while torch exports a graph.
 
     An exported graph then holds operations that other programs know, such as an instance norm, not their parts.
     """
@@ -189,7 +189,7 @@ def conv2d_shared_input(conv: nn.Conv2d, shared: Tensor, own: Tensor) -> Tensor:
 
 
 def sum_of_up_convolutions(a: Tensor, up_a: nn.ConvTranspose2d, b: Tensor, up_b: nn.ConvTranspose2d) -> Tensor:
-    """`up_a(a) + up_b(b)` for two transposed 3x3 convolutions of stride 2: (B,C,H,W) each -> (B,out,2H,2W).
+    """`up_a(a) + up_b(b)` for two transposed 3x3 convolutions of stride 2: (B,C1,H,W), (B,C2,H,W) -> (B,out,2H,2W).
 
     Compiled code does both as one convolution of all channels, which writes half as much. The two forms round
     differently.

@@ -1,7 +1,8 @@
 """Key names of published DPTN checkpoints, and the way between them and ours.
 
 Published files are plain state dicts, often with a `module.` prefix, in which some tensors stand under two names
-(aliases). They load as they are, and the generator that we save carries the same keys, aliases included.
+(aliases). They load as they are, and the generator that we save carries the same keys, aliases included. Layers that
+the published networks lack, as in a subclass, keep their names.
 """
 
 import re
@@ -56,11 +57,10 @@ KEYS: dict[str, str] = {
     # generator: decoder
     **_prefixed("decoder.up.#", "decoder#", _UP),
     "decoder.output.conv": "outconv.model.2",
-    # discriminator (weight_orig, weight_u, weight_v and bias have the published names)
+    # discriminator (weight_orig, weight_u, weight_v and bias have the published names, and so has all of DPTN-TA's)
     **_prefixed("first", "block0", {"conv1": "model.0", "conv2": "model.2", "shortcut": "shortcut.1"}),
     **_prefixed("blocks.#", "encoder#", {"conv1": "model.1", "conv2": "model.3", "shortcut": "shortcut.1"}),
     "head": "conv",
-    "model": "model",  # DPTN-TA's discriminator has the published names
 }
 
 # Published prefix -> second published name of the same tensor.
@@ -95,9 +95,7 @@ def to_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Our state dict under the published names, aliases included (they share their memory)."""
     published = {}
     for key, tensor in state.items():
-        name = _translate(key, _KEY_RULES)
-        if name is None:
-            raise KeyError(f"{key} has no published name: add it to models/published_weights.py")
+        name = _translate(key, _KEY_RULES) or key
         published[name] = tensor
         if alias := _translate(name, _ALIAS_RULES):
             published[alias] = tensor
@@ -114,7 +112,7 @@ def load_network(net: nn.Module, path: str | Path, what: str) -> None:
     wanted = net.state_dict()
     state, problems = {}, []
     for key, target in wanted.items():
-        name = _translate(key, _KEY_RULES)
+        name = _translate(key, _KEY_RULES) or key
         alias = _translate(name, _ALIAS_RULES)
         found = [given.pop(n) for n in (name, alias) if n in given]
         if not found:

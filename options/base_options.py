@@ -10,7 +10,7 @@ from argparse import ArgumentParser, BooleanOptionalAction, Namespace, _Argument
 from collections.abc import Sequence
 
 from data import dataset_names, find_dataset
-from models import find_model, model_choices
+from models import find_model, model_names
 from util.arguments import count, number, positive_int
 from util.device import PRECISIONS
 
@@ -45,10 +45,11 @@ class BaseOptions:
         run = parser.add_argument_group("run")
         add = run.add_argument
         add("--name", help="name of the run: its folder below --checkpoints_dir")
-        add("--model", default="DPTN", choices=model_choices(), help="which model")
+        add("--model", default="DPTN", choices=model_names(), help="which model")
         add("--checkpoints_dir", default="./checkpoints", metavar="DIR", help="folder of all runs and their weights")
         add("--gpu_ids", "--gpu_id", metavar="ID",
-            help="CUDA GPU, -1 for the CPU; default: CUDA if there is one, else Apple's MPS, else the CPU")  # fmt: skip
+            help="CUDA GPU, or under torchrun one for each process, such as 0,1; -1 for the CPU; default: CUDA if "
+            "there is one, else Apple's MPS, else the CPU")  # fmt: skip
 
         data = parser.add_argument_group("data")
         add = data.add_argument
@@ -62,7 +63,8 @@ class BaseOptions:
         add("--channels_last", action=BooleanOptionalAction, default=None,
             help="memory format N,H,W,C; default: on the CPU, and on CUDA with --compile")  # fmt: skip
         add("--compile", action=BooleanOptionalAction, default=False,
-            help="torch.compile; the first step is slow. A CPU needs a C++ compiler. Cached in ~/.cache/dptn_compiled",
+            help="torch.compile; the first step is slow. A CPU needs a C++ compiler; the compiled code is cached in "
+            "~/.cache/dptn_compiled",
         )  # fmt: skip
         add("--compile_mode", choices=COMPILE_MODES, default="default",
             help="--compile on CUDA; reduce-overhead: CUDA graphs, for small batches and images; max-autotune: tries "

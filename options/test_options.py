@@ -15,7 +15,7 @@ from util.image import IMAGE_FORMATS
 
 def add_which_epoch(group: _ArgumentGroup) -> None:
     group.add_argument("--which_epoch", default="latest", metavar="EPOCH",
-                       help="weights to load: EPOCH_net_G.pth, latest, best, ema or a number")  # fmt: skip
+                       help="load EPOCH_net_G.pth; EPOCH: latest, best, ema or a number")  # fmt: skip
 
 
 class TestOptions(BaseOptions):
@@ -57,6 +57,8 @@ class TestOptions(BaseOptions):
 
 def _checked(action: Action, value: Any) -> Any:
     """`value` of a run's options, if the command line could give it too; else ValueError or argparse's error."""
+    if (action.nargs == 0 and isinstance(value, bool)) or (value is None and action.default is None):
+        return value  # a switch, which takes no text, or a flag that was not given
     if (action.type or str)(str(value)) != value or (action.choices and value not in action.choices):
         raise ValueError(f"{action.dest}: {value}")
     return value

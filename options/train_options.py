@@ -50,8 +50,8 @@ class TrainOptions(BaseOptions):
         add("--accumulate", type=positive_int, default=1, metavar="K",
             help="gradient accumulation over K micro-batches, for small GPUs; same gradients")  # fmt: skip
         add("--cuda_graph", action=BooleanOptionalAction, default=False,
-            help="record the training step once as a CUDA graph, which the host launches at once: for small images and "
-            "batches, in one process")  # fmt: skip
+            help="replay the training step as one recorded CUDA graph: for small images and batches, in one process",
+        )  # fmt: skip
         add("--deterministic", action=BooleanOptionalAction, default=False,
             help="only kernels that repeat their results bit for bit: exact resume on CUDA; slower")  # fmt: skip
         add("--val_pairs", type=count, default=0, metavar="N",
@@ -111,11 +111,11 @@ class TrainOptions(BaseOptions):
             and not moved_file(name, value, stored)
         ]
         if conflicts:
-            untrained = self.state is not None and self.state["progress"]["total"] == 0
+            untrained = self.state["progress"]["total"] == 0
+            name = "the same --name, since no step was made" if untrained else "another --name"
             raise UserError(
                 "--continue_train resumes with the checkpoint's options. Leave these flags out, or start a new run "
-                f"with {'the same' if untrained else 'another'} --name"
-                f"{', since no step was made' if untrained else ''}:{''.join(conflicts)}"
+                f"with {name}:{''.join(conflicts)}"
             )
         parser.set_defaults(**{**stored, **{name: getattr(opt, name) for name in PER_LAUNCH_OPTIONS}})
         self.resuming = True

@@ -35,7 +35,7 @@ from util.arguments import positive_int
 from util.errors import UserError, run_main, summarize
 from util.files import explain_missing
 from util.image import REMARKS, content_hint, describe_skipped, inspect_photo, list_photos, not_utf8, read_list
-from util.parallel import available_cores, map_in_processes
+from util.worker_processes import available_cores, map_in_processes
 
 SEVERITIES = ("note", "warning", "error")  # the index is the exit status
 VERDICTS = ("fit to train", "usable, with warnings", "broken")  # by exit status

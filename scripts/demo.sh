@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Generate and measure images of rendered people: first with the released weights, then with a network that is trained
+# Generate and measure images of rendered people: first with the network of pretrained/, then with a network that is trained
 # here. Needs no data set.
 #
 #   bash scripts/demo.sh           trains for about 10 minutes
@@ -32,14 +32,14 @@ announce "1/6 installing Python packages: some minutes on a new machine"
 ensure_environment
 
 announce "2/6 rendering 90 people in 4 poses each into $data"
-# of another seed than the people that the released weights were trained on
+# of another seed than the people that it was trained on
 $python -m data.synthetic --dataset_mode market --seed 1 --identities 80 --test_identities 10 --poses 4 --out "$data"
 
-announce "3/6 generating images of the 10 test people with the released weights"
-generate --checkpoints_dir=pretrained --name=rendered_market --results_dir="$results/released"
+announce "3/6 generating images of the 10 test people with the network of pretrained/"
+generate --checkpoints_dir=pretrained --name=rendered_market --results_dir="$results/pretrained"
 
 announce "4/6 measuring them, and two baselines that need no network"
-measure released --distorted_path="$results/released"
+measure pretrained --distorted_path="$results/pretrained"
 measure copy_source --baseline=copy_source
 measure mean_image --baseline=mean_image --fid_real_path="$data/train"
 page

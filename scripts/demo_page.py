@@ -24,7 +24,7 @@ from util.results import STRIP_COLUMNS
 
 MOST_EXAMPLES = 12  # evenly spread over all results
 METHODS = {
-    "released": "released network",
+    "pretrained": "pretrained network",
     "own": "network trained here",
     "copy_source": "source image, unchanged",
     "mean_image": "mean of all training images",
@@ -36,12 +36,12 @@ def main() -> None:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
     add = parser.add_argument
     add("--results", type=Path, required=True, metavar="DIR",
-        help="folder of released/ and, after the training, own/, which test.py wrote; the page goes here")  # fmt: skip
+        help="folder of pretrained/ and, after the training, own/, written by test.py; the page goes here")  # fmt: skip
     add("--metrics", type=Path, required=True, metavar="JSONL", help="the evaluations to show")
     add("--training", type=Path, required=True, metavar="DIR", help="folder of the training run")
     args = parser.parse_args()
     scores = read_scores(args.metrics)
-    networks = [name for name in ("released", "own") if name in scores.index]
+    networks = [name for name in ("pretrained", "own") if name in scores.index]
     examples = write_examples(args.results, networks)
     verdict, links = "", {f"{name}/index.html": f"all results of the {METHODS[name]}" for name in networks}
     if "own" in networks:

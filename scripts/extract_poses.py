@@ -25,7 +25,7 @@ from util.device import describe_device, select_device
 from util.errors import UserError, run_main, summarize
 from util.files import sha256
 from util.image import DECODING, image_path, save_image
-from util.parallel import available_cores
+from util.worker_processes import available_cores
 
 
 def parse_arguments() -> Namespace:
@@ -74,7 +74,7 @@ def main() -> None:
 
     if several := [f"{name}: {row.choice}" for name, row in rows.items() if row.choice]:
         print(f"photos with several people, of whom the most prominent was taken: {len(several)}\n{summarize(several)}")
-    if nobody := [name for name, row in rows.items() if not row.people]:
+    if nobody := [name for name, row in rows.items() if not row.num_people]:
         print("\n  ".join([f"photos without a person, whose joints are all -1: {len(nobody)}", *nobody]))
     print(f"{len(rows)} rows written to {args.out}")
 

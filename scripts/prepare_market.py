@@ -28,7 +28,7 @@ from util.arguments import positive_int
 from util.errors import UserError, run_main, summarize
 from util.files import atomic_write, walk
 from util.image import inspect_photo, list_photos, photo_names
-from util.parallel import available_cores, map_in_processes
+from util.worker_processes import available_cores, map_in_processes
 
 FOLDERS = {"train": "bounding_box_train", "test": "bounding_box_test"}
 MODES = ("link", "copy", "rename")

@@ -1,4 +1,4 @@
-"""Run by torchrun from test_distributed.py: python distributed_worker.py OUT MODE FLAGS..."""
+"""Run by torchrun from tests/util/test_distributed.py: distributed_worker.py OUT MODE FLAGS..., MODE one of MODES."""
 
 import os
 import signal
@@ -17,6 +17,13 @@ from tests.conftest import NO_VGG, TINY, random_batch, train_options
 from util import distributed
 from util.errors import UserError
 from util.training import StopSignal
+
+
+def save_gradients(out: str, flags: list[str]) -> None:
+    """Write the gradients of one step with `flags`."""
+    gradients = gradients_after_steps(*flags)
+    if distributed.is_main():
+        torch.save(gradients, out)
 
 
 def gradients_after_steps(*flags: str, steps: int = 1) -> dict[str, torch.Tensor]:
@@ -49,13 +56,15 @@ def compare_averagers(out: str, settings: list[str]) -> None:
     distributed.GradientAverager.BUCKET_BYTES = 4096  # the network is small
     for setting in settings:
         gradients[setting] = []
-        for distributed.GradientAverager in averagers:
+        for averager in averagers:
+            distributed.GradientAverager = averager
             gradients[setting].append(gradients_after_steps(*NO_VGG, *setting.split(), steps=2))
     if distributed.is_main():
         torch.save(gradients, out)
 
 
-def notice_differing_weights(out: str) -> None:
+def notice_differing_weights(out: str, _flags: list[str]) -> None:
+    """Write the error of weights that differ between processes, a file for each process."""
     net = torch.nn.Linear(2, 2)
     distributed.broadcast_weights([net])
     distributed.check_weights({"G": net})
@@ -67,7 +76,7 @@ def notice_differing_weights(out: str) -> None:
         Path(f"{out}{distributed.rank()}").write_text(str(error))
 
 
-def stop_by_a_signal_to_one_process(out: str) -> None:
+def stop_by_a_signal_to_one_process(out: str, _flags: list[str]) -> None:
     """Write the step at which this process stops, why, and how many messages it took."""
     messages = []
     gather = distributed.gather
@@ -83,20 +92,17 @@ def stop_by_a_signal_to_one_process(out: str) -> None:
     Path(f"{out}{distributed.rank()}").write_text(f"{step} {reason} {len(messages)}")
 
 
+MODES = {
+    "gradients": save_gradients, "averager": compare_averagers, "differ": notice_differing_weights,
+    "stop": stop_by_a_signal_to_one_process,
+}  # fmt: skip
+
+
 def main() -> None:
     out, mode, *flags = sys.argv[1:]
     with distributed.process_group("-1"):
         torch.set_num_threads(1)
-        if mode == "differ":
-            notice_differing_weights(out)
-        elif mode == "stop":
-            stop_by_a_signal_to_one_process(out)
-        elif mode == "gradients":
-            gradients = gradients_after_steps(*flags)
-            if distributed.is_main():
-                torch.save(gradients, out)
-        elif mode == "averager":
-            compare_averagers(out, flags)
+        MODES[mode](out, flags)
 
 
 if __name__ == "__main__":

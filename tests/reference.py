@@ -1,5 +1,5 @@
 """A second, slow DPTN for the tests: functional, driven by the published keys alone, one branch and one loss term at a
-time, with torch's own multi-head attention and spectral norm. It shares no code with models/, in any precision."""
+time, with torch's own multi-head attention and spectral norm. It shares no code with models/."""
 
 import torch
 import torch.nn.functional as F
@@ -119,7 +119,7 @@ def discriminator(layers: int) -> nn.Module:
 
 
 class Trainer:
-    """Section 5 of the paper's training, written out: lsgan, one term at a time."""
+    """The training step, written out: lsgan, one term at a time."""
 
     def __init__(
         self, g: State, d: State, vgg: State, layers: int, lambdas: dict[str, float], t_s_ratio: float
@@ -135,19 +135,19 @@ class Trainer:
         self.adam_g = torch.optim.Adam(self.g_parameters, 2e-4, (0.5, 0.999), foreach=False)
         self.adam_d = torch.optim.Adam(self.d.parameters(), 2e-5, (0.5, 0.999), foreach=False)
 
-    def layer(self, image: Tensor, index: int) -> Tensor:
+    def activation(self, x: Tensor, index: int) -> Tensor:
         for module in self.features[: index + 1]:
-            image = F.relu(image) if isinstance(module, nn.ReLU) else module(image)
-        return image
+            x = F.relu(x) if isinstance(module, nn.ReLU) else module(x)
+        return x
 
     def content(self, a: Tensor, b: Tensor) -> Tensor:
-        return sum(F.l1_loss(self.layer(a, i), self.layer(b, i)) for i in (1, 6, 11, 20, 29))
+        return sum(F.l1_loss(self.activation(a, i), self.activation(b, i)) for i in (1, 6, 11, 20, 29))
 
     def style(self, a: Tensor, b: Tensor) -> Tensor:
         def gram(f: Tensor) -> Tensor:
             return torch.einsum("nchw,ndhw->ncd", f, f) / (f.shape[1] * f.shape[2] * f.shape[3])
 
-        return sum(F.l1_loss(gram(self.layer(a, i)), gram(self.layer(b, i))) for i in (8, 17, 26, 31))
+        return sum(F.l1_loss(gram(self.activation(a, i)), gram(self.activation(b, i))) for i in (8, 17, 26, 31))
 
     def step(self, source: Tensor, target: Tensor, source_pose: Tensor, target_pose: Tensor) -> dict[str, float]:
         fake_target, fake_source = generator(self.g, source, source_pose, target_pose)

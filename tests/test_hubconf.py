@@ -60,6 +60,11 @@ def test_dptn_without_weights_has_the_papers_sizes_and_starting_weights(tmp_path
     torch.testing.assert_close(kernel @ kernel.T, 0.02**2 * torch.eye(len(kernel)))
 
 
+def test_dptn_loads_in_a_program_under_torchrun(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert sum(p.numel() for p in hubconf.dptn("rendered_market").parameters()) == 2_466_211
+
+
 def test_dptn_loads_a_path_with_the_sizes_beside_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save_random_generator("a", seed=3)

@@ -92,7 +92,7 @@ class Checkpoints:
         """
         distributed.run_on_main(self.lock.acquire)
         refuse_existing_run(self.model.run_dir)  # again: a process that held the lock may have ended meanwhile
-        names = self.model.load_pretrained(self.opt.load_pretrain) if self.opt.load_pretrain else []
+        names = self.model.load_initial_weights(self.opt.load_pretrain) if self.opt.load_pretrain else []
         seed_everything(self.opt.seed + distributed.rank())
         # Before any weights: a process killed in its first `save` must not leave weights without a state, which could
         # neither be resumed nor started again.

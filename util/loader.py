@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from util import distributed
 from util.errors import MORE_MEMORY, UserError, first_line, worker_remedy
-from util.parallel import available_shared_memory, ignore_signals_in_worker
+from util.worker_processes import available_shared_memory, ignore_signals_in_worker
 
 ENDED_WORKER = 0.5  # seconds in which torch's handler learns of a killed worker; it raises wherever this process is
 

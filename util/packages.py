@@ -1,11 +1,21 @@
-"""Packages that only some runs need. They are imported where they are used, so that other runs do without them."""
+"""Packages that only some runs need, imported where they are used, so that other runs do without them; and classes
+that are found by name."""
 
 import sys
+from importlib import import_module
 from importlib.util import find_spec
 
 from tqdm import tqdm
 
 from util.errors import UserError
+
+
+def find_class(module: str, name: str) -> type:
+    """The class `name` of a module. UserError if the module has none."""
+    imported = import_module(module)
+    if not hasattr(imported, name):
+        raise UserError(f"{imported.__file__}: expected a class {name}")
+    return getattr(imported, name)
 
 
 def require_package(package: str, needed_by: str) -> None:

@@ -4,7 +4,7 @@ import os
 import platform
 import random
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +56,10 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 
 def git_revision() -> dict[str, Any]:
-    """The commit of this code and whether files differ from it; empty outside a git checkout."""
+    """The commit of this code, and whether tracked files differ from it; empty if git does not track this code."""
     git = ["git", "-C", str(Path(__file__).parent)]
-    try:
+    try:  # the first command fails where an outer repository does not track this code
+        subprocess.check_output([*git, "ls-files", "--error-unmatch", Path(__file__).name], stderr=subprocess.DEVNULL)
         commit = subprocess.check_output([*git, "rev-parse", "HEAD"], stderr=subprocess.DEVNULL, text=True)
         changes = subprocess.check_output([*git, "status", "--porcelain", "-uno"], stderr=subprocess.DEVNULL)
     except (OSError, subprocess.CalledProcessError):
@@ -74,6 +75,6 @@ def versions(*more: str) -> dict[str, str]:
 
 def _version(package: str) -> str:
     try:
-        return version(package)
-    except PackageNotFoundError:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
         return "not installed"

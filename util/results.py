@@ -22,8 +22,8 @@ from util.errors import UserError
 from util.files import sha256, write_text
 from util.image import contact_sheet, save_image, to_pil
 from util.packages import can_write_pages
-from util.parallel import available_cores
 from util.reproducibility import git_revision, versions
+from util.worker_processes import available_cores
 
 STRIP_COLUMNS = ("source image", "source pose", "target pose", "generated", "target image")
 STRIP_HEIGHT = 128  # pixels
@@ -39,7 +39,9 @@ def describe_run(opt: Namespace, weights: Path, photo_dir: Path, csv_sha256: Map
     `csv_sha256`: hashes of the data set's csv files by name.
     """
     made_with = {"weights": sha256(weights), "photos": str(photo_dir.resolve()), "csv files": dict(csv_sha256)}
-    made_with |= {name: getattr(opt, name) for name in ("model", "dataset_mode", "precision", "image_format")}
+    # all other flags that shape the network are checked by the strict loading of its weights
+    names = ("model", "dataset_mode", "precision", "image_format", "nhead", "ptm_values")
+    made_with |= {name: getattr(opt, name) for name in names}
     code = {"git": git_revision(), "versions": versions()}
     return {"made_with": made_with, "weights_file": str(weights), "options": vars(opt), **code}
 
@@ -121,7 +123,8 @@ class Results:
 
 def _check_same_run(record: Path, run: Mapping[str, Any]) -> None:
     try:
-        earlier = dict(json.loads(record.read_text())["made_with"])
+        written = dict(json.loads(record.read_text()))
+        earlier = written.get("options", {}) | written["made_with"]  # made_with had fewer names in earlier versions
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"--continue_test: {record} cannot be read ({error}); leave the flag out") from error
     if changed := [name for name, value in run["made_with"].items() if earlier.get(name) != value]:

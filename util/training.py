@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from util import distributed
 from util.errors import UserError, summarize
-from util.parallel import STOP_SIGNALS
+from util.worker_processes import STOP_SIGNALS
 
 
 class ProgressBar:

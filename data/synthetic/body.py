@@ -13,14 +13,13 @@ from typing import NamedTuple
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-from data.keypoints import NUM_JOINTS
+from data.keypoints import HIPS, NECK, NUM_JOINTS, SHOULDERS
 
 DOWN = np.array([0.0, 1.0, 0.0])
 LIGHT = np.array([-0.45, -0.6, 0.66], np.float32)  # unit vector towards the light
 CAMERA_TILT = 8.0  # degrees by which the camera looks down
 SPACING = 0.67  # pixels between neighboring samples: less than 1 / sqrt(2), so that no pixel is missed
 
-NECK, HIPS, SHOULDERS = 1, (8, 11), (2, 5)
 # Joint -> its depth in meters below the skin; a surface that lies further in front of the joint hides it.
 JOINT_DEPTH = {0: 0.03, 14: 0.03, 15: 0.03, 16: 0.03, 17: 0.03, 3: 0.08, 6: 0.08, 4: 0.07, 7: 0.07,
                9: 0.11, 12: 0.11, 10: 0.1, 13: 0.1}  # fmt: skip

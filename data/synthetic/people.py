@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from data import find_dataset
+from data.keypoints import NECK
 from data.pairs import PHASES, identity_pairs, read_keypoints, write_keypoints, write_pairs
 from data.pose_pair_dataset import PosePairDataset
 from data.synthetic import body
@@ -30,7 +31,7 @@ from util.draw_pose import draw_skeleton
 from util.errors import UserError
 from util.files import atomic_write, file_names, write_text
 from util.image import contact_sheet, decode_photo, image_path, save_image
-from util.parallel import available_cores, map_in_processes
+from util.worker_processes import available_cores, map_in_processes
 
 VERSION = 1  # of the rendering: raise it when the same seed gives other images
 SETTINGS_FILE = "synthetic.json"
@@ -212,7 +213,7 @@ def render_photo(
         y = height * random.uniform(0.05, 0.1) - highest * scale
     else:
         y = height * random.uniform(0.94, 1.02) - lowest * scale
-    x = width * (0.5 + random.normal(0, 0.035)) - skeleton.joints[body.NECK, 0] * scale / 2
+    x = width * (0.5 + random.normal(0, 0.035)) - skeleton.joints[NECK, 0] * scale / 2
     image = background.copy()
     if not upper_body:  # a shadow on the ground
         right = (np.arange(width) - x) / (0.38 * scale)

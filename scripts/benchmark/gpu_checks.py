@@ -30,8 +30,8 @@ from scripts.benchmark.gpu_report import (
 )
 from scripts.benchmark.measure import median_seconds
 from util.device import PRECISIONS, use_precision
-from util.parallel import available_cores
 from util.reproducibility import git_revision, versions
+from util.worker_processes import available_cores
 
 LOADER_ALONE = "loader alone"
 TORCHRUN_TRAINING = "train.py"

@@ -13,7 +13,7 @@ import torch
 
 from scripts.benchmark.gpu_cells import Cell, Job, grid_jobs, later_jobs, published_jobs
 from scripts.benchmark.gpu_report import Context, Row, end_process, start_python
-from util.parallel import available_cores
+from util.worker_processes import available_cores
 
 PUBLISHED_STEPS = {"256x256": 200 * 3186, "128x64": 200 * 8238}  # epochs x steps of 32 pairs
 JOB_SECONDS = 45.0  # a job that takes longer is given up

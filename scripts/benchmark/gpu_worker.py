@@ -133,7 +133,7 @@ def record_from_now_on(model: BaseModel) -> None:
     """Turn on --cuda_graph in a model that has made plain steps."""
     model.fake_target = model.fake_source = model.losses = None  # they keep the gradients' old stream
     gc.collect()
-    model.optimize_parameters = model.record_step(lambda: model.batch)
+    model.optimize_parameters = model.graphed_step(lambda: model.batch)
 
 
 def time_cell(cell: Cell, run: Callable[[], None], device: torch.device, quick: bool) -> Row:

@@ -29,7 +29,7 @@ from itertools import product
 
 import torch
 
-from models import model_choices
+from models import model_names
 from scripts.benchmark import data, metrics, networks, onnx_files, results
 from scripts.benchmark.measure import print_table
 from util.arguments import positive_int
@@ -48,7 +48,7 @@ def parse() -> Namespace:
     parser.add_argument("--precisions", choices=precisions, nargs="+", default=precisions)
     parser.add_argument("--compile", action=BooleanOptionalAction, help="only with, or only without; default: both")
     parser.add_argument("--channels_last", action=BooleanOptionalAction, default=True, help="memory order N,H,W,C")
-    parser.add_argument("--model", choices=model_choices(), default="DPTN", help="of --only training and inference")
+    parser.add_argument("--model", choices=model_names(), default="DPTN", help="of --only training and inference")
     parser.add_argument("--batch", type=positive_int, help="batch size; default: as in the table of docs/speed.md")
     parser.add_argument("--repeats", type=positive_int, default=7, help="timed calls for each row")
     parser.add_argument("--gpu_ids", "--gpu_id", metavar="ID", help="as in train.py")

@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_iter
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-from models import model_choices, pose_transformer
+from models import model_names, pose_transformer
 from models.base_model import BaseModel
 from scripts.benchmark.measure import count_gflop, print_table
 from scripts.benchmark.networks import MODES, PUBLISHED_SIZES, build, one_call, random_batch
@@ -90,7 +90,7 @@ def count_step(model_name: str, size: str, precision: str, batch: int, accumulat
 def main() -> None:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("--sizes", choices=list(MODES), nargs="+", default=PUBLISHED_SIZES, help="H x W of the images")
-    parser.add_argument("--model", choices=model_choices(), default="DPTN")
+    parser.add_argument("--model", choices=model_names(), default="DPTN")
     args = parser.parse_args()
     settings = product(args.sizes, ("fp32", "bf16"), ((32, 1), (32, 4), (4, 1)))
     with (

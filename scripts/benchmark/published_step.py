@@ -34,13 +34,13 @@ def with_heat_maps(batch: dict[str, Any]) -> dict[str, Any]:
 
 
 class PublishedStep(DPTNModel):
-    """Takes batches of `with_heat_maps`."""
+    """Takes batches of `with_heat_maps`. Its learning rates are constant."""
 
     def __init__(self, opt: Namespace, device: torch.device, is_train: bool = True) -> None:
         super().__init__(opt, device, is_train)
-        rates = {"G": opt.lr, "D": opt.lr * opt.ratio_g2d}
-        for name, net in self.nets.items():
-            self.optimizers[name] = torch.optim.Adam(net.parameters(), lr=rates[name], betas=(opt.beta1, 0.999))
+        for name, optimizer in self.optimizers.items():
+            (group,) = optimizer.param_groups
+            self.optimizers[name] = torch.optim.Adam(group["params"], lr=group["initial_lr"], betas=group["betas"])
 
     def set_input(self, batch: dict[str, Any]) -> None:
         super().set_input(batch)

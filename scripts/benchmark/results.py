@@ -22,8 +22,8 @@ from scripts.benchmark.measure import median_seconds, seconds, speed_flags
 from scripts.benchmark.networks import MODES, one_call
 from util.device import select_device
 from util.errors import UserError
-from util.parallel import available_cores
 from util.results import Results, describe_run
+from util.worker_processes import available_cores
 
 PEOPLE, PHOTOS = 4, 24  # rendered identities and photos of each: some 2,000 pairs
 SECONDS = 20.0  # how long the network has to work, so that the time to start the loader does not matter

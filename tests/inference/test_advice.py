@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from inference.advice import Advice, advise, has_fatal_warning
+from inference.advice import Advice, advise, is_fatal
 from inference.framing import Frame, can_be_framed, frame_person
 from inference.people import Person
 from tests.inference.test_framing import PARTS, SIZES, standing
@@ -53,7 +53,7 @@ def test_advise_face_only_is_fatal_and_names_the_joints():
     face[[0, 14, 15]] = standing()[[0, 14, 15]]
     assert not can_be_framed(face)
     [found] = advice(face)
-    assert has_fatal_warning([found])
+    assert is_fatal([found])
     assert "nose, right eye, left eye" in found.text
 
 

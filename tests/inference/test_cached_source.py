@@ -8,6 +8,7 @@ from inference.attention import attend
 from inference.cached_source import CachedSource, compile_target_part
 from tests.conftest import compiles
 from tests.inference.tiny_transfer import assert_close, keypoints_of, load_tiny, tiny_walk, write_tiny
+from util.errors import UserError
 
 
 def test_cached_source_generates_what_pose_transfer_generates(tmp_path):
@@ -22,6 +23,11 @@ def test_cached_source_generates_what_pose_transfer_generates(tmp_path):
     assert (generated[0] != generated[3]).any()
     other = CachedSource(transfer, Image.fromarray(people[0].pixels), poses[2])  # the source's pose counts too
     assert (np.asarray(other.generate(poses[3])) != generated[3]).any()
+
+
+def test_source_of_another_size_is_refused(tmp_path):
+    with pytest.raises(UserError, match="source image: 60 x 128 pixels, expected 64 x 128"):
+        CachedSource(load_tiny(write_tiny(tmp_path)), Image.new("RGB", (60, 128)), np.zeros((18, 2)))
 
 
 @pytest.mark.slow
@@ -39,4 +45,4 @@ def test_compiled_part_serves_several_sources_and_attention(tmp_path, monkeypatc
             assert_close(source.generate(target.keypoints), expected.generate(target.keypoints))
         attention = attend(source, people[2].keypoints)
         np.testing.assert_allclose(attention.weights, attend(expected, people[2].keypoints).weights, atol=1e-4)
-    assert [len(function.libraries) for function in transfer.model.compiled_functions] == [0, 1]
+    assert [len(function.libraries) for function in transfer.model.cached_inferences] == [0, 1]

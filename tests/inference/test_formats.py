@@ -117,11 +117,13 @@ def test_read_people_orders_a_folder_naturally_and_numbers_a_list(tmp_path):
 
 def test_read_people_of_landmark_lists_drops_invisible_joints(tmp_path):
     """The Tasks API's list of lists. Landmarks outside the photo are missing; those without visibility are visible."""
-    people = [marks(visibility=None), [*marks(x=1.01)[:1], *marks()[1:5], *marks(visibility=0.4)[5:]]]
+    people = [marks(visibility=None), [*marks(x=1.01)[:1], *marks()[1:5], *marks(visibility=0.4)[5:]],
+              marks(visibility=0.5)]  # fmt: skip
     file = save(tmp_path / "x.json", "\ufeff" + json.dumps(people))  # with the byte order mark that Windows writes
     (found,) = read_people(file, photos=Photos(size=(100, 50))).people.values()
     np.testing.assert_allclose(found[0].keypoints, np.broadcast_to([50, 25], (18, 2)))
     assert np.flatnonzero(~np.isnan(found[1].keypoints[:, 0])).tolist() == [JOINTS.index("left eye")]
+    assert not np.isnan(found[2].keypoints).any()
 
 
 def test_photos_finds_names_by_stem_and_upright_sizes(tmp_path):

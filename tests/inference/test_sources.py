@@ -31,6 +31,13 @@ def test_open_poses_folder_includes_linked_folders_and_counts_other_files(tmp_pa
     assert "1 files are no photos and are left out: linked/notes.txt" in capsys.readouterr().err
 
 
+def test_open_poses_folder_with_both_ignores_keypoint_files_with_a_note(tmp_path, capsys):
+    smooth(10, 8).save(tmp_path / "a.png")
+    (tmp_path / "a.json").write_text("{}")
+    assert [name for name, _ in open_poses(str(tmp_path), []).entries] == ["a.png"]
+    assert capsys.readouterr().err == f"note: {tmp_path}: it has photos, so its keypoint files are not read\n"
+
+
 def test_open_poses_of_a_heic_photo_says_what_to_do(tmp_path):
     (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic")
     with pytest.raises(UserError, match=r"a.heic: neither a photo.*HEIC, as iPhones write it: convert it to JPEG"):

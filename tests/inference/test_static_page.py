@@ -1,6 +1,6 @@
 """The folder of scripts/export_page.py in a real browser, chromium, driven by Playwright; skipped where there is none.
 
-A stand-in computes the images, which are known to the level. With ONNXRUNTIME_WEB=FILE, npm's package, the released
+A stand-in computes the images, which are known to the level. With ONNXRUNTIME_WEB=FILE, npm's package, the pretrained
 network runs in WebAssembly too. The files come from a sub folder of a plain file server, under the page's own policy.
 """
 
@@ -213,7 +213,7 @@ def test_page_fits_the_width(stand_in, open_page, width, scheme):
 
 
 @pytest.mark.skipif(not PACKAGE, reason="needs ONNXRUNTIME_WEB=FILE, npm's package of onnxruntime-web")
-def test_released_network_in_the_browser_equals_pose_transfer_and_onnxruntime(site, open_page, offers, call):
+def test_pretrained_network_in_the_browser_equals_pose_transfer_and_onnxruntime(site, open_page, offers, call):
     assert call(export_page, f"--ort={PACKAGE}", f"--out={site[0]}").returncode == 0
     transfer = PoseTransfer.load("rendered_market", checkpoints_dir=export_page.PRETRAINED, gpu_ids=-1)
     session = open_session(site[0] / "transfer.onnx")

@@ -6,7 +6,7 @@ import pytest
 
 from data.pairs import Pair
 from metrics import metrics
-from metrics.naming import candidate_names, photos_in
+from metrics.naming import candidate_names, photo_keys
 from metrics.pairing import match_pairs
 from tests.metrics.conftest import read_jsonl
 from util.errors import UserError
@@ -23,7 +23,7 @@ MARKET = [
 
 def dashed(name: str) -> str:
     """As IMAGPose writes DeepFashion's names: MEN-Denim-id_00000001-01_1_front."""
-    ((sex, category, item, outfit, number, view, _),) = photos_in(name)
+    ((sex, category, item, outfit, number, view, _),) = photo_keys(name)
     return f"{sex}-{'Blouses_Shirts' if category == 'BlousesShirts' else category}-id_{item}-{outfit}_{number}_{view}"
 
 
@@ -66,7 +66,7 @@ def test_file_with_one_or_three_photos_is_extra_and_a_second_file_ambiguous():
 
 
 def test_reader_refuses_photos_of_other_data_sets():
-    with pytest.raises(UserError, match="0_a.jpg or 0_b.jpg is another: give a PATTERN"):
+    with pytest.raises(UserError, match="0_a.jpg or 0_b.jpg is neither: give a PATTERN"):
         candidate_names([Pair("0_a.jpg", "0_b.jpg")], [], "cfld")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from metrics import metrics
-from metrics.options import make_parser
+from metrics.options import make_parser, parse
 from tests.conftest import REPOSITORY
 
 
@@ -30,6 +30,7 @@ from tests.conftest import REPOSITORY
         (("--gt_path=a", "--baseline=copy_source", "--pairs=none"), "needs --pairs"),
         (("--gt_path=a", "--distorated_path=b", "--metrics=l1", "--html=b/../b"), "--html b/../b holds data or"),
         (("--gt_path=a", "--distorated_path=b", "--metrics=l1", "--html=./a"), "--html a holds data or results"),
+        (("--gt_path=a", "--distorated_path=b", "--metrics=l1", "--against=c", "--html=c"), "--html c holds data or"),
         (
             ("--gt_path=a", "--distorated_path=b", "--fid_real_path=r", "--metrics=fid,is", "--per_image=p"),
             "fid, is",
@@ -53,3 +54,9 @@ def test_every_flag_is_read():
     for action in make_parser()._actions:
         if action.dest != "help":
             assert f"args.{action.dest}" in code, action.dest
+
+
+def test_name_is_that_of_the_results_folder(monkeypatch, tmp_path):
+    (tmp_path / "results").mkdir()
+    monkeypatch.chdir(tmp_path / "results")
+    assert parse(["--gt_path=a", "--distorated_path=.", "--metrics=l1", "--pairs=none"]).name == "results"

@@ -72,7 +72,11 @@ def test_affinity_loss_without_the_dual_task_is_refused(capsys):
         train_options("--model=DPTNTA", "--t_s_ratio=1")
     assert end.value.code == 2
     assert "--lambda_affi needs the VGG19 features of the source image" in capsys.readouterr().err
-    assert train_options("--model=DPTNTA", "--t_s_ratio=1", "--lambda_affi=0").lambda_affi == 0
+    model = tiny_model("--model=DPTNTA", "--t_s_ratio=1", "--lambda_affi=0")
+    model.set_input(random_batch(1))  # a single sample has no second half
+    model.optimize_parameters()
+    assert model.get_current_losses()["affi_gen_t"] == 0
+    assert model.get_current_losses()["style_gen_t"] > 0
 
 
 def test_generator_without_ptm_decodes_f_st():

@@ -62,7 +62,7 @@ def test_compiled_bf16_losses_keep_gram_matrices_in_float32():
     fakes, reals = (torch.from_numpy(formula_images(name, (2, 3, 32, 32))) for name in ("a", "b"))
     fakes.requires_grad_()
     results = []
-    for run in (model.run_vgg, torch.compile(model.run_vgg, fullgraph=True)):
+    for run in (model.vgg_losses, torch.compile(model.vgg_losses, fullgraph=True)):
         losses = run(fakes, reals)
         content, style = (torch.stack([losses[f"{name}_gen_{task}"] for task in "ts"]) for name in ("content", "style"))
         results.append(
@@ -78,7 +78,7 @@ def save_weights(folder: Path, epoch: int) -> None:
     torch.manual_seed(epoch)
     flags = ("--init_type=kaiming", f"--checkpoints_dir={folder}")
     model = create_model(train_options(*TINY, *SMALLEST, *NO_VGG, *flags), CPU, is_train=True)
-    model.save_networks(epoch, ["G"])
+    model.save_networks(epoch)
 
 
 def transfer(folder: Path, epoch: int, *flags: str) -> PoseTransfer:
@@ -112,7 +112,7 @@ def test_weights_in_compiled_code(ahead, tmp_path, monkeypatch):
     last = {key: value[1:2] for key, value in batch.items()}
     assert torch.equal(first.generate(last), first.generate(batch)[1:2])
     assert counters["stats"]["unique_graphs"] == graphs
-    assert [len(compiled.libraries) for compiled in first.model.compiled_functions] == [1] * (
+    assert [len(compiled.libraries) for compiled in first.model.cached_inferences] == [1] * (
         ahead and can_cache_inference()
     )
 

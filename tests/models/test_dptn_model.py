@@ -1,11 +1,14 @@
 """What the goldens do not cover of DPTNModel: other modes, precision, compilation, the order of a training step."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from models import create_model
+from models.dptn_model import DPTNModel
 from models.losses import GAN_MODES
 from tests.conftest import CPU, NO_VGG, TINY, TINY_G, compiles, random_batch, test_options, train_options
 
@@ -139,3 +142,50 @@ def test_accumulated_steps_on_one_batch_equal_plain_steps(flags):
         assert len(model.batch.source_image) == 4
         losses.append(model.get_current_losses())
     assert losses[0] == pytest.approx(losses[1], rel=1e-4, abs=1e-6)
+
+
+class OneConvolution(nn.Module):
+    """A generator with the arguments and results of DPTN's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3 + 2 * 18, 3, 1)
+
+    def forward(self, image, source_pose, target_pose, reconstruct_source=False):
+        poses = (target_pose, source_pose) if reconstruct_source else (target_pose,)
+        images = [self.convolution(torch.cat((image, source_pose, pose), 1)).tanh().float() for pose in poses]
+        return images[0], images[1] if reconstruct_source else None
+
+
+class OtherGeneratorModel(DPTNModel):
+    @staticmethod
+    def define_G(opt):
+        return OneConvolution()
+
+
+def test_subclass_with_another_generator_trains_is_saved_and_tested(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = OtherGeneratorModel(train_options(*TINY, *NO_VGG, "--accumulate=2", "--ema=0.9"), CPU, is_train=True)
+    model.set_input(random_batch())
+    for _ in range(2):
+        model.optimize_parameters()
+    state = deepcopy(model.state_dict())
+    model.save_networks("latest")
+    tested = OtherGeneratorModel(test_options(*TINY_G), CPU, is_train=False)
+    tested.load_networks(model.run_dir, "latest")
+    tested.set_input(random_batch())
+    assert torch.equal(tested.test(), model.test())
+    model.optimize_parameters()
+    assert not torch.equal(tested.test(), model.test())
+    model.load_state_dict(state)
+    assert torch.equal(tested.test(), model.test())
+
+
+def test_update_learning_rate_returns_the_rates_that_changed():
+    flags = ("--niter=2", "--niter_decay=3", "--lr=0.0004", "--ratio_g2d=0.5")
+    model = create_model(train_options(*TINY, *NO_VGG, *flags), CPU, is_train=True)
+    lines = [model.update_learning_rate() for _ in range(3)]
+    assert lines == [
+        [], ["learning rate of network G: 0.0004 -> 0.0003", "learning rate of network D: 0.0002 -> 0.00015"],
+        ["learning rate of network G: 0.0003 -> 0.0002", "learning rate of network D: 0.00015 -> 0.0001"],
+    ]  # fmt: skip

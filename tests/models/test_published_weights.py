@@ -48,6 +48,18 @@ def test_published_file_survives_load_and_save_bit_for_bit(kind, prefix, tmp_pat
         assert torch.equal(ours[key], tensor), key
 
 
+def test_layers_without_published_names_keep_theirs(tmp_path):
+    net = define_G(test_options(*TINY_G))
+    net.decoder.refine = nn.Linear(2, 3)
+    save_network(net, tmp_path / "ours.pth")
+    other = define_G(test_options(*TINY_G))
+    other.decoder.refine = nn.Linear(2, 3)
+    load_network(other, tmp_path / "ours.pth", "generator")
+    assert torch.equal(other.decoder.refine.weight, net.decoder.refine.weight)
+    with pytest.raises(UserError, match=r"unexpected key decoder.refine.weight \(3, 2\)"):
+        load_network(define_G(test_options(*TINY_G)), tmp_path / "ours.pth", "generator")
+
+
 def test_saved_file_stores_aliased_tensors_once(tmp_path):
     save_network(network("generator"), tmp_path / "ours.pth")
     assert (tmp_path / "ours.pth").stat().st_size < 9_794_371 * 4 * 1.01

@@ -68,5 +68,5 @@ def test_average_is_saved_resumed_exactly_and_tested(run, market):
 def test_average_starts_from_pretrained_weights(run, market):
     run("train", *train_flags(market), "--name=a")
     model = create_model(train_options(*train_flags(market, "--ema=0.9")), CPU, is_train=True)
-    model.load_pretrained("checkpoints/a")
+    model.load_initial_weights("checkpoints/a")
     assert all(torch.equal(a, b) for a, b in zip(model.ema.average.parameters(), model.net_G.parameters()))

@@ -3,12 +3,16 @@
 import ast
 import json
 import re
+import sys
+from argparse import BooleanOptionalAction
 from itertools import chain
+from types import ModuleType
 
 import pytest
 
 from data import dataset_names, find_dataset
-from models import create_model, find_model, model_choices
+from models import create_model, find_model, model_names
+from models.dptn_model import DPTNModel
 from models.losses import GAN_MODES
 from models.networks import INITIALIZERS, NORMS
 from options.test_options import TestOptions
@@ -146,10 +150,37 @@ def test_every_choice_constructs(flag):
 
 
 def test_names_find_their_classes():
-    assert [find_model(name).__name__ for name in model_choices()] == ["DPTNModel", "DPTNTAModel"]
+    assert [find_model(name).__name__ for name in model_names()] == ["DPTNModel", "DPTNTAModel"]
     assert [find_dataset(name).__name__ for name in dataset_names()] == [
         "FashionDataset", "Fashion512Dataset", "MarketDataset",
     ]  # fmt: skip
+
+
+def test_class_that_its_file_lacks_is_a_user_error(monkeypatch):
+    monkeypatch.setitem(sys.modules, "models.mine_model", ModuleType("models.mine_model"))
+    sys.modules["models.mine_model"].__file__ = "models/mine_model.py"
+    with pytest.raises(UserError, match="models/mine_model.py: expected a class MINEModel"):
+        find_model("MINE")
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_switch_of_the_network_comes_from_the_run(value, monkeypatch, tmp_path):
+    """A network flag of a subclass may be a switch, or have no default."""
+
+    def with_more_flags(parser, is_train):
+        DPTNModel.modify_commandline_options(parser, is_train)
+        parser.add_argument("--use_mask", action=BooleanOptionalAction, default=not value)
+        parser.add_argument("--extra", type=int)
+
+    class MyModel(DPTNModel):
+        modify_commandline_options = staticmethod(with_more_flags)
+
+    monkeypatch.setattr("options.base_options.find_model", lambda _name: MyModel)
+    (tmp_path / "x").mkdir()
+    stored = {"options": {"use_mask": value, "extra": None, "ngf": 8}}
+    (tmp_path / "x/train_opt.json").write_text(json.dumps(stored))
+    opt = TestOptions().parse(["--name=x", f"--checkpoints_dir={tmp_path}"])
+    assert (opt.use_mask, opt.extra, opt.ngf) == (value, None, 8)
 
 
 def test_size_flags_change_their_network():

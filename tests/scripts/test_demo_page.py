@@ -12,8 +12,8 @@ from metrics.protocols import PROTOCOLS
 from scripts import demo_page
 from scripts.demo_page import judge
 
-COLORS = {"released": "red", "own": "lime"}
-SCORES = {"released": 22.0, "own": 19.5, "copy_source": 18.0, "mean_image": 18.5}
+COLORS = {"pretrained": "red", "own": "lime"}
+SCORES = {"pretrained": 22.0, "own": 19.5, "copy_source": 18.0, "mean_image": 18.5}
 
 
 @pytest.fixture
@@ -43,13 +43,13 @@ def flags(results: Path, metrics: Path) -> tuple:
     return "--results", results, "--metrics", metrics, "--training", results.parent / "run"
 
 
-def test_page_before_the_training_shows_the_released_network(call, results, tmp_path):
-    metrics = write_metrics(tmp_path / "m.jsonl", "released", "copy_source", "mean_image")
+def test_page_before_the_training_shows_the_pretrained_network(call, results, tmp_path):
+    metrics = write_metrics(tmp_path / "m.jsonl", "pretrained", "copy_source", "mean_image")
     done = call(demo_page, *flags(results, metrics))
     assert done.returncode == 0, done.stderr
     html = (results / "demo.html").read_text()
     assert "trained here" not in html
-    assert "released/index.html" in html
+    assert "pretrained/index.html" in html
     assert 6 <= html.count("<img") <= 12
     with Image.open(results / "examples/00.jpg") as example:
         assert example.size == (4 * 64, 128)
@@ -71,7 +71,7 @@ def test_page_after_the_training_shows_both_networks(call, results, tmp_path, mo
 
 
 def test_page_without_results_is_a_user_error(call, tmp_path):
-    metrics = write_metrics(tmp_path / "m.jsonl", "released")
+    metrics = write_metrics(tmp_path / "m.jsonl", "pretrained")
     done = call(demo_page, *flags(tmp_path / "results", metrics))
     assert done.returncode == 2
     assert "run test.py" in done.stderr

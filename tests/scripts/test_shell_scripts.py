@@ -70,25 +70,25 @@ def test_published_commands_are_documented_and_accept_more_flags(repository, wor
 
 @pytest.mark.parametrize(("flags", "name", "minutes"), [([], "demo", 10), (["--quick"], "demo_quick", 1)])
 def test_demo_runs_every_step_with_accepted_flags(repository, flags, name, minutes):
-    """Renders people, tests the released weights, measures them beside both baselines, and makes a page; then trains,
+    """Renders people, tests the pretrained weights, measures them beside both baselines, and makes a page; then trains,
     tests and measures a network of its own for the same table."""
     done, calls = run(repository, "demo.sh", *flags)
     assert done.returncode == 0, done.stderr
     assert re.findall(r"== (\d)/6", done.stdout) == list("123456")
-    people, released, *measured, first_page, plan, train, own, measured_own, last_page = calls
+    people, pretrained, *measured, first_page, plan, train, own, measured_own, last_page = calls
     assert people[:2] == ["-m", "data.synthetic"]
     assert people[-2:] == ["--out", "dataset/demo_people"]
     assert plan[0] == "scripts/demo_plan.py"
     assert plan[1:] == [f"--name={name}", "--dataroot=dataset/demo_people", f"--minutes={minutes}"]
     assert (parsed(train).max_minutes, parsed(train).name) == (minutes, name)
     assert (parsed(train).ngf, parsed(train).niter_decay) == (16, 2)  # the flags that the plan printed
-    assert f"--results_dir=results/{name}/released" in released
-    assert "--name=rendered_market" in released
+    assert f"--results_dir=results/{name}/pretrained" in pretrained
+    assert "--name=rendered_market" in pretrained
     assert parsed(own).results_dir == f"results/{name}/own"
     evaluations = [parsed(call) for call in (*measured, measured_own)]
-    assert [e.name for e in evaluations] == ["released", "copy_source", "mean_image", "own"]
+    assert [e.name for e in evaluations] == ["pretrained", "copy_source", "mean_image", "own"]
     assert [e.baseline for e in evaluations] == [None, "copy_source", "mean_image", None]
-    assert evaluations[0].distorated_path == Path(f"results/{name}/released")
+    assert evaluations[0].distorated_path == Path(f"results/{name}/pretrained")
     assert evaluations[3].distorated_path == Path(f"results/{name}/own")
     assert len({e.out for e in evaluations}) == 1
     assert first_page == last_page
@@ -97,7 +97,7 @@ def test_demo_runs_every_step_with_accepted_flags(repository, flags, name, minut
 
 
 def test_demo_tests_weights_on_people_of_another_seed(repository):
-    """The card of the released weights says which seeds they were trained on."""
+    """The card of the pretrained weights says which seeds they were trained on."""
     people = run(repository, "demo.sh")[1][0]
     seed = people[people.index("--seed") + 1]
     card = (REPOSITORY / "pretrained/rendered_market/README.md").read_text(encoding="utf-8")

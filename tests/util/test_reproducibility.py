@@ -2,6 +2,7 @@
 
 import random
 import re
+import subprocess
 
 import numpy as np
 import torch
@@ -34,3 +35,14 @@ def test_versions_and_git_revision_identify_the_code():
     assert versions("no-such-package") == {**versions(), "no-such-package": "not installed"}
     revision = git_revision()
     assert revision == {} or re.fullmatch("[0-9a-f]{40}", revision["commit"])
+
+
+def test_git_revision_is_not_that_of_an_outer_repository(tmp_path, monkeypatch):
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "of another project"], check=True)
+    monkeypatch.setattr("util.reproducibility.__file__", str(tmp_path / "reproducibility.py"))
+    (tmp_path / "reproducibility.py").touch()
+    assert git_revision() == {}
+    subprocess.run([*git, "add", "reproducibility.py"], check=True)
+    assert git_revision()["changed"]

@@ -145,6 +145,19 @@ def test_continue_test_rejects_other_weights_or_precision(run, tested, market):
         run("test", *flags, "--name=b", "--continue_test")
     with pytest.raises(UserError, match="generated with other precision"):
         run("test", *flags, "--precision=bf16", "--continue_test")
+    with pytest.raises(UserError, match="generated with other nhead, ptm_values"):  # which fit the same weights
+        run("test", *flags, "--nhead=4", "--ptm_values=f_ss", "--continue_test")
+
+
+def test_continue_test_accepts_a_record_of_earlier_versions(run, tested, capsys):
+    flags, folder, _ = tested
+    record = json.loads((folder / RUN_FILE).read_text())
+    for name in ("nhead", "ptm_values"):
+        del record["made_with"][name]
+    (folder / RUN_FILE).write_text(json.dumps(record))
+    with pytest.raises(UserError, match="generated with other nhead"):
+        run("test", *flags, "--nhead=4", "--continue_test")
+    run("test", *flags, "--continue_test")
 
 
 def test_continue_test_rejects_other_photos_or_keypoints(run, tested, market, tmp_path):

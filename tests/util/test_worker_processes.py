@@ -5,7 +5,7 @@ import os
 import pytest
 
 from util.errors import UserError
-from util.parallel import available_cores, available_shared_memory, map_in_processes
+from util.worker_processes import available_cores, available_shared_memory, map_in_processes
 
 
 def square(number: int) -> int:
