@@ -1,7 +1,7 @@
 """The published numbers on a device of your choice: prints one JSON object a line (a part of scripts/benchmark/gpu.sh).
 
     python -m tests.goldens_on_device cuda:0
-    python -m tests.goldens_on_device cpu --quick     # images in fp32 only
+    python -m tests.goldens_on_device cpu --quick     # images in fp32 of the default layout only
 
 Everything is compared with a float64 run on the same device, as in tests/models/test_goldens.py: in fp32 no distance
 may exceed FACTOR times that of the goldens, which were computed in float32. tf32 and bf16 are reported, not judged.
@@ -86,7 +86,8 @@ def compare(
 def measure(device: torch.device, quick: bool) -> Iterator[dict[str, object]]:
     """Rows of a table: images of the generator, then losses and gradients of a training step."""
     precisions = ("fp32", "tf32", "bf16") if device.type == "cuda" else ("fp32",) if quick else ("fp32", "bf16")
-    variants = [(p, layout) for p in precisions for layout in (LAYOUTS if p == "fp32" else ["channels_last"])]
+    layouts = ["contiguous"] if quick else list(LAYOUTS)
+    variants = [(p, layout) for p in precisions for layout in (layouts if p == "fp32" else ["channels_last"])]
     exact_images = images(formula_model(device, "--precision=fp32"), torch.float64)
     for precision, layout in variants:
         ours = images(formula_model(device, f"--precision={precision}", LAYOUTS[layout]), torch.float32)

@@ -71,10 +71,10 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     ("steps", "flags"),
     [
         (2, ["--gan_mode=wgangp"]),  # draws random numbers in each step
-        (3, ["--lambda_content=0.5", "--lambda_style=500", "--val_pairs=2"]),  # 3 of 8 pairs held out: 2 steps
+        (3, ["--lambda_content=0.5", "--lambda_style=500", "--val_pairs=2", "--niter_decay=1"]),  # 2 steps an epoch
         (4, []),  # the last step of an epoch
         (6, ["--nThreads=2", "--norm=batch"]),
-        (5, ["--accumulate=2", "--precision=bf16", "--channels_last"]),
+        (5, ["--accumulate=2", "--precision=bf16", "--channels_last", "--niter_decay=1"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

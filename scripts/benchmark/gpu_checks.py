@@ -98,7 +98,7 @@ def render(context: Context) -> Iterator[Row]:
     if context.people:
         yield {"data set": str(context.people)}
         return
-    people, photos = ((4, 2), 4) if context.quick else ((300, 10), 8)
+    people, photos = ((2, 1), 4) if context.quick else ((300, 10), 8)
     folder, start = context.scratch / "market", time.monotonic()
     render_people(folder, "market", people, photos, seed=0, workers=available_cores())
     context.people = folder
@@ -117,8 +117,8 @@ def people(context: Context) -> Path:
 def tiny_training(context: Context, name: str, *flags: str) -> list[str]:
     return ["train.py", f"--name={name}", f"--checkpoints_dir={context.scratch}/checkpoints", context.gpu_flag,
             "--dataset_mode=market", f"--dataroot={people(context)}", "--batchSize=4", "--nThreads=1",
-            "--vgg_weights=random", "--dis_layers=2", "--max_dataset_size=24", "--niter=1", "--niter_decay=1",
-            *TINY_TRAINING, *(NO_VGG if context.quick else []), *flags]  # fmt: skip
+            "--vgg_weights=random", "--dis_layers=2", f"--max_dataset_size={8 if context.quick else 24}",
+            "--niter=1", "--niter_decay=1", *TINY_TRAINING, *(NO_VGG if context.quick else []), *flags]  # fmt: skip
 
 
 def check_resume(context: Context) -> Iterator[Row]:

@@ -12,20 +12,29 @@ import pytest
 from tests.conftest import REPOSITORY
 from util.home import ensure_home
 
-# runs a command as a user whom the system does not know
+# Runs commands as a user whom the system does not know. Each is a fork of one process that has imported the libraries,
+# under the same conditions; its output goes to the files NUMBER.out and NUMBER.err of a folder.
 NAMELESS = """
-import pwd, runpy, sys
+import os, pwd, runpy, sys
 
 def unknown(_uid):
     raise KeyError("uid not found")
 
 pwd.getpwuid = unknown
-sys.argv = sys.argv[1:]
-if sys.argv[0] == "-m":
-    del sys.argv[0]
-    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
-else:
-    runpy.run_path(sys.argv[0], run_name="__main__")
+import pandas, torch, torchvision
+
+folder, *commands = sys.argv[1:]
+for number, command in enumerate(commands):
+    child = os.fork()
+    if not child:
+        for stream, name in ((1, "out"), (2, "err")):
+            os.dup2(os.open(f"{folder}/{number}.{name}", os.O_WRONLY | os.O_CREAT), stream)
+        *module, name = command.split()
+        sys.argv = [name, "--help"]
+        run = runpy.run_module if module else runpy.run_path
+        run(name, run_name="__main__", **({"alter_sys": True} if module else {}))
+        sys.exit()
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 COMMANDS = [
     *("train.py", "test.py", "data/generate_fashion_datasets.py"),
@@ -77,13 +86,24 @@ def test_ensure_home_works_where_nothing_can_be_written(nameless, monkeypatch):
     assert str(Path.home()) == "/nonexistent"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("script", COMMANDS)
-def test_nameless_user_without_home_gets_help(script):
+@pytest.fixture(scope="module")
+def helped(tmp_path_factory) -> dict[str, tuple[int, str, str]]:
+    """Status, stdout and stderr of `COMMAND --help` as that user, by command."""
+    folder = tmp_path_factory.mktemp("help")
     environment = {key: os.environ[key] for key in ("PATH", "CUDA_VISIBLE_DEVICES") if key in os.environ}
     done = subprocess.run(
-        [sys.executable, "-c", NAMELESS, *script.split(), "--help"], cwd=REPOSITORY, capture_output=True, text=True,
-        timeout=100, env={**environment, "PYTHONPATH": str(REPOSITORY)},
+        [sys.executable, "-c", NAMELESS, str(folder), *COMMANDS], cwd=REPOSITORY, capture_output=True, text=True,
+        timeout=300, env={**environment, "PYTHONPATH": str(REPOSITORY)},
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("usage: ")
+    assert (done.returncode, done.stderr) == (0, "")
+    outputs = ([(folder / f"{i}.{name}").read_text() for name in ("out", "err")] for i in range(len(COMMANDS)))
+    statuses = map(int, done.stdout.split())
+    return {command: (status, *out) for command, status, out in zip(COMMANDS, statuses, outputs, strict=True)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS)
+def test_nameless_user_without_home_gets_help(helped, command):
+    status, out, err = helped[command]
+    assert status == 0, err
+    assert out.startswith("usage: ")
