@@ -6,25 +6,24 @@ rescaling that is meant for ImageNet-normalized ones. The published DPTN numbers
 max pool in the last block, images in [-1, 1].
 """
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models import Inception_V3_Weights
-from torchvision.models.inception import Inception3
 
 from util.errors import UserError
 from util.packages import require_package
 from util.pretrained import PretrainedWeights, load_pretrained
+
+if TYPE_CHECKING:
+    from torchvision.models.inception import Inception3
 
 SIDE = 299  # pixels; images are stretched to it, bilinear without anti-aliasing
 FLAGS = {"torchvision": "--inception_weights", "pytorch-fid": "--fid_inception_weights"}
 PYTORCH_FID_URL = (
     "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
 )
-PUBLISHED = {
-    "torchvision": PretrainedWeights("Inception-v3", "torchvision", "imagenet", Inception_V3_Weights.IMAGENET1K_V1.url),
-    "pytorch-fid": PretrainedWeights("Inception-v3", "pytorch-fid", "pytorch-fid", PYTORCH_FID_URL),
-}
 
 
 class Inception(nn.Module):
@@ -42,13 +41,18 @@ class Inception(nn.Module):
                 "'is' out under the patn protocol, or give --skip_unavailable"
             )
         if kind == "torchvision":
+            from torchvision.models.inception import Inception3, Inception_V3_Weights  # slow to import
+
+            url = Inception_V3_Weights.IMAGENET1K_V1.url
+            published = PretrainedWeights("Inception-v3", "torchvision", "imagenet", url)
             net = Inception3(aux_logits=False, init_weights=False)
             deviations, means = (0.229, 0.224, 0.225), (0.485, 0.456, 0.406)  # ImageNet's
             scale, shift = [d / 0.5 for d in deviations], [(m - 0.5) / 0.5 for m in means]
         else:
+            published = PretrainedWeights("Inception-v3", "pytorch-fid", "pytorch-fid", PYTORCH_FID_URL)
             net = pytorch_fid_network()
             scale, shift = (2.0,) * 3, (-1.0,) * 3
-        load_pretrained(net, weights, PUBLISHED[kind], FLAGS[kind])
+        load_pretrained(net, weights, published, FLAGS[kind])
         self.classifier, net.fc = net.fc, nn.Identity()
         self.net, self.kind = net, kind
         for name, values in (("scale", scale), ("shift", shift)):
@@ -65,10 +69,11 @@ class Inception(nn.Module):
         return F.linear(features, self.classifier.weight, bias).cpu().double().softmax(1)
 
 
-def pytorch_fid_network() -> Inception3:
+def pytorch_fid_network() -> "Inception3":
     """The network that `pytorch_fid.inception.fid_inception_v3` builds; that function always downloads its weights."""
     require_package("pytorch-fid", "the Inception-v3 of 2015 (--protocol standard)")
     from pytorch_fid.inception import FIDInceptionA, FIDInceptionC, FIDInceptionE_1, FIDInceptionE_2
+    from torchvision.models.inception import Inception3
 
     net = Inception3(num_classes=1008, aux_logits=False, init_weights=False)
     net.Mixed_5b = FIDInceptionA(192, pool_features=32)

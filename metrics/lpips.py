@@ -8,13 +8,10 @@ import warnings
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import AlexNet_Weights
 
 from util.image import from_uint8
 from util.packages import require_package
 from util.pretrained import PretrainedWeights, load_pretrained
-
-PUBLISHED = PretrainedWeights("AlexNet", "torchvision", "imagenet", AlexNet_Weights.IMAGENET1K_V1.url)
 
 
 class LPIPS(nn.Module):
@@ -29,6 +26,7 @@ class LPIPS(nn.Module):
         """`weights`: 'imagenet', or the file of a torchvision alexnet state dict (`features.*` is enough)."""
         require_package("lpips", "LPIPS")
         import lpips
+        from torchvision.models import AlexNet_Weights
 
         super().__init__()
         with warnings.catch_warnings():
@@ -37,7 +35,8 @@ class LPIPS(nn.Module):
         self.normalize = lpips.normalize_tensor
         layers = [layer for stage in self.package.net.children() for layer in stage]
         named_as_torchvision = nn.ModuleDict({"features": nn.Sequential(*layers)})
-        load_pretrained(named_as_torchvision, weights, PUBLISHED, "--alexnet_weights")
+        published = PretrainedWeights("AlexNet", "torchvision", "imagenet", AlexNet_Weights.IMAGENET1K_V1.url)
+        load_pretrained(named_as_torchvision, weights, published, "--alexnet_weights")
         self.requires_grad_(False).eval()
 
     def forward(self, fakes: Tensor, reals: Tensor, masks: Tensor | None = None, from_zero: bool = False) -> Tensor:
