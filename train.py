@@ -83,8 +83,8 @@ def main() -> int | None:
                     visualizer.close()
                     return stop_reason.exit_status
 
-            for line in model.update_learning_rate():
-                visualizer.print(line)
+            if change := model.update_learning_rate():
+                visualizer.print(change)
             nan_check.check()
             labels = [epoch] if epoch % opt.save_epoch_freq == 0 else []
             if validation and validate_epoch(validation, model, val_loader, progress, visualizer):

@@ -27,7 +27,7 @@ from inference.tracks import clean, interpolate
 from inference.video import ANIMATION_FRAME, WRITERS, check_animation, is_folder, write_animation
 from util.draw_pose import draw_skeleton
 from util.errors import UserError, summarize
-from util.files import check_name_lengths, check_writable, file_names
+from util.files import check_name_lengths, check_writable
 from util.image import contact_sheet, from_pil, save_image, to_pil
 
 DEFAULT_FPS = 25.0
@@ -80,14 +80,13 @@ def check_outputs(opt: Namespace, sources: Sequence[PoseSource], fps: float | No
         written = _check_image_outputs(opt, sources)
     if opt.sheet and opt.sheet.resolve() in {path.resolve() for path in (*written, Path(opt.out))}:
         raise UserError(f"--sheet {opt.sheet}: is --out too")
-    inputs = set()
-    for text in filter(None, (opt.source, *opt.pose, opt.source_pose)):
-        if os.path.isfile(text):  # Path.is_file raises for a long csv:NAME
-            inputs.add(os.path.realpath(text))
-        inputs |= {os.path.realpath(Path(text, name)) for name in file_names(text)}
+    named = filter(None, (opt.source, *opt.pose, opt.source_pose))
+    inputs = [
+        os.path.realpath(text) for text in named if os.path.exists(text)
+    ]  # Path.exists raises for a long csv:NAME
     outputs = [("--out", path) for path in written] + ([("--sheet", opt.sheet)] if opt.sheet else [])
     for flag, path in outputs:
-        if os.path.realpath(path) in inputs:
+        if os.path.lexists(path) and any(Path(os.path.realpath(path)).is_relative_to(given) for given in inputs):
             raise UserError(f"{flag} {path}: would replace one of the inputs")
     for _, path in (outputs[0], outputs[-1]):
         check_writable(path)

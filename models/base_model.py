@@ -183,15 +183,16 @@ class BaseModel(ABC):
             rows.append(f"{name:<18} {sum(counts.values()):>12,}")
         return "\n".join(rows)
 
-    def update_learning_rate(self) -> list[str]:
-        """Move the schedules on by one epoch; call it at the end of each. Returns a line for each rate that changed."""
+    def update_learning_rate(self) -> str:
+        """Move the schedules on by one epoch; call it at the end of each. Returns a line if that changes the rates."""
         before = self.learning_rates()
         with warnings.catch_warnings():  # a run resumed at an epoch's end has made no step yet
             warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step", category=UserWarning)
             for scheduler in self.schedulers.values():
                 scheduler.step()
-        changes = {name: (before[name], rate) for name, rate in self.learning_rates().items() if rate != before[name]}
-        return [f"learning rate of network {name}: {old:.3g} -> {new:.3g}" for name, (old, new) in changes.items()]
+        after = self.learning_rates()
+        changes = [f"{name} {before[name]:.3g} -> {after[name]:.3g}" for name in after if after[name] != before[name]]
+        return f"learning rates: {', '.join(changes)}" if changes else ""
 
     def learning_rates(self) -> dict[str, float]:
         return {name: float(optimizer.param_groups[0]["lr"]) for name, optimizer in self.optimizers.items()}

@@ -21,5 +21,5 @@ if [ $# -gt 0 ]; then
 fi
 failed=0
 OMP_NUM_THREADS=1 "$python" -m pytest -n 2 -m "not slow" || failed=1
-OMP_NUM_THREADS=1 "$python" -m pytest -n 2 --dist loadfile -m slow || failed=1
+OMP_NUM_THREADS=1 "$python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m slow || failed=1
 exit $failed

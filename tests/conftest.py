@@ -50,6 +50,11 @@ LOSS_NAMES = (
 )  # fmt: skip
 TINY = [*TINY_G, "--ndf=8", "--dis_layers=2", "--vgg_weights=random"]
 PROGRAMS = {"run", "call", "command", "torchrun"}  # fixtures that run a whole command
+# These files take longest: they come first, so that no process waits for them at the end.
+LONGEST = {
+    "test_resume.py", "test_distributed.py", "test_compile.py", "test_benchmark_gpu.py", "test_goldens.py",
+    "test_cpu_compile.py", "test_onnx_export.py",
+}  # fmt: skip
 QUICK, NOT_QUICK = {"data", "models", "options"}, {"synthetic", "test_ablations.py"}  # folders and files
 
 
@@ -59,6 +64,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         is_short = not item.get_closest_marker("slow") and PROGRAMS.isdisjoint(item.fixturenames)
         if is_short and _may_be_quick(item.path):
             item.add_marker("quick")
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

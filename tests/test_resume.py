@@ -364,7 +364,7 @@ def test_twenty_kills(run, market, monkeypatch):
     state, moments = Path("checkpoints/parts/latest_state.pt"), random.Random(0)
     processes = multiprocessing.get_context("forkserver")  # imports torch and the program once, not twenty times
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))  # where that process finds train.py
-    processes.set_forkserver_preload(["train"])
+    processes.set_forkserver_preload(["train", "torch._dynamo"])  # which Adam imports
     totals = []
     for life in range(20):
         given = [*(flags if not state.exists() else ["--continue_train"]), "--name=parts"]

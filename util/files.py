@@ -145,12 +145,12 @@ def _walk(folder: str, above: tuple[str, ...], dangling: list[str]) -> Iterator[
                     yield from _walk(entry.path, (*above, real), dangling)
 
 
-def file_names(folder: str | Path) -> set[str]:
+def file_names(folder: Path) -> set[str]:
     """All files that `walk` finds, relative to `folder`, with '/' between folders; none if there is no such folder."""
     if not os.path.isdir(folder):
         return set()
     prefix = len(os.path.join(folder, ""))  # slicing, because pathlib takes seconds for a whole data set
-    return {entry.path[prefix:].replace(os.sep, "/") for entry in walk(Path(folder)) if entry.is_file()}
+    return {entry.path[prefix:].replace(os.sep, "/") for entry in walk(folder) if entry.is_file()}
 
 
 def explain_missing(names: Collection[str], present: Iterable[str], folder: Path | None = None) -> dict[str, str]:

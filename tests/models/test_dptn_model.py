@@ -186,6 +186,7 @@ def test_update_learning_rate_returns_the_rates_that_changed():
     model = create_model(train_options(*TINY, *NO_VGG, *flags), CPU, is_train=True)
     lines = [model.update_learning_rate() for _ in range(3)]
     assert lines == [
-        [], ["learning rate of network G: 0.0004 -> 0.0003", "learning rate of network D: 0.0002 -> 0.00015"],
-        ["learning rate of network G: 0.0003 -> 0.0002", "learning rate of network D: 0.00015 -> 0.0001"],
-    ]  # fmt: skip
+        "",
+        "learning rates: G 0.0004 -> 0.0003, D 0.0002 -> 0.00015",
+        "learning rates: G 0.0003 -> 0.0002, D 0.00015 -> 0.0001",
+    ]
