@@ -28,7 +28,7 @@ from inference.video import ANIMATION_FRAME, WRITERS, check_animation, is_folder
 from util.draw_pose import draw_skeleton
 from util.errors import UserError, summarize
 from util.files import check_name_lengths, check_writable
-from util.image import contact_sheet, from_pil, save_image, to_pil
+from util.image import contact_sheet, from_pil, is_photo, save_image, to_pil
 
 DEFAULT_FPS = 25.0
 SEQUENCE_SHEET_ROWS = 12
@@ -81,12 +81,12 @@ def check_outputs(opt: Namespace, sources: Sequence[PoseSource], fps: float | No
     if opt.sheet and opt.sheet.resolve() in {path.resolve() for path in (*written, Path(opt.out))}:
         raise UserError(f"--sheet {opt.sheet}: is --out too")
     named = filter(None, (opt.source, *opt.pose, opt.source_pose))
-    inputs = [
-        os.path.realpath(text) for text in named if os.path.exists(text)
-    ]  # Path.exists raises for a long csv:NAME
+    # Path.exists raises for a long csv:NAME
+    inputs = [os.path.realpath(text) for text in named if os.path.exists(text)]
     outputs = [("--out", path) for path in written] + ([("--sheet", opt.sheet)] if opt.sheet else [])
     for flag, path in outputs:
-        if os.path.lexists(path) and any(Path(os.path.realpath(path)).is_relative_to(given) for given in inputs):
+        real, is_pose = Path(os.path.realpath(path)), path.exists() and is_photo(path)  # if a folder of poses holds it
+        if any(real == Path(given) or (is_pose and real.is_relative_to(given)) for given in inputs):
             raise UserError(f"{flag} {path}: would replace one of the inputs")
     for _, path in (outputs[0], outputs[-1]):
         check_writable(path)
@@ -231,11 +231,8 @@ def _summarize_advice(advice_by_pose: list[list[Advice]], any_usable: bool, what
     bad = [advice[0] for advice in advice_by_pose if advice]
     if any_usable and len(bad) <= MAX_BAD_POSES * len(advice_by_pose):
         return []
-    prefix = (
-        f"{what}: {len(bad)} of {len(advice_by_pose)} poses have faults, the first is "
-        if len(advice_by_pose) > 1
-        else ""
-    )
+    several = len(advice_by_pose) > 1
+    prefix = f"{what}: {len(bad)} of {len(advice_by_pose)} poses have faults, the first is " if several else ""
     return [Advice(f"{prefix}{bad[0].text}", fatal=not any_usable)]
 
 
