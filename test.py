@@ -36,7 +36,7 @@ def main() -> None:
     results = Results(Path(opt.results_dir), names, run, resume=opt.continue_test)
     missing = results.missing_pairs()
     if len(missing) < len(names):
-        print(f"{len(names) - len(missing)} of {len(names)} images are generated already")
+        print(f"{len(names) - len(missing)} of {len(names)} images have already been generated")
 
     loader = create_test_loader(opt, dataset.subset(missing), device)
     with tqdm(total=len(missing), unit="image", disable=None) as progress, results:

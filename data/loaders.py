@@ -37,7 +37,7 @@ class EpochBatchSampler(Sampler[list[int]]):
 
     def __len__(self) -> int:
         """The number of batches in a whole epoch."""
-        return self.length // self.batch_size if self.drop_last else -(-self.length // self.batch_size)
+        return self.length // self.batch_size if self.drop_last else math.ceil(self.length / self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
         if self.shuffle:
@@ -96,19 +96,19 @@ def create_train_loaders(opt: Namespace, device: torch.device) -> tuple[PairLoad
     Training pairs are shuffled unless --serial_batches is set; each process gets its share of every batch of
     --batchSize. The validation loader has all held-out pairs, in batches of a micro-batch's size, for process 0 alone.
     """
-    dataset = find_dataset(opt.dataset_mode)(opt, "train")
-    micro_batches = distributed.processes() * opt.accumulate  # of one batch, over all processes
-    if opt.batchSize % micro_batches:
+    num_micro_batches = distributed.processes() * opt.accumulate  # of one batch, over all processes
+    if opt.batchSize % num_micro_batches:
         raise UserError(
-            f"--batchSize {opt.batchSize} is the total over all processes; it cannot be shared equally by "
-            f"{distributed.processes()} processes x --accumulate {opt.accumulate}"
+            f"--batchSize {opt.batchSize}, the total over all processes, must be a multiple of {num_micro_batches} "
+            f"(number of processes: {distributed.processes()}, --accumulate {opt.accumulate})"
         )
-    validation = None
+    dataset = find_dataset(opt.dataset_mode)(opt, "train")
+    val_loader = None
     if opt.val_pairs:
         kept, held_out = hold_out(dataset.pairs, dataset.identity, opt.val_pairs, opt.seed)
-        size = opt.batchSize // micro_batches
-        sampler = EpochBatchSampler(len(held_out), size, shuffle=False, seed=opt.seed, drop_last=False)
-        validation = PairLoader(dataset.subset(held_out), sampler, workers=0, device=device)
+        micro_batch_size = opt.batchSize // num_micro_batches
+        sampler = EpochBatchSampler(len(held_out), micro_batch_size, shuffle=False, seed=opt.seed, drop_last=False)
+        val_loader = PairLoader(dataset.subset(held_out), sampler, workers=0, device=device)
         dataset = dataset.subset(kept)
     if len(dataset) < opt.batchSize:
         raise UserError(
@@ -118,7 +118,7 @@ def create_train_loaders(opt: Namespace, device: torch.device) -> tuple[PairLoad
         len(dataset), opt.batchSize, shuffle=not opt.serial_batches, seed=opt.seed, drop_last=True,
         rank=distributed.rank(), processes=distributed.processes(),
     )  # fmt: skip
-    return PairLoader(dataset, sampler, opt.nThreads, device), validation
+    return PairLoader(dataset, sampler, opt.nThreads, device), val_loader
 
 
 def fingerprints(train_loader: PairLoader, val_loader: PairLoader | None) -> dict[str, Any]:

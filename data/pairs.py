@@ -41,7 +41,7 @@ class Pair(NamedTuple):
 
 
 def result_name(source: str, target: str, image_format: str = "jpg") -> str:
-    """The file name of a generated image, as published: `{source}_2_{target}_vis.jpg`, of the stems."""
+    """The file name of a generated image, as published: `{source}_2_{target}_vis.jpg`, each by its `result_stem`."""
     return f"{result_stem(source)}_2_{result_stem(target)}_vis.{image_format}"
 
 
@@ -62,7 +62,7 @@ def result_names(pairs: Iterable[Pair], image_format: str) -> dict[Pair, str]:
     for pair, name in names.items():
         if owners.setdefault(name, pair) != pair:
             both = f"{tuple(owners[name])} and {tuple(pair)}"
-            raise UserError(f"{name} would be the result of two pairs, {both}: rename one")
+            raise UserError(f"{name} would be the result of two pairs, {both}: rename one of the photos")
     check_name_lengths(names.values(), "the names of the photos, of which each result's name is made")
     return names
 
@@ -71,9 +71,9 @@ def read_pairs(path: str | Path) -> list[Pair]:
     """The pairs of a csv in file order. Raises UserError listing all bad rows."""
     table, problems = _read_table(path, ",", PAIR_COLUMNS)
     for name in pd.unique(table.to_numpy().ravel()):  # each name once: it is in dozens of rows
-        if reason := _bad_name(name):
+        if problem := _name_problem(name):
             row = table.index[(table == name).any(axis=1)][0]
-            problems.append((row, f"row {row}: {reason}"))
+            problems.append((row, f"row {row}: {problem}"))
     _check_rows(problems, path, table)
     return [Pair(*names) for names in zip(*(table[column].tolist() for column in PAIR_COLUMNS))]
 
@@ -98,8 +98,8 @@ def read_keypoints(path: str | Path) -> dict[str, np.ndarray]:
             problems.append((row, f"row {row} ({name}): {error}"))
             continue
         values[:, (values == -1).any(axis=0)] = np.nan
-        if reason := _bad_name(name):
-            problems.append((row, f"row {row}: {reason}"))
+        if problem := _name_problem(name):
+            problems.append((row, f"row {row}: {problem}"))
         elif name in keypoints and not np.array_equal(keypoints[name], values.T, equal_nan=True):
             problems.append((row, f"row {row}: {name} came before with other keypoints; keep one row"))
         keypoints[name] = values.T
@@ -151,7 +151,7 @@ def check_pairs(
             problems.append(f"{pairs_csv}, row {row}: no photo {photo_dir / name}{not_on_disk.get(name, '')}")
         elif not is_photo(photo_dir / name):
             hint = content_hint(photo_dir / name)
-            problems.append(f"{pairs_csv}, row {row}: {photo_dir / name} is no photo{f' ({hint})' if hint else ''}")
+            problems.append(f"{pairs_csv}, row {row}: {photo_dir / name} is not a photo{f' ({hint})' if hint else ''}")
         if name not in keypoints:
             problems.append(f"{pairs_csv}, row {row}: {name} has no row in {keypoints_csv}{not_in_csv.get(name, '')}")
     if problems:
@@ -168,14 +168,15 @@ def hold_out(
     """
     identities = [(identity(pair.source), identity(pair.target)) for pair in pairs]
     own_pairs = Counter(source for source, target in identities if source == target)
-    order = sorted({one for both in identities for one in both})
+    order = sorted({person for people in identities for person in people})
     random.Random(seed).shuffle(order)
     held_out, count = set(), 0
-    for one in reversed(order):  # from the end: resumed runs depend on which pairs a seed holds out
-        if count < wanted:
-            held_out.add(one)
-            count += own_pairs[one]
-    kept = [pair for pair, both in zip(pairs, identities) if held_out.isdisjoint(both)]
+    for person in reversed(order):  # from the end: resumed runs depend on which pairs a seed holds out
+        if count >= wanted:
+            break
+        held_out.add(person)
+        count += own_pairs[person]
+    kept = [pair for pair, people in zip(pairs, identities) if held_out.isdisjoint(people)]
     if count < wanted or not kept:
         raise UserError(f"--val_pairs {wanted}: too many for {len(pairs)} training pairs of {len(order)} identities")
     return kept, [pair for pair, (source, target) in zip(pairs, identities) if source == target and source in held_out]
@@ -238,7 +239,7 @@ def _write_table(path: Path, separator: str, table: pd.DataFrame) -> None:
 
 
 def _parse_coordinates(text: str) -> list[float]:
-    """A JSON list of 18 finite numbers -> the numbers. The message of a ValueError says what is wrong."""
+    """A JSON list of 18 numbers below MAX_COORDINATE -> the numbers. The message of a ValueError says what is wrong."""
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:  # also for thousands of digits or brackets
@@ -247,7 +248,7 @@ def _parse_coordinates(text: str) -> list[float]:
         raise ValueError(f"expected a list of {NUM_JOINTS} numbers, got '{text[:40]}'")
     for value in values:
         if type(value) not in (int, float) or not abs(value) < MAX_COORDINATE:  # a bool is an int for isinstance
-            raise ValueError(f"{str(value)[:40]} is not a finite number of pixels")
+            raise ValueError(f"{str(value)[:40]} is not a number of pixels below {MAX_COORDINATE:,.0f}")
     return values
 
 
@@ -256,7 +257,7 @@ def _format_coordinates(joints: np.ndarray) -> list[str]:
     return [str([int(v) if v == int(v) else v for v in axis]) for axis in np.nan_to_num(joints, nan=-1).T.tolist()]
 
 
-def _bad_name(name: str) -> str | None:
+def _name_problem(name: str) -> str | None:
     """The reason why `name` cannot be a photo below the photo folder, or None."""
     if not name:
         return "empty photo name"

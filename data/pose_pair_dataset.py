@@ -28,22 +28,25 @@ from util.worker_processes import available_shared_memory
 class ImageCache:
     """Decoded images in memory that the loader's workers share; each is decoded when it is first needed."""
 
-    def __init__(self, images: int, size: tuple[int, int]) -> None:
-        """Allocate `images` images of `size` (H, W) and print the memory used. UserError if there is not enough."""
-        need, free = images * 3 * size[0] * size[1] * distributed.local_processes(), available_shared_memory()
-        amount = f"{images:,} photos need {need / 1e9:.2f} GB of shared memory"
+    def __init__(self, num_images: int, size: tuple[int, int]) -> None:
+        """Allocate `num_images` images of `size` (H, W) and print the memory used. UserError if there is not enough."""
+        need, free = num_images * 3 * size[0] * size[1] * distributed.local_processes(), available_shared_memory()
+        amount = f"{num_images:,} photos need {need / 1e9:.2f} GB of shared memory"
         advice = "leave it out, or give --no-cache_images"
         # maximum() waits for all processes: each checks before any of them allocates
-        if distributed.maximum(free is not None and need > free):
-            raise UserError(f"--cache_images: {amount}, {(free or 0) / 1e9:.2f} GB are free; {advice}")
+        too_little = free is not None and need > free
+        if distributed.maximum(too_little):
+            if too_little:
+                raise UserError(f"--cache_images: {amount}, {free / 1e9:.2f} GB are free; {advice}")
+            raise SystemExit(2)  # another machine has too little
         if distributed.is_main():
             of_free = "" if free is None else f" of {free / 1e9:.2f} GB free"
             print(f"--cache_images: {amount}{of_free}", flush=True)
         try:
-            self._images = torch.empty((images, 3, *size), dtype=torch.uint8).share_memory_()
+            self._images = torch.empty((num_images, 3, *size), dtype=torch.uint8).share_memory_()
         except RuntimeError as error:
             raise UserError(f"--cache_images: {amount}, allocation failed ({error}); {advice}") from error
-        self._filled = torch.zeros(images, dtype=torch.bool).share_memory_()
+        self._filled = torch.zeros(num_images, dtype=torch.bool).share_memory_()
 
     def get(self, index: int, name: str, load: Callable[[str], Tensor]) -> Tensor:
         """Image number `index`, uint8 (3,H,W); the first time it is made by `load(name)`."""
@@ -88,9 +91,14 @@ class PosePairDataset(Dataset):
         return cls.identity(name)
 
     @classmethod
+    def csv_size(cls) -> tuple[int, int]:
+        """(H, W) of the photos in whose pixels the keypoints csv is written."""
+        return cls.keypoints_size or cls.stored_size
+
+    @classmethod
     def csv_scale(cls) -> np.ndarray:
         """(2,) float32 for y and x: pixels of the stored size per pixel of the keypoints csv."""
-        return np.divide(cls.stored_size, cls.keypoints_size or cls.stored_size).astype(np.float32)
+        return np.divide(cls.stored_size, cls.csv_size()).astype(np.float32)
 
     def __init__(self, opt: Namespace, phase: str) -> None:
         """Read and check all but the photos' content. `phase`: 'train' or 'test'. UserError lists all problems."""
@@ -106,8 +114,7 @@ class PosePairDataset(Dataset):
         names = sorted({name for pair in self.pairs for name in pair})
         self._index = {name: index for index, name in enumerate(names)}
         stacked = torch.from_numpy(np.stack([keypoints[name] for name in names]))
-        size = self.keypoints_size or self.stored_size
-        self._keypoints = scale_keypoints(stacked, size, self.network_size)  # (photos,18,2)
+        self._keypoints = scale_keypoints(stacked, self.csv_size(), self.network_size)  # (photos,18,2)
         self._cache = ImageCache(len(names), self.network_size) if opt.cache_images else None
 
     def subset(self, pairs: list[Pair]) -> "PosePairDataset":
@@ -122,9 +129,9 @@ class PosePairDataset(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         sample: dict[str, Any] = {}
         for role, name in zip(("source", "target"), self.pairs[index]):
-            photo = self._index[name]
-            sample[f"{role}_image"] = self._cache.get(photo, name, self._load) if self._cache else self._load(name)
-            sample[f"{role}_keypoints"] = self._keypoints[photo]
+            index = self._index[name]
+            sample[f"{role}_image"] = self._cache.get(index, name, self._load) if self._cache else self._load(name)
+            sample[f"{role}_keypoints"] = self._keypoints[index]
             sample[f"{role}_name"] = name
         return sample
 

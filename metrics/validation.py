@@ -42,7 +42,7 @@ class Validation:
         model: a BaseModel, of which `set_input` and `test` are called.
         l1, psnr, ssim: those of the evaluation's `standard` protocol, ssim its `ssim_256`.
         """
-        rows, distances, of_fakes, of_reals = [], [], FeatureStatistics(), FeatureStatistics()
+        rows, distances, fake_statistics, real_statistics = [], [], FeatureStatistics(), FeatureStatistics()
         for batch in batches:
             model.set_input(batch)
             fakes, reals = to_uint8(model.test()), batch["target_image"]
@@ -51,13 +51,13 @@ class Validation:
                 if self.metric == "lpips":
                     distances += self.network(fakes, reals.to(self.device)).tolist()
                 elif self.metric == "fid":
-                    of_fakes.update(self.network(fakes))
-                    of_reals.update(self.network(reals.to(self.device)))
+                    fake_statistics.update(self.network(fakes))
+                    real_statistics.update(self.network(reals.to(self.device)))
         scores = dict(zip(("l1", "psnr", "ssim"), np.mean(rows, axis=0).tolist()))
         if self.metric == "lpips":
             scores["lpips"] = float(np.mean(distances))
         elif self.metric == "fid":
-            scores["fid"] = frechet_distance(of_fakes.compute(), of_reals.compute())
+            scores["fid"] = frechet_distance(fake_statistics.compute(), real_statistics.compute())
         return scores
 
 

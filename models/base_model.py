@@ -184,7 +184,7 @@ class BaseModel(ABC):
         return "\n".join(rows)
 
     def update_learning_rate(self) -> str:
-        """Move the schedules on by one epoch; call it at the end of each. Returns a line if that changes the rates."""
+        """Advance the schedules at the end of an epoch. Returns a line for the log, '' if no learning rate changes."""
         before = self.learning_rates()
         with warnings.catch_warnings():  # a run resumed at an epoch's end has made no step yet
             warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step", category=UserWarning)
@@ -199,7 +199,7 @@ class BaseModel(ABC):
 
 
 def _set_learning_rates(scheduler: LambdaLR) -> None:
-    """The rates of its epoch by the present --niter and --niter_decay, which may have been raised."""
+    """Set the rates of the scheduler's epoch by --niter and --niter_decay, which a resumed run may change."""
     for group, base, factor in zip(scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas):
         rate = base * factor(scheduler.last_epoch)
         if isinstance(group["lr"], Tensor):

@@ -80,8 +80,8 @@ class DPTNModel(BaseModel):
             return
         networks.add_argument(
             "--netD", choices=DISCRIMINATORS, default="spectral",
-            help="discriminator: spectral (with spectral norm), resnet (with instance norm); default: spectral, "
-            "or resnet with --model DPTNTA",
+            help="discriminator: spectral (with spectral norm), or resnet (with instance norm), which --model DPTNTA "
+            "uses unless told otherwise",
         )  # fmt: skip
         networks.add_argument("--ndf", type=positive_int, default=32, help="width of the discriminator's first block")
         networks.add_argument(
@@ -124,7 +124,7 @@ class DPTNModel(BaseModel):
         if opt.norm == "batch" and getattr(opt, "accumulate", 1) > 1:
             raise ValueError(
                 "--accumulate needs --norm instance: batch norm would normalize each micro-batch by itself, and update "
-                "its running statistics twice a step"
+                "its running statistics twice for each of them"
             )
         halvings = {"layers_g": opt.layers_g}
         if getattr(opt, "netD", None) == "spectral":  # the resnet discriminator halves twice, whatever --dis_layers is
@@ -133,6 +133,8 @@ class DPTNModel(BaseModel):
             if any(length % 2**times for length in network_size):
                 height, width = network_size
                 raise ValueError(f"--{flag} {times}: {height} x {width} images cannot be halved {times} times")
+        if max(network_size) == 2**opt.layers_g:
+            raise ValueError(f"--layers_g {opt.layers_g}: the features would be 1 x 1, which cannot be normalized")
 
     def __init__(self, opt: Namespace, device: torch.device, is_train: bool) -> None:
         super().__init__(opt, device, is_train)
@@ -230,7 +232,8 @@ class DPTNModel(BaseModel):
         return images if reconstruct_source else images[:1]
 
     def in_compute_dtype(self, image: Tensor) -> Tensor:
-        """bfloat16 with --precision bf16: the discriminator runs without autocast; heat maps take the image's dtype."""
+        """Cast to bfloat16 with --precision bf16. The heat maps take the image's dtype, and so does the discriminator,
+        which runs without autocast."""
         return image.bfloat16() if self.precision == "bf16" else image
 
     def discriminate(self, image: Tensor) -> Tensor:
@@ -241,14 +244,14 @@ class DPTNModel(BaseModel):
         """`feature_losses` of two image batches. Only VGG19 runs under autocast: Gram matrices need float32."""
         with self.autocast():
             with torch.no_grad():
-                of_reals = self.vgg(reals)
-            of_fakes = self.vgg(fakes)
-        return self.feature_losses(of_fakes, of_reals)
+                real_features = self.vgg(reals)
+            fake_features = self.vgg(fakes)
+        return self.feature_losses(fake_features, real_features)
 
-    def feature_losses(self, of_fakes: Features, of_reals: Features) -> dict[str, Tensor]:
+    def feature_losses(self, fake_features: Features, real_features: Features) -> dict[str, Tensor]:
         """Unweighted VGG19 losses by name, from features of generated and real images: B source-to-target samples, then
         B source-to-source ones if that task is trained."""
-        content, style = content_and_style(of_fakes, of_reals)
+        content, style = content_and_style(fake_features, real_features)
         return self.by_task("content_gen", content) | self.by_task("style_gen", style)
 
     def by_task(self, name: str, per_sample: Tensor) -> dict[str, Tensor]:
@@ -257,7 +260,8 @@ class DPTNModel(BaseModel):
         return {f"{name}_{task}": mean for task, mean in zip(self.tasks, means)}
 
     def backward_D(self) -> dict[str, Tensor]:
-        """Compute the gradients of the discriminator's loss, with WGAN-GP's penalty; returns that loss by name."""
+        """Compute the gradients of the discriminator's loss, with --gan_mode wgangp including the gradient penalty;
+        returns that loss by name."""
         real, fake = self.batch.target_image, self.fake_target.detach()
         loss_real = self.gan_loss.discriminator_real(self.discriminate(real))
         loss_fake = self.gan_loss.discriminator_fake(self.discriminate(fake))
@@ -277,8 +281,7 @@ class DPTNModel(BaseModel):
         if self.vgg is not None:
             return losses | self.compiled_vgg_losses(fakes, reals)
         zero = torch.zeros((), device=self.device)  # the log has the VGG19 losses all the same
-        not_computed = [name for name in self.loss_weights if name not in losses and name != "dis_img_gen_t"]
-        return losses | dict.fromkeys(not_computed, zero)
+        return {name: zero for name in self.loss_weights if name != "dis_img_gen_t"} | losses
 
     def backward_G(self) -> dict[str, Tensor]:
         """Compute the gradients of the weighted sum of all generator losses; returns the weighted losses by name."""
@@ -349,7 +352,8 @@ class DPTNModel(BaseModel):
             buffer.copy_(value)
 
     def update_weights(self, name: str) -> None:
-        """Average the gradients over micro-batches and over all processes, then change the weights."""
+        """Average the gradients over micro-batches and processes and make the optimizer's step. Then average the
+        statistics of batch norm over the processes, and update the averaged weights of --ema."""
         self.averagers[name].finish()
         if self.opt.accumulate > 1:
             for parameter in self.nets[name].parameters():

@@ -1,7 +1,8 @@
 """DPTN-TA: DPTN with a texture affinity loss and another discriminator (Zhang et al., TVCG 2023).
 
-The generator is DPTN's. What the published code computes is followed, on its branch DPTN-Affinity. `--netD spectral`
-keeps DPTN's discriminator, and `--lambda_affi 0` DPTN's losses, so that each change can be measured alone.
+The generator is DPTN's; the losses and the discriminator follow the published code's branch DPTN-Affinity.
+`--netD spectral` keeps DPTN's discriminator, and `--lambda_affi 0` DPTN's losses, so that each change can be measured
+alone.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -42,12 +43,13 @@ class DPTNTAModel(DPTNModel):
     def needs_vgg(opt: Namespace) -> bool:
         return DPTNModel.needs_vgg(opt) or opt.lambda_affi > 0
 
-    def feature_losses(self, of_fakes: Features, of_reals: Features) -> dict[str, Tensor]:
-        """Those of DPTN, and the affinity of fake_target and target, each to the source, from relu4_1 and relu5_1."""
-        losses = super().feature_losses(of_fakes, of_reals)
+    def feature_losses(self, fake_features: Features, real_features: Features) -> dict[str, Tensor]:
+        """DPTN's losses, and the texture affinity loss: how differently fake_target and target_image match source_image
+        in relu4_1 and relu5_1."""
+        losses = super().feature_losses(fake_features, real_features)
         if not self.opt.lambda_affi:  # with --t_s_ratio 1 there are no features of the source image
             return losses | {"affi_gen_t": torch.zeros((), device=self.device)}
-        (fakes, _), (reals, _) = of_fakes, of_reals
+        (fakes, _), (reals, _) = fake_features, real_features
         affinity = sum(
             texture_affinity(fake.chunk(2)[0], *real.chunk(2)) for fake, real in zip(fakes[3:], reals[3:])
         )  # fake_target, target, source

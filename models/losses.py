@@ -61,7 +61,7 @@ def gradient_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor, fa
     return (at_least_float32(gradient).flatten(1).norm(dim=1) - 1).square().mean()
 
 
-# torchvision's vgg19().features: the ReLU after each named convolution
+# index in torchvision's vgg19().features: name of that ReLU
 CONTENT_LAYERS = {1: "relu1_1", 6: "relu2_1", 11: "relu3_1", 20: "relu4_1", 29: "relu5_1"}
 STYLE_LAYERS = {8: "relu2_2", 17: "relu3_4", 26: "relu4_4", 31: "relu5_2"}
 FAST_FORMS = {nn.ReLU: relu, nn.MaxPool2d: max_pool2}  # called in place of the layers: same numbers, see models/ops.py
@@ -112,12 +112,12 @@ def gram_matrix(features: Tensor) -> Tensor:
     return flat @ flat.transpose(1, 2) / flat[0].numel()
 
 
-def content_and_style(of_fakes: Features, of_reals: Features) -> tuple[Tensor, Tensor]:
+def content_and_style(fake_features: Features, real_features: Features) -> tuple[Tensor, Tensor]:
     """VGG19 features of two image batches of N -> content (N,) and style (N,) terms, unweighted. No autocast.
 
     Content sums the mean absolute feature differences, style those of the Gram matrices.
     """
-    (fake_content, fake_style), (real_content, real_style) = of_fakes, of_reals
+    (fake_content, fake_style), (real_content, real_style) = fake_features, real_features
     content = sum(l1_per_sample(a, b) for a, b in zip(fake_content, real_content))
     style = sum(l1_per_sample(gram_matrix(a), gram_matrix(b)) for a, b in zip(fake_style, real_style))
     return content, style

@@ -40,7 +40,7 @@ class TrainOptions(BaseOptions):
         add("--max_minutes", type=number(float, 0), metavar="M",
             help="stop after M minutes and save, as on Ctrl-C; counts for this launch only")  # fmt: skip
         add("--lr", type=number(float, 0), default=2e-4, help="learning rate of the generator (Adam)")
-        add("--beta1", type=number(float, 0, 0.9999), default=0.5, help="Adam's first momentum")
+        add("--beta1", type=number(float, 0, 0.9999), default=0.5, help="beta1 of Adam, its momentum")
         add("--ema", type=number(float, 0, 0.999999), default=0.0, metavar="DECAY",
             help="exponential moving average (EMA) of the generator's weights, in ema_net_G.pth; 0.999 averages over "
             "about 1000 steps; 0: off")  # fmt: skip
@@ -56,7 +56,7 @@ class TrainOptions(BaseOptions):
         add("--deterministic", action=BooleanOptionalAction, default=False,
             help="only kernels that repeat their results bit for bit: exact resume on CUDA; slower")  # fmt: skip
         add("--val_pairs", type=count, default=0, metavar="N",
-            help="hold out identities with about N pairs for validation, which selects best_net_G.pth")  # fmt: skip
+            help="hold out identities with at least N pairs for validation, which selects best_net_G.pth")  # fmt: skip
         add("--val_metric", choices=list(VAL_METRICS), default="ssim",
             help="metric that selects best_net_G.pth; lpips and fid need weights of other networks")  # fmt: skip
         add("--alexnet_weights", default="imagenet", metavar="W",

@@ -97,7 +97,7 @@ def check_names(split: Split, published: tuple[int, ...], report: Report) -> Non
         text += f"; pairs need {len(needed)} of them" if needed else ""
         reasons = explain_missing(missing, split.photos, split.folder)
         for name in missing.intersection(split.others):
-            reasons[name] = f" (is no photo: {content_hint(split.folder / name) or 'unknown content'})"
+            reasons[name] = f" (is not a photo: {content_hint(split.folder / name) or 'unknown content'})"
         report.add(severity, text, [f"{name}{reasons.get(name, '')}" for name in sorted(missing)])
     elif not split.photos:
         report.add("error", f"{split.folder}: no photos")
@@ -175,7 +175,7 @@ def main() -> int:
     for phase, split in splits.items():
         published = () if args.own_data else dataset.published.get(phase, ())
         check_names(split, published, report)
-        check_poses(split, dataset.keypoints_size or dataset.stored_size, report)
+        check_poses(split, dataset.csv_size(), report)
         check_photos(split, dataset.stored_size, args.workers, report)
         counts = len(split.keypoints), len(split.used), len(set(map(dataset.outfit, split.used)))
         photos, pairs = published or ("-", "-")

@@ -4,6 +4,7 @@ The marker `quick` is set here: on the tests of the packages QUICK that are not 
 (PROGRAMS).
 """
 
+import ctypes
 import gc
 import os
 import re
@@ -16,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the tests run on the CPU
+os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # no further processes that compile, in as much memory again
 # Compiled code goes below the tests' folder, not to the user's cache; each process of pytest-xdist has its own folder.
 os.environ["XDG_CACHE_HOME"] = os.path.join(
     os.path.dirname(__file__), "../.pytest_cache", os.environ.get("PYTEST_XDIST_WORKER", "")
@@ -51,10 +53,7 @@ LOSS_NAMES = (
 TINY = [*TINY_G, "--ndf=8", "--dis_layers=2", "--vgg_weights=random"]
 PROGRAMS = {"run", "call", "command", "torchrun"}  # fixtures that run a whole command
 # These files take longest: they come first, so that no process waits for them at the end.
-LONGEST = {
-    "test_resume.py", "test_distributed.py", "test_compile.py", "test_benchmark_gpu.py", "test_goldens.py",
-    "test_cpu_compile.py", "test_onnx_export.py",
-}  # fmt: skip
+LONGEST = {"test_resume.py", "test_distributed.py"}
 QUICK, NOT_QUICK = {"data", "models", "options"}, {"synthetic", "test_ablations.py"}  # folders and files
 
 
@@ -92,6 +91,8 @@ def delete_networks(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     if request.node.get_closest_marker("slow"):
         gc.collect()
+        if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):  # glibc keeps freed memory below what is in use
+            libc.malloc_trim(0)
 
 
 def train_options(*flags: str) -> Namespace:

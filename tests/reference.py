@@ -128,26 +128,30 @@ class Trainer:
         self.g_parameters = list({id(v): v.requires_grad_() for v in g.values()}.values())
         self.d = discriminator(layers).to(next(iter(d.values())).dtype)
         self.d.load_state_dict(d)
-        self.features = vgg19().features[:32].to(next(iter(vgg.values())).dtype)
-        self.features.load_state_dict({k.removeprefix("features."): v for k, v in vgg.items()})
+        with torch.device("meta"):  # the whole network would take 0.6 GB
+            self.features = vgg19(init_weights=False).features[:32]
+        self.features.load_state_dict({k.removeprefix("features."): v for k, v in vgg.items()}, assign=True)
         self.features.requires_grad_(False)
         self.lambdas, self.ratio = lambdas, t_s_ratio
         self.adam_g = torch.optim.Adam(self.g_parameters, 2e-4, (0.5, 0.999), foreach=False)
         self.adam_d = torch.optim.Adam(self.d.parameters(), 2e-5, (0.5, 0.999), foreach=False)
 
-    def activation(self, x: Tensor, index: int) -> Tensor:
-        for module in self.features[: index + 1]:
+    def activations(self, x: Tensor) -> list[Tensor]:
+        """The output of each module of VGG19's features."""
+        outputs = []
+        for module in self.features:
             x = F.relu(x) if isinstance(module, nn.ReLU) else module(x)
-        return x
+            outputs.append(x)
+        return outputs
 
-    def content(self, a: Tensor, b: Tensor) -> Tensor:
-        return sum(F.l1_loss(self.activation(a, i), self.activation(b, i)) for i in (1, 6, 11, 20, 29))
+    def content(self, a: list[Tensor], b: list[Tensor]) -> Tensor:
+        return sum(F.l1_loss(a[i], b[i]) for i in (1, 6, 11, 20, 29))
 
-    def style(self, a: Tensor, b: Tensor) -> Tensor:
+    def style(self, a: list[Tensor], b: list[Tensor]) -> Tensor:
         def gram(f: Tensor) -> Tensor:
             return torch.einsum("nchw,ndhw->ncd", f, f) / (f.shape[1] * f.shape[2] * f.shape[3])
 
-        return sum(F.l1_loss(gram(self.activation(a, i)), gram(self.activation(b, i))) for i in (8, 17, 26, 31))
+        return sum(F.l1_loss(gram(a[i]), gram(b[i])) for i in (8, 17, 26, 31))
 
     def step(self, source: Tensor, target: Tensor, source_pose: Tensor, target_pose: Tensor) -> dict[str, float]:
         fake_target, fake_source = generator(self.g, source, source_pose, target_pose)
@@ -161,8 +165,9 @@ class Trainer:
         losses = {"ad_gen_t": self.lambdas["g"] * F.mse_loss(on_fake, torch.ones_like(on_fake))}
         for branch, fake, real in (("t", fake_target, target), ("s", fake_source, source)):
             losses[f"app_gen_{branch}"] = self.lambdas["rec"] * F.l1_loss(fake, real)
-            losses[f"content_gen_{branch}"] = self.lambdas["content"] * self.content(fake, real)
-            losses[f"style_gen_{branch}"] = self.lambdas["style"] * self.style(fake, real)
+            fake_features, real_features = self.activations(fake), self.activations(real)
+            losses[f"content_gen_{branch}"] = self.lambdas["content"] * self.content(fake_features, real_features)
+            losses[f"style_gen_{branch}"] = self.lambdas["style"] * self.style(fake_features, real_features)
         share = {"t": self.ratio, "s": 1 - self.ratio}
         total = sum(loss * (1 if name == "ad_gen_t" else share[name[-1]]) for name, loss in losses.items())
         self.adam_g.zero_grad()

@@ -17,8 +17,8 @@ from util.run_lock import RunLock
 
 STATE_FILE = "latest_state.pt"
 OPTIONS_FILE = "train_opt.json"  # in which test.py finds the sizes of the networks
-FORMAT = 1
-KEYS = {"format", "progress", "model", "random", "options", "data", "git", "versions"}
+STATE_FORMAT = 1
+STATE_KEYS = {"format", "progress", "model", "random", "options", "data", "git", "versions"}
 
 
 def load_file(path: str | Path, what: str, mapped: bool = False) -> Any:
@@ -41,7 +41,8 @@ def load_file(path: str | Path, what: str, mapped: bool = False) -> Any:
 def load_tensors(path: str | Path, what: str) -> dict[str, Tensor]:
     """Read a plain state dict, names to tensors. UserError if the file holds anything else."""
     state = load_file(path, what)
-    if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
+    is_state = isinstance(state, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
+    if not is_state or not state:
         raise UserError(f"{path}: expected a state dict (names to tensors) as {what}, got {type(state).__name__}")
     return state
 
@@ -79,12 +80,13 @@ class Progress:
 class Checkpoints:
     """Writes the checkpoints of a run: weight files in the published format, and all that an exact resume needs."""
 
-    def __init__(self, model: Any, opt: Namespace, data: dict[str, Any], lock: RunLock) -> None:
-        """`model`: a BaseModel. `data`: fingerprints of the data sets, which must not change until a resume.
+    def __init__(self, model: Any, opt: Namespace, data_fingerprints: dict[str, Any], lock: RunLock) -> None:
+        """`model`: a BaseModel. `data_fingerprints` must be the same when the run is resumed.
 
         `lock`: that of the run folder, which process 0 takes in `start` or `resume`.
         """
-        self.model, self.opt, self.data, self.lock, self.progress = model, opt, data, lock, Progress()
+        self.model, self.opt, self.data_fingerprints, self.lock = model, opt, data_fingerprints, lock
+        self.progress = Progress()
 
     def start(self) -> str:
         """Begin a new run, from the weights of --load_pretrain if given; returns a line for the log.
@@ -109,10 +111,10 @@ class Checkpoints:
         """
         distributed.run_on_main(self.lock.acquire)
         state = load_state(self.model.run_dir / STATE_FILE)
-        if state["data"] != self.data:
+        if state["data"] != self.data_fingerprints:
             raise UserError(
                 f"--continue_train: the csv files of the data set changed since the run was saved: {state['data']} "
-                f"then, {self.data} now. Put the old files back, or start another run with --load_pretrain"
+                f"then, {self.data_fingerprints} now. Put the old files back, or start another run with --load_pretrain"
             )
         self.model.load_state_dict(state["model"])
         known = {field.name for field in fields(Progress)}  # states of older versions have more
@@ -141,8 +143,8 @@ class Checkpoints:
 
     def _save_state(self) -> None:
         state = {
-            "format": FORMAT, "progress": asdict(self.progress), "model": self.model.state_dict(),
-            "random": distributed.gather(random_state()), "options": vars(self.opt), "data": self.data,
+            "format": STATE_FORMAT, "progress": asdict(self.progress), "model": self.model.state_dict(),
+            "random": distributed.gather(random_state()), "options": vars(self.opt), "data": self.data_fingerprints,
             "git": git_revision(), "versions": versions(),
         }  # fmt: skip
         distributed.run_on_main(save_file, state, self.model.run_dir / STATE_FILE)
@@ -156,8 +158,8 @@ def load_state(path: Path) -> dict[str, Any]:
             "to start from weights alone, use --load_pretrain DIR."
         )
     state = load_file(path, "the training state")
-    if not isinstance(state, dict) or set(state) != KEYS or state["format"] != FORMAT:
-        raise UserError(f"{path}: not a training state of format {FORMAT} that train.py wrote")
+    if not isinstance(state, dict) or set(state) != STATE_KEYS or state["format"] != STATE_FORMAT:
+        raise UserError(f"{path}: not a training state of format {STATE_FORMAT} that train.py wrote")
     options = state["options"]
     if "compile_mode" not in options and options["precision"] == "fp32":
         options["precision"] = None  # before that flag, "fp32" meant TF32 on CUDA, as the default does

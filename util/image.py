@@ -97,7 +97,7 @@ def _open_photo(path: Path) -> Iterator[Image.Image]:
 
 
 def content_hint(path: Path) -> str | None:
-    """What to do about a file that is no photo, by its first bytes; None if nothing is known."""
+    """What to do about a file that is not a photo, by its first bytes; None if nothing is known."""
     try:
         with open(path, "rb") as file:
             head = file.read(64)

@@ -3,10 +3,10 @@
 import math
 import signal
 import time
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator
 from enum import IntEnum
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,13 +18,13 @@ from util.worker_processes import STOP_SIGNALS
 
 
 class ProgressBar:
-    """Iterates over a loader and shows samples per second, data time and step time (seconds per step), time left.
+    """Iterates over a PairLoader and shows samples per second, data time and step time (seconds per step), time left.
 
     Nothing is shown where stderr is not a terminal, or in a process other than 0. Times are the host's: on a GPU,
     queued work counts where the host next waits for it.
     """
 
-    def __init__(self, loader: Sized, title: str, batches_done: int, batch_size: int) -> None:
+    def __init__(self, loader: Any, title: str, batches_done: int, batch_size: int) -> None:
         self.loader, self.batch_size = loader, batch_size
         size = {"total": len(loader) * batch_size, "initial": batches_done * batch_size, "unit": "sample"}
         self.bar = tqdm(desc=title, **size, mininterval=0.5, disable=None if distributed.is_main() else True)
@@ -52,15 +52,22 @@ class ProgressBar:
         return average
 
 
+class _Step(NamedTuple):
+    total: int  # samples since the start
+    photos: list[str]  # of this process's share
+    loss_names: list[str]
+    losses: Tensor  # (len(loss_names),)
+
+
 class NonFiniteCheck:
     """Finds NaN or infinite losses. They stay on the device until `check`, so that steps need not wait for it."""
 
     def __init__(self) -> None:
-        self._steps: list[tuple[int, list[str], tuple[str, ...], Tensor]] = []
+        self._steps: list[_Step] = []
 
-    def record(self, total: int, files: list[str], losses: dict[str, Tensor]) -> None:
+    def record(self, total: int, photos: list[str], losses: dict[str, Tensor]) -> None:
         """Keep a step: samples since the start, photos of this process's share, scalar losses by name."""
-        self._steps.append((total, files, tuple(losses), torch.stack(list(losses.values()))))
+        self._steps.append(_Step(total, photos, list(losses), torch.stack(list(losses.values()))))
 
     def check(self) -> None:
         """Stop every process if a loss since the last check was not finite. Waits for the device.
@@ -69,19 +76,18 @@ class NonFiniteCheck:
         """
         steps, self._steps = self._steps, []
         bad = None
-        if steps and not torch.stack([values for *_, values in steps]).isfinite().all():
-            bad = next(step for step in steps if not step[3].isfinite().all())
-        first = min(distributed.gather(bad[0] if bad else math.inf))
+        if steps and not torch.stack([step.losses for step in steps]).isfinite().all():
+            bad = next(step for step in steps if not step.losses.isfinite().all())
+        first = min(distributed.gather(bad.total if bad else math.inf))
         if first == math.inf:
             return
-        if bad is None or bad[0] != first:  # averaged gradients spread NaN; only where it began are the photos named
+        if bad is None or bad.total != first:  # averaged gradients spread NaN; only where it began are the photos named
             raise SystemExit(2)
-        total, files, names, values = bad
-        losses = zip(names, values.tolist())
+        losses = zip(bad.loss_names, bad.losses.tolist())
         listed = ", ".join(f"{name} {value:.6g}{'' if math.isfinite(value) else ' (!)'}" for name, value in losses)
         raise UserError(
-            f"training stopped: non-finite loss in the step that ends at {total} samples: {listed}. The last saved "
-            f"state is untouched. The photos of that step:\n{summarize(files, shown=64)}"
+            f"training stopped: non-finite loss in the step that ends at {bad.total} samples: {listed}. The last saved "
+            f"state is untouched. The photos of that step:\n{summarize(bad.photos, shown=64)}"
         )
 
 
@@ -113,7 +119,7 @@ class StopReason(IntEnum):
 class StopSignal:
     """A context in which the STOP_SIGNALS and the time limit let the current step finish; see `reason`.
 
-    A second Ctrl-C, at least REPEATED_SIGNAL seconds after the first signal, ends the process at once. SIGHUP stays
+    A second Ctrl-C, at least REPEATED_SIGNAL_SECONDS after the first signal, ends the process at once. SIGHUP stays
     ignored if it is, as `nohup` wants.
 
     Several processes must stop at the same step, but a message at every step would make each wait for the slowest.
@@ -122,7 +128,7 @@ class StopSignal:
     most. All processes count the same steps, so that they always agree at the same one.
     """
 
-    REPEATED_SIGNAL = 3.0  # torchrun repeats a signal that its processes received already
+    REPEATED_SIGNAL_SECONDS = 3.0  # torchrun repeats a signal that its processes received already
     AGREEMENT_SECONDS = 1.0
     MOST_STEPS = 100
 
@@ -146,11 +152,9 @@ class StopSignal:
 
         `output_failed`: whether this process had to give up its logs.
         """
-        own = self._received
-        if own is None and time.monotonic() > self._deadline:
-            own = StopReason.TIME_LIMIT
-        if output_failed:
-            own = max(own or StopReason.OUTPUT_FAILED, StopReason.OUTPUT_FAILED)
+        time_limit = StopReason.TIME_LIMIT if time.monotonic() > self._deadline else None
+        failure = StopReason.OUTPUT_FAILED if output_failed else None
+        own = _strongest(time_limit, failure, self._received)
         if distributed.processes() == 1:
             return own
         self._steps += 1
@@ -161,10 +165,14 @@ class StopSignal:
         reasons, step_times = zip(*distributed.gather((own, step_time)))
         self._interval = min(max(round(self.AGREEMENT_SECONDS / max(*step_times, 1e-9)), 1), self.MOST_STEPS)
         self._agreed_at, self._steps = time.monotonic(), 0
-        return max((reason for reason in reasons if reason), default=None)
+        return _strongest(*reasons)
 
     def _receive(self, number: int, _frame: FrameType | None) -> None:
         if self._received is None:
             self._received, self._received_at = StopReason(number), time.monotonic()
-        elif number == signal.SIGINT and time.monotonic() - self._received_at > self.REPEATED_SIGNAL:
+        elif number == signal.SIGINT and time.monotonic() - self._received_at > self.REPEATED_SIGNAL_SECONDS:
             raise SystemExit("stopped at once by a second Ctrl-C, without saving; the last saved state is untouched")
+
+
+def _strongest(*reasons: StopReason | None) -> StopReason | None:
+    return max((reason for reason in reasons if reason is not None), default=None)

@@ -1,6 +1,5 @@
 """Shows and records a training run: console, logs, web page, visdom, TensorBoard (follows pix2pix's Visualizer)."""
 
-import io
 import json
 import shlex
 import sys
@@ -49,7 +48,7 @@ def _until_first_error(method: Callable[..., None]) -> Callable[..., None]:
 class Visualizer:
     """Shows and records a training run in process 0; in the other processes every method returns at once.
 
-    An error of writing (a full disk) is printed and sets `failed`; later output is dropped. So the caller can still
+    A write error (such as a full disk) is printed and sets `failed`; later output is dropped. So the caller can still
     save the training state before it stops.
 
     Files in the run folder:
@@ -95,10 +94,12 @@ class Visualizer:
         self.visdom = _Visdom(opt) if opt.display_id else None
         self.tensorboard = _open_tensorboard(run_dir / "tf_log", resume_from_total) if opt.tf_log else None
 
-    def write_run_files(self, options: Any, opt: Namespace, device: str, data: dict[str, Any], model: Any) -> None:
+    def write_run_files(
+        self, options: Any, opt: Namespace, device: str, data_fingerprints: dict[str, Any], model: Any
+    ) -> None:
         """Write train_opt.txt, train_opt.json and parameters.txt, and append a line for this start to run_info.jsonl.
 
-        `options`: the parsed TrainOptions. `device`: its description. `data`: fingerprints of the data sets.
+        `options`: the parsed TrainOptions. `device`: its description.
         """
         if not self.active:
             return
@@ -109,7 +110,7 @@ class Visualizer:
         start = {
             "time": datetime.now(timezone.utc).isoformat(timespec="seconds"), "command": shlex.join(sys.argv),
             "git": git_revision(), "versions": versions(), "device": device,
-            "processes": distributed.processes(), "data": data,
+            "processes": distributed.processes(), "data": data_fingerprints,
         }  # fmt: skip
         append_text(self.run_dir / "run_info.jsonl", json.dumps(start) + "\n")
 
@@ -197,7 +198,7 @@ class _Log:
         self.text, self.jsonl = path.with_suffix(".txt"), path.with_suffix(".jsonl")
         self.rows: list[Row] = []
         if self.jsonl.exists():
-            self.rows = [row for row in _read_rows(self.jsonl) if row["total_iters"] <= resume_from_total]
+            self.rows = _read_rows(self.jsonl, resume_from_total)
             content = "".join(json.dumps(row) + "\n" for row in self.rows)
             lines = "".join(_log_line(row) + "\n" for row in self.rows)
             write_text(self.jsonl, content)
@@ -212,15 +213,15 @@ class _Log:
             append_text(file, content + "\n")
 
 
-def _read_rows(jsonl: Path) -> list[Row]:
-    """The rows of a .jsonl log. An incomplete last line is left out: the process was killed while writing it."""
-    complete_lines = jsonl.read_text().rpartition("\n")[0]
+def _read_rows(jsonl: Path, up_to: int) -> list[Row]:
+    """The rows up to `up_to` samples. An incomplete last line is left out: the process was killed while writing it."""
     try:
-        table = pd.read_json(io.StringIO(complete_lines), lines=True, precise_float=True)
-    except ValueError as error:
-        raise UserError(f"{jsonl}: not a log that train.py wrote ({error}); move it away to start a new one") from error
-    # a loss that only some rows have is NaN in the others
-    return [{name: value for name, value in row.items() if value == value} for row in table.to_dict("records")]
+        complete_lines = jsonl.read_text(encoding="utf-8").rpartition("\n")[0]
+        rows = [json.loads(line) for line in complete_lines.splitlines()]
+        return [row for row in rows if row["total_iters"] <= up_to]
+    except (ValueError, KeyError, TypeError) as error:
+        problem = f"not a log that train.py wrote ({type(error).__name__}: {error})"
+        raise UserError(f"{jsonl}: {problem}; move it away to start a new one") from error
 
 
 def _log_line(row: Row) -> str:

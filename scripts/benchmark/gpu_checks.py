@@ -160,11 +160,11 @@ def weights_of(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def check_torchrun(context: Context) -> Iterator[Row]:
-    """train.py under torchrun, and steps in a group of one process with NCCL, at the same time."""
+    """train.py under torchrun, and steps in a group of one process with NCCL; on a GPU at the same time."""
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=1", "--local-addr=127.0.0.1")
     training = tiny_training(context, "torchrun", "--max_dataset_size=8")
     steps = ["scripts/benchmark/nccl_step.py", *(["cpu", *NO_VGG] if context.device.type == "cpu" else ["cuda"])]
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(2 if context.device.type == "cuda" else 1) as pool:
         outputs = {
             title: (start, pool.submit(run_python, *launcher, *command, timeout=context.left()))
             for title, start, command in (

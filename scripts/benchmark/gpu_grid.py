@@ -80,12 +80,15 @@ class Worker:
 
 
 def start_workers(context: Context, names: list[str]) -> None:
-    """Start a process for each job of the parts `names`, where the GPU has memory for all at the same time."""
+    """Start a process for each job of the parts `names`, where the GPU has memory for all at the same time.
+
+    A rehearsal starts one: each takes half a gigabyte of the computer's memory.
+    """
     jobs = grid_jobs(context) if "grid" in names else []
     jobs += published_jobs(context) if "published" in names else []
     if context.device.type == "cuda" and torch.cuda.get_device_properties(0).total_memory < GIGABYTES_FOR_ALL:
         return
-    context.workers = {job: Worker(job, context) for job in jobs}
+    context.workers = {job: Worker(job, context) for job in (jobs[:1] if context.quick else jobs)}
 
 
 def wait_for_workers(context: Context) -> Iterator[Row]:

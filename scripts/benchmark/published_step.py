@@ -68,8 +68,8 @@ class PublishedStep(DPTNModel):
             ("s", self.fake_source, batch.source_image),
         ):
             with self.autocast():
-                of_fake, of_real = self.vgg(fake), self.vgg(real)
-            content, style = content_and_style(of_fake, of_real)
+                fake_features, real_features = self.vgg(fake), self.vgg(real)
+            content, style = content_and_style(fake_features, real_features)
             terms = {"app_gen": l1_per_sample(fake, real), "content_gen": content, "style_gen": style}
             losses |= {f"{name}_{task}": values.mean() for name, values in terms.items()}
         return losses

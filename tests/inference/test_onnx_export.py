@@ -38,12 +38,12 @@ SIZES = {"market": ((128, 64), (128, 64)), "fashion": ((256, 176), (256, 256))}
 
 
 def make_tiny(folder: Path, mode: str) -> PoseTransfer:
-    flags = [*TINY_G, f"--dataset_mode={mode}", "--name=tiny", f"--checkpoints_dir={folder}"]
+    flags = [*TINY_G, "--layers_g=3", f"--dataset_mode={mode}", "--name=tiny", f"--checkpoints_dir={folder}"]
     net = create_model(test_options(*flags), CPU, is_train=False).nets["G"]
     fill_by_formula(net)
     save_network(net, folder / "tiny/latest_net_G.pth")
     where = {"checkpoints_dir": folder, "dataset_mode": mode, "gpu_ids": -1, "channels_last": False}
-    return PoseTransfer.load("tiny", **where, **TINY_FLAGS)
+    return PoseTransfer.load("tiny", **where, **TINY_FLAGS | {"layers_g": 3})  # at two, attention takes a gigabyte
 
 
 @pytest.fixture(scope="module", params=["market", "fashion"])

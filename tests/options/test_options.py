@@ -106,6 +106,7 @@ def test_published_name_of_wgangp_is_accepted():
         (["--name=.."], "must be the name of one folder"),
         (["--nhead=3"], "--nhead 3 does not divide the transformer's width 256"),
         (["--layers_g=9"], "--layers_g 9: 256 x 256 images cannot be halved 9 times"),
+        (["--layers_g=8"], "--layers_g 8: the features would be 1 x 1, which cannot be normalized"),
         (["--dataset_mode=market", "--dis_layers=7"], "--dis_layers 7: 128 x 64 images cannot be halved 7 times"),
         (["--norm=batch", "--accumulate=2"], "--accumulate needs --norm instance"),
         (["--niter=0", "--niter_decay=0"], "no epoch to train"),

@@ -154,7 +154,7 @@ FAULTS = {  # name: exit status, damage, line
     "renamed photo": (
         2,
         lambda r: (append(r / PAIRS, "0002_a.jpg,x.json\n"), (r / "train/x.json").write_text("{}")),
-        r"error .*1 of 4 listed photos are missing; pairs need 1 of them:\n  x.json \(is no photo: unknown content\)",
+        r"error .*1 of 4 listed photos are missing; pairs need 1 of them:\n  x.json \(is not a photo: unknown ",
     ),
     "other form": (
         2,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from util.checkpoint import load_file
+from util.checkpoint import load_file, load_tensors
 from util.errors import UserError
 
 
@@ -16,6 +16,14 @@ def test_load_file_rejects_a_file_without_tensors(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(UserError, match="latest_net_G.pth: weights cannot be read; .*damaged or not a tensor file"):
         load_file(path, "weights")
+
+
+@pytest.mark.parametrize("state", [{}, {0: torch.ones(1)}, {"weight": 1.0}, [torch.ones(1)]])
+def test_load_tensors_rejects_what_is_not_names_to_tensors(tmp_path, state):
+    path = tmp_path / "latest_net_G.pth"
+    torch.save(state, path)
+    with pytest.raises(UserError, match="latest_net_G.pth: expected a state dict"):
+        load_tensors(path, "weights")
 
 
 @pytest.mark.parametrize("is_zip", [True, False])

@@ -128,7 +128,7 @@ def test_continue_test_generates_missing_images_only(run, tested, capsys):
     kept = names[4:] + names[:1]
     times = {name: (folder / name).stat().st_mtime_ns for name in kept}
     run("test", *flags, "--continue_test")
-    assert f"{len(names) - 3} of {len(names)} images are generated already" in capsys.readouterr().out
+    assert f"{len(names) - 3} of {len(names)} images have already been generated" in capsys.readouterr().out
     assert times == {name: (folder / name).stat().st_mtime_ns for name in kept}
     assert before == {name: (folder / name).read_bytes() for name in names}
     assert [row[2] for row in page_rows(folder)] == names

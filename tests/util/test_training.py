@@ -152,7 +152,7 @@ class TestStopSignal:
         assert (reason, reason.exit_status) == (StopReason.OUTPUT_FAILED, 2)
 
     def test_second_interrupt_after_a_while_raises(self, monkeypatch):
-        monkeypatch.setattr(StopSignal, "REPEATED_SIGNAL", 0.0)
+        monkeypatch.setattr(StopSignal, "REPEATED_SIGNAL_SECONDS", 0.0)
         with StopSignal() as stop:
             os.kill(os.getpid(), signal.SIGINT)
             assert stop.reason() is StopReason.SIGINT
