@@ -3,8 +3,8 @@
     python example.py            # writes example.png
     python example.py --out x.png
 
-The image is that of a rendered person, the weights are those of pretrained/rendered_market, which was trained on other
-rendered people. With photos the steps are the same; inference/pose_transfer.py has them as a class for many images,
+The person is rendered; the weights are those of pretrained/rendered_market, which was trained on other rendered
+people. With photos the steps are the same; inference/pose_transfer.py has them as a class for many images,
 scripts/transfer.py as a command that also finds the keypoints.
 """
 
@@ -34,9 +34,9 @@ def main() -> None:
 
     # A person in two poses: pixels are uint8 (128,64,3), keypoints (18,2) of (y, x). The network sees the first image
     # and both poses; the second image only shows what is right.
-    source, target = render_identity(identity=7, mode="market", photos=2, seed=1)
+    source, target = render_identity(identity=7, dataset_dataset_mode="market", photos=2, seed=1)
 
-    opt = TestOptions().parse([f"--checkpoints_dir={RUN.parent}", f"--name={RUN.name}"])  # reads the network's sizes
+    opt = TestOptions().parse([f"--checkpoints_dir={RUN.parent}", f"--name={RUN.name}"])  # reads the network's flags
     generator = define_G(opt).eval()
     load_network(generator, RUN / "latest_net_G.pth", "generator")
 

@@ -12,6 +12,7 @@ import typing
 
 # Modules, not their classes and functions: torch.hub.list() shows everything here that can be called.
 import inference.pose_transfer
+import models
 from models import generator, networks, published_weights
 from options import test_options
 from util import errors
@@ -56,7 +57,7 @@ def _build(run: pathlib.Path) -> generator.Generator:
     """A generator in eval mode, of the sizes that the folder of a run names."""
     flags = [f"--checkpoints_dir={run.parent}", f"--name={run.name}"]
     opt = test_options.TestOptions().parser(flags, from_run=True).parse_args(flags)  # also in a program under torchrun
-    return networks.define_G(opt).eval()
+    return models.find_model(opt.model).define_G(opt).eval()
 
 
 def _find_weights(pretrained: str) -> pathlib.Path:

@@ -18,7 +18,8 @@ JOINTS = (
 )  # fmt: skip
 
 NUM_JOINTS = len(JOINTS)
-NECK, SHOULDERS, HIPS = 1, [2, 5], [8, 11]  # right, then left
+NOSE, NECK = 0, 1
+SHOULDERS, HIPS, KNEES, EYES, EARS = [2, 5], [8, 11], [9, 12], [14, 15], [16, 17]  # right, then left
 TORSO = SHOULDERS + HIPS
 
 SIGMA = 6.0  # pixels of the network resolution

@@ -22,7 +22,7 @@ import pandas as pd
 
 from data.keypoints import NUM_JOINTS, TORSO
 from util.errors import UserError, summarize
-from util.files import atomic_write, check_name_lengths, explain_missing, file_names
+from util.files import check_name_lengths, explain_missing, file_names, write_bytes
 from util.image import content_hint, is_photo
 
 PHASES = ("train", "test")
@@ -235,7 +235,7 @@ def _read_cells(path: Path, separator: str) -> pd.DataFrame:
 
 def _write_table(path: Path, separator: str, table: pd.DataFrame) -> None:
     text = table.to_csv(sep=separator, index=False, lineterminator="\n")
-    atomic_write(path, lambda file: file.write(text.encode()))
+    write_bytes(path, text.encode())
 
 
 def _parse_coordinates(text: str) -> list[float]:

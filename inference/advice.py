@@ -11,7 +11,7 @@ import numpy as np
 
 from data.keypoints import HIPS, JOINTS, NECK, NUM_JOINTS, SHOULDERS, TORSO
 from inference.framing import Frame, can_be_framed, joint_indices
-from inference.people import Person, prominence
+from inference.people import Person, known_joints, prominence
 
 MIN_JOINTS = 6  # known joints of a usable pose
 RIVAL = 0.5  # fraction of the chosen person's prominence: others below it are background, or phantoms
@@ -56,7 +56,7 @@ def is_fatal(advice: Sequence[Advice]) -> bool:
 
 
 def _pose_problems(pose: np.ndarray) -> Iterator[str]:
-    count = int((~np.isnan(pose).any(axis=1)).sum())
+    count = known_joints(Person(pose))
     if torso := [JOINTS[number] for number in TORSO if np.isnan(pose[number]).any()]:
         yield f"{' and '.join(torso)} not found; use a photo that shows both shoulders and both hips"
     elif count < MIN_JOINTS:

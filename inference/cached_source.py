@@ -22,8 +22,8 @@ Pose = np.ndarray | Sequence[Sequence[float]]
 
 
 class TargetPart(nn.Module):
-    """What is computed for each target pose, from its heat maps (1,18,H,W): the image (1,3,H,W) in [-1, 1], as a
-    1-tuple, because compiled functions return tuples."""
+    """Heat maps (1,18,H,W) of a target pose -> the image (1,3,H,W) in [-1, 1], in a 1-tuple, because compiled functions
+    return tuples."""
 
     def __init__(self, net: Generator) -> None:
         super().__init__()

@@ -28,13 +28,13 @@ MEDIAPIPE_33 = (
     "right index finger", "left thumb", "right thumb", "left hip", "right hip", "left knee", "right knee",
     "left ankle", "right ankle", "left heel", "right heel", "left toes", "right toes",
 )  # fmt: skip
-BLAZEPOSE_MIN_VISIBILITY = 0.5  # BlazePose gives every landmark with the probability that it is visible
+BLAZEPOSE_MIN_VISIBILITY = 0.5  # BlazePose states how likely a landmark is visible; below this it is missing
 
 
 def to_openpose18(keypoints: np.ndarray, names: Sequence[str]) -> np.ndarray:
     """(K,2) of (y, x), NaN = missing, in the order `names` -> (18,2) float32 in the order of JOINTS.
 
-    If `names` has no neck, the neck becomes the middle of the shoulders, or is missing unless both are known. Other
+    If `names` has no neck, it is the middle of the shoulders where both are known, else missing. Other
     joints that `names` lacks are missing; joints that JOINTS lacks are dropped. Raises ValueError unless there is one
     row for each name.
     """

@@ -125,7 +125,8 @@ class Coco(PoseFormat):
     def write(self, path: Path, poses: Mapping[str, np.ndarray], photos: Photos) -> None:
         images = [{"id": number, "file_name": name} for number, name in enumerate(poses, 1)]
         keypoints = [from_openpose18(pose, COCO_17) for pose in poses.values()]
-        annotations = [self._annotation(*item) for item in enumerate(keypoints, 1) if not np.isnan(item[1]).all()]
+        known = {number: pose for number, pose in enumerate(keypoints, 1) if not np.isnan(pose).all()}
+        annotations = [self._annotation(number, pose) for number, pose in known.items()]
         names = [name.replace(" ", "_") for name in COCO_17]
         person = {"id": 1, "name": "person", "supercategory": "person", "keypoints": names, "skeleton": []}
         _write_json(path, {"images": images, "annotations": annotations, "categories": [person]})
@@ -139,14 +140,15 @@ class Coco(PoseFormat):
         return {
             "id": number, "image_id": number, "category_id": 1, "iscrowd": 0, "bbox": box,
             "area": round(box[2] * box[3], 3), "num_keypoints": len(known),
-            "keypoints": _to_triples(keypoints, confidence=COCO_VISIBLE),
+            "keypoints": _to_flat_list(keypoints, confidence=COCO_VISIBLE),
         }  # fmt: skip
 
 
 class OpenPose(PoseFormat):
-    """One JSON object for one photo, a list of them, as ControlNet's editors write for a video, or one by photo name.
+    """A JSON object for one photo, or a list of them for a video, as ControlNet's editors write it.
 
-    The latter, and `bodies` with `joints` instead of `people`, is AlphaPose's in the formats cmu and open.
+    AlphaPose writes an object that holds them by photo name: with `people` in its format open, with `bodies` of
+    `joints` in its format cmu.
     """
 
     description = "OpenPose's JSON of people, or AlphaPose's in the formats cmu and open"
@@ -176,7 +178,7 @@ class OpenPose(PoseFormat):
 
     @staticmethod
     def _parse_frame(frame: Any, name: str, photos: Photos) -> list[Person]:
-        """The people of one photo; fractions, and pixels of a canvas of another size, become the photo's pixels."""
+        """The people of one frame. ValueError for another number of joints than OpenPose's 18 or 25."""
         found = []
         for person in field(frame, "people" if "people" in frame else "bodies", list):
             keys = [key for key in OPENPOSE_KEYS if isinstance(person, dict) and key in person]
@@ -196,7 +198,7 @@ class OpenPose(PoseFormat):
         if np.isnan(pose).all():
             return []
         others: dict[str, object] = {f"{part}_keypoints_2d": [] for part in ("face", "hand_left", "hand_right")}
-        return [{"pose_keypoints_2d": _to_triples(from_openpose18(pose, self.joints)), **others}]
+        return [{"pose_keypoints_2d": _to_flat_list(from_openpose18(pose, self.joints)), **others}]
 
 
 class OpenPoseBody25(OpenPose):
@@ -288,7 +290,7 @@ class Detections(PoseFormat):
         keypoints = field(detection, "keypoints", list | dict)
         if isinstance(keypoints, dict):
             x, y = (field(keypoints, axis, list) for axis in "xy")
-            rows = to_points([list(point) for point in zip(x, y)], keypoints.get("visible"))
+            rows = to_points([list(point) for point in zip(x, y, strict=True)], keypoints.get("visible"))
         elif isinstance(keypoints[0], list):
             rows = to_points(keypoints, detection.get("keypoint_scores"))
         else:
@@ -320,21 +322,20 @@ class YoloText(PoseFormat):
 
     def parse(self, content: str, file: Path, photos: Photos) -> PeopleByPhoto:
         name = photos.name(file.stem)
-        found = [self._parse_line(line) for line in self._lines(content)]
-        for rows, _, _ in found:
+        people = [self._parse_line(line) for line in self._lines(content)]
+        for rows in people:
             _check_fractions(rows)
         size = np.array(photos.size(name))
-        return {name: [_to_person(rows, joints, size) for rows, joints, _ in found]}
+        return {name: [_to_person(rows, COCO_17, size) for rows in people]}
 
     @staticmethod
-    def _parse_line(numbers: list[float]) -> "_ParsedPerson":
-        keypoints, joints = numbers[YOLO_BOX:], len(COCO_17)
-        if len(keypoints) in (3 * joints, 3 * joints + 1):
-            return _ParsedPerson(_to_rows(keypoints[: 3 * joints]), COCO_17)
-        if len(keypoints) in (2 * joints, 2 * joints + 1):
-            return _ParsedPerson(
-                to_points([keypoints[start : start + 2] for start in range(0, 2 * joints, 2)]), COCO_17
-            )
+    def _parse_line(numbers: list[float]) -> np.ndarray:
+        """(17,3) of x, y, confidence, with x and y as fractions of the photo. One more number at the end is ignored."""
+        keypoints, count = numbers[YOLO_BOX:], len(COCO_17)
+        if len(keypoints) in (3 * count, 3 * count + 1):
+            return _to_rows(keypoints[: 3 * count])
+        if len(keypoints) in (2 * count, 2 * count + 1):
+            return to_points(np.reshape(keypoints[: 2 * count], (-1, 2)).tolist())
         raise ValueError(f"{len(numbers)} numbers in a line, expected 5 of class and box, and 51 or 34 of 17 joints")
 
 
@@ -369,7 +370,7 @@ class MediaPipe(PoseFormat):
 
     @staticmethod
     def _parse_landmarks(landmarks: Any) -> np.ndarray:
-        """(33,3) of x, y, visibility, the former as fractions of the photo. BlazePose invents joints that it cannot
+        """(33,3) of x, y, visibility, with x and y as fractions of the photo. BlazePose invents joints that it cannot
         see, or that lie outside the photo: their visibility becomes 0."""
         if not isinstance(landmarks, list) or len(landmarks) != len(MEDIAPIPE_33):
             raise ValueError(f"not the 33 landmarks of BlazePose: {short(landmarks)}")
@@ -386,7 +387,7 @@ class MediaPipe(PoseFormat):
 
     def encode(self, pose: np.ndarray, name: str, photos: Photos) -> object:
         height, width = photos.size(name)
-        numbers = _to_triples(from_openpose18(pose, MEDIAPIPE_33) / (height, width), digits=6)
+        numbers = _to_flat_list(from_openpose18(pose, MEDIAPIPE_33) / (height, width), digits=6)
         triples = zip(numbers[::3], numbers[1::3], numbers[2::3])
         landmarks = [{"x": x, "y": y, "z": 0, "visibility": visibility} for x, y, visibility in triples]
         return {"width": width, "height": height, "pose_landmarks": [] if np.isnan(pose).all() else [landmarks]}
@@ -416,7 +417,7 @@ class _ParsedPerson(NamedTuple):
     """A person as a file has them."""
 
     rows: np.ndarray  # (K,3) of x, y, confidence; confidence 0 = missing
-    joints: Sequence[str]  # the K rows
+    joints: Sequence[str]  # names of the K rows
     score: float = 1.0  # the confidence that it is a person
 
 
@@ -446,12 +447,12 @@ def _to_people(found: Sequence[_ParsedPerson], name: str, photos: Photos, canvas
     return [_to_person(rows, joints, scale, score) for rows, joints, score in found]
 
 
-def _to_triples(keypoints: np.ndarray, confidence: int = 1, digits: int = 3) -> list[float]:
+def _to_flat_list(keypoints: np.ndarray, confidence: int = 1, digits: int = 3) -> list[float]:
     """(K,2) of (y, x) -> a flat list of x, y, `confidence` for each joint, and 0, 0, 0 for a missing one."""
-    triples: list[float] = []
+    flat: list[float] = []
     for y, x in keypoints.tolist():
-        triples += [0, 0, 0] if math.isnan(y + x) else [round(x, digits), round(y, digits), confidence]
-    return triples
+        flat += [0, 0, 0] if math.isnan(y + x) else [round(x, digits), round(y, digits), confidence]
+    return flat
 
 
 def _check_fractions(rows: np.ndarray) -> None:
@@ -461,9 +462,10 @@ def _check_fractions(rows: np.ndarray) -> None:
 
 
 def _are_fractions(people: Sequence[np.ndarray]) -> bool:
-    """Whether (K,3) coordinates are fractions of the photo. ValueError for OpenPose's third kind, from -1 to 1.
+    """Whether (K,3) coordinates are fractions of the photo. ValueError for coordinates from -1 to 1, OpenPose's
+    --keypoint_scale 4.
 
-    Small numbers are pixels all the same if, as fractions, they would put each joint outside the photo.
+    Small numbers are pixels all the same if, as fractions, they would put every joint outside the photo.
     """
     points = np.concatenate([rows[rows[:, 2] > 0, :2] for rows in people] or [np.zeros((0, 2))])
     if np.abs(points).max(initial=0) > MAX_FRACTION or not (points < 1).all(axis=1).any():

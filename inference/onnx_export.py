@@ -22,7 +22,7 @@ from data.keypoints import CUTOFF_BITS, NUM_JOINTS, OFF_IMAGE, SIGMA, scale_keyp
 from inference.pose_transfer import PoseTransfer
 from models.ops import plain_forms
 from util.errors import UserError
-from util.files import atomic_write, sha256
+from util.files import sha256, write_bytes
 from util.image import from_uint8, resize_uint8, to_uint8
 from util.packages import require_package
 from util.reproducibility import git_revision, versions
@@ -138,8 +138,7 @@ def export(transfer: PoseTransfer, folder: Path, half: bool = False) -> list[Pat
     metadata = describe(transfer, half)
     paths = [folder / name for name in FILES]
     for graph, path in zip(graphs(transfer), paths):
-        content = to_onnx(graph, metadata, half)
-        atomic_write(path, lambda file, content=content: file.write(content))
+        write_bytes(path, to_onnx(graph, metadata, half))
     return paths
 
 

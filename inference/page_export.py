@@ -17,7 +17,7 @@ from inference import onnx_export
 from inference.pose_transfer import PoseTransfer
 from inference.studio_offers import describe_offers, render_offers
 from util.errors import UserError
-from util.files import atomic_write, is_taken
+from util.files import is_taken, write_bytes
 
 PAGES = [Path(__file__).with_name(name) for name in ("studio_page", "static_page")]  # later files replace earlier ones
 LICENSE = Path(__file__).parent.parent / "LICENSE"
@@ -40,7 +40,7 @@ POLICY = (
 def read_ort(file: Path | None) -> dict[str, bytes]:
     """onnxruntime-web for the folder, path -> content: from npm, or from npm's package as a `file`.
 
-    Raises UserError if npm cannot be reached, or gives another content than expected, or the file is another one.
+    Raises UserError if npm cannot be reached, or if the package is not ORT.
     """
     content = download(ORT_URL) if file is None else file.read_bytes()
     if base64.b64encode(hashlib.sha512(content).digest()).decode() != ORT_SHA512:
@@ -94,4 +94,4 @@ def check_folder(folder: Path) -> None:
 
 def write_page(files: dict[str, bytes], folder: Path) -> None:
     for path, content in files.items():
-        atomic_write(folder / path, lambda file, content=content: file.write(content))
+        write_bytes(folder / path, content)

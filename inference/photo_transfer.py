@@ -81,14 +81,15 @@ def check_outputs(opt: Namespace, sources: Sequence[PoseSource], fps: float | No
     if opt.sheet and opt.sheet.resolve() in {path.resolve() for path in (*written, Path(opt.out))}:
         raise UserError(f"--sheet {opt.sheet}: is --out too")
     named = filter(None, (opt.source, *opt.pose, opt.source_pose))
-    # Path.exists raises for a long csv:NAME
+    # os.path.exists, because Path.exists raises for a long csv:NAME
     inputs = [os.path.realpath(text) for text in named if os.path.exists(text)]
     outputs = [("--out", path) for path in written] + ([("--sheet", opt.sheet)] if opt.sheet else [])
     for flag, path in outputs:
-        real, is_pose = Path(os.path.realpath(path)), path.exists() and is_photo(path)  # if a folder of poses holds it
-        if any(real == Path(given) or (is_pose and real.is_relative_to(given)) for given in inputs):
+        real = Path(os.path.realpath(path))
+        is_old_photo = path.exists() and is_photo(path)  # an input too, if it lies in a folder that --pose names
+        if any(real == Path(given) or (is_old_photo and real.is_relative_to(given)) for given in inputs):
             raise UserError(f"{flag} {path}: would replace one of the inputs")
-    for _, path in (outputs[0], outputs[-1]):
+    for _, path in (outputs[0], outputs[-1]):  # all images go to one folder, so the first stands for them
         check_writable(path)
 
 
@@ -221,7 +222,7 @@ def frame_poses(
 
 
 def _replace_first(people: Sequence[Person], pose: np.ndarray) -> list[Person]:
-    """`people` with `pose` (18,2) for the first one's; nobody if it is all NaN. `people` may be empty."""
+    """`people` with `pose` (18,2) in place of the first one's; nobody if it is all NaN. `people` may be empty."""
     confidence = people[0].confidence if people else 1.0
     return [] if np.isnan(pose).all() else [Person(pose, confidence), *people[1:]]
 
@@ -237,7 +238,8 @@ def _summarize_advice(advice_by_pose: list[list[Advice]], any_usable: bool, what
 
 
 def save_results(opt: Namespace, result: TransferResult, fps: float | None) -> None:
-    """Write the files that --out and --sheet name, and print their paths and how much a sequence's background flickers.
+    """Write the files that --out and --sheet name. Print the path of each image, or of a sequence its length, rate,
+    path and how much its background flickers.
 
     fps: images per second of a sequence; None: independent images, POSE.png each if --out is a folder.
     """

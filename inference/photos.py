@@ -61,7 +61,7 @@ class Photos:
         if not self.folder:
             if not declared:
                 how = "scripts/convert_poses.py takes it by --photos DIR or --size WIDTH HEIGHT"
-                raise UserError(f"{name}: the photo's size is needed to turn fractions into pixels; {how}")
+                raise UserError(f"{name}: the photo's size is needed, which its keypoint file does not tell; {how}")
             return declared
         if name not in self._names:
             reason = explain_missing([name], self._names, self.folder).get(name, "")

@@ -72,7 +72,7 @@ class Measurement:
 
     @staticmethod
     def of(values: np.ndarray) -> "Measurement":
-        """Mean of one number per image."""
+        """Mean of `values` (n,): a number per image, or of `is` per split."""
         if not len(values):
             return Measurement(None, reason="no image could be measured")
         with np.errstate(invalid="ignore"):  # an infinite PSNR has no variance
@@ -162,12 +162,12 @@ def load_networks(setup: EvaluationSetup, sources: Mapping[str, str], skip_unava
 def evaluate(setup: EvaluationSetup, networks: Networks, problems: Problems) -> Evaluation:
     """Measure everything. Images that cannot be used go to `problems`, which may raise."""
     # the real photos come first, so that a broken one fails early
-    reals = {
+    real_gaussians = {
         protocol.name: real_statistics(setup, networks, protocol, problems)
         for protocol in setup.pairs.protocols
         if "fid" in setup.pairs.metrics and network_of("fid", protocol) in networks.inceptions
     }
-    evaluator = _Evaluator(setup, networks, reals)
+    evaluator = _Evaluator(setup, networks, real_gaussians)
     for batch in load_batches(setup.pairs, setup.batch_size, setup.workers, "pairs", problems):
         evaluator.update(batch)
     return evaluator.compute()
@@ -175,11 +175,11 @@ def evaluate(setup: EvaluationSetup, networks: Networks, problems: Problems) -> 
 
 def real_settings(setup: EvaluationSetup, networks: Networks, protocol: Protocol) -> dict[str, Any]:
     """All that the statistics of the real photos' features depend on, but for the photos."""
-    view = protocol.view(setup.pairs.data_set)
+    view = protocol.view(setup.pairs.dataset_mode)
     return {
         "inception": protocol.inception, "weights": networks.weights[protocol.inception]["sha256"],
         "precision": setup.precision, "size": list(view.size), "filter": view.photos, "fid_batch": protocol.fid_batch,
-        "network_size": list(find_dataset(setup.pairs.data_set).stored_size) if protocol.network_resize else None,
+        "network_size": list(find_dataset(setup.pairs.dataset_mode).stored_size) if protocol.network_resize else None,
     }  # fmt: skip
 
 
@@ -188,7 +188,7 @@ def real_statistics(setup: EvaluationSetup, networks: Networks, protocol: Protoc
     settings = real_settings(setup, networks, protocol)
     if setup.real_file:
         return fid.read_statistics(setup.real_file, {"protocol": protocol.name, **settings})
-    kind, view = protocol.inception, protocol.view(setup.pairs.data_set)
+    kind, view = protocol.inception, protocol.view(setup.pairs.dataset_mode)
     names = setup.real_photos.names[: _in_full_batches(len(setup.real_photos), protocol.fid_batch)]  # they are sorted
     photos = PhotoDataset(setup.real_photos.folder, names, view)
     file = fid.cache_file(setup.cache_dir, photos.folder, photos.names, settings)
@@ -206,20 +206,20 @@ def real_statistics(setup: EvaluationSetup, networks: Networks, protocol: Protoc
 
 def _for_networks(images: Tensor, protocol: Protocol, setup: EvaluationSetup) -> Tensor:
     """Images (N,3,H,W) of a protocol's view as LPIPS and Inception see them."""
-    size = find_dataset(setup.pairs.data_set).stored_size
+    size = find_dataset(setup.pairs.dataset_mode).stored_size
     return opencv_bilinear(images, size) if protocol.network_resize else images
 
 
 def _in_full_batches(n: int, batch: int) -> int:
-    """How many of `n` images count where the last partial batch is dropped; a single batch never is."""
+    """How many of `n` images count where the last partial batch is dropped; a single partial batch is kept."""
     return n - n % min(batch, n)
 
 
 class _Evaluator:
-    """The state of the pass over all pairs. `reals`: statistics by protocol, where fid is wanted."""
+    """The state of the pass over all pairs. `real_gaussians`: of the real photos by protocol, for fid."""
 
-    def __init__(self, setup: EvaluationSetup, networks: Networks, reals: Mapping[str, fid.Gaussian]) -> None:
-        self.setup, self.networks, self.reals = setup, networks, reals
+    def __init__(self, setup: EvaluationSetup, networks: Networks, real_gaussians: Mapping[str, fid.Gaussian]) -> None:
+        self.setup, self.networks, self.real_gaussians = setup, networks, real_gaussians
         self.metrics, self.protocols = setup.pairs.metrics, setup.pairs.protocols
         self.values: list[pd.DataFrame] = []
         self.draws: dict[tuple[str, str], np.ndarray] = {}
@@ -228,7 +228,7 @@ class _Evaluator:
         # protocols whose networks see the same images
         self.groups: dict[tuple, list[Protocol]] = defaultdict(list)
         for protocol in self.protocols:
-            key = protocol.view(setup.pairs.data_set), protocol.network_resize, protocol.lpips_input
+            key = protocol.view(setup.pairs.dataset_mode), protocol.network_resize, protocol.lpips_input
             self.groups[key].append(protocol)
         names = pd.Series([sample.generated.name for sample in setup.pairs.samples])
         self.rank = (names.rank(method="first") - 1).to_numpy()  # by file name: the last ones are dropped
@@ -239,7 +239,7 @@ class _Evaluator:
         values = {key: scores.numpy() for key, scores in batch["scores"].items()}
         masks = batch["masks"].to(self.setup.device) if "masks" in batch else None
         for protocols in self.groups.values() if self.setup.pairs.keep_images else ():
-            view = protocols[0].view(self.setup.pairs.data_set)
+            view = protocols[0].view(self.setup.pairs.dataset_mode)
             sides = (batch[side][view].to(self.setup.device) for side in ("fakes", "reals"))
             fakes, reals = (_for_networks(images, protocols[0], self.setup) for images in sides)
             values |= self._distances(protocols, fakes, reals, masks)
@@ -252,7 +252,7 @@ class _Evaluator:
         """LPIPS of whole images, and of images that are gray outside their masks; the same for all `protocols`."""
         distances = {}
         for metric in ("lpips", "mask_lpips"):
-            wanted = [protocol for protocol in protocols if self._measures(metric, protocol)]
+            wanted = [protocol for protocol in protocols if self._is_wanted(metric, protocol)]
             if wanted and self.networks.alexnet:
                 visible = masks if metric in MASKED else None
                 with self.setup.autocast():
@@ -269,12 +269,12 @@ class _Evaluator:
                 with self.setup.autocast():
                     features = net(fakes)
             for protocol in using:
-                if self._measures("fid", protocol):
+                if self._is_wanted("fid", protocol):
                     self.features[protocol.name].update(features[self._is_in_full_batch(indices, protocol.fid_batch)])
-                if self._measures("is", protocol):
+                if self._is_wanted("is", protocol):
                     self.inception_scores[protocol.name].update(indices, net.probabilities(features))
 
-    def _measures(self, metric: str, protocol: Protocol) -> bool:
+    def _is_wanted(self, metric: str, protocol: Protocol) -> bool:
         return metric in self.metrics and protocol.has(metric)
 
     def _is_in_full_batch(self, indices: np.ndarray, batch: int) -> np.ndarray:
@@ -285,19 +285,19 @@ class _Evaluator:
         keys = [(protocol.name, metric) for protocol in self.protocols for metric in self.metrics]
         values = pd.concat(self.values) if self.values else pd.DataFrame(columns=keys, dtype=float)
         measurements = {
-            protocol.name: {metric: self._measure(protocol, metric, values) for metric in self.metrics}
+            protocol.name: {metric: self._measure(metric, protocol, values) for metric in self.metrics}
             for protocol in self.protocols
         }
         return Evaluation(measurements, values[[key for key in keys if key in values]], self.draws)
 
-    def _measure(self, protocol: Protocol, metric: str, values: pd.DataFrame) -> Measurement:
+    def _measure(self, metric: str, protocol: Protocol, values: pd.DataFrame) -> Measurement:
         if not protocol.has(metric):
             return Measurement(None, reason=f"the code of {protocol.name} has no {metric}")
         network = network_of(metric, protocol)
         if network in self.networks.missing:
             return Measurement(None, reason=self.networks.missing[network])
         if metric == "fid":
-            fake, real = self.features[protocol.name].compute(), self.reals[protocol.name]
+            fake, real = self.features[protocol.name].compute(), self.real_gaussians[protocol.name]
             measurement = Measurement(fid.frechet_distance(fake, real), fake.n, n_real=real.n)
             if self.setup.bootstrap:
                 draws = fid_draws(self.features[protocol.name].features(), real, self.setup.bootstrap)

@@ -120,7 +120,7 @@ MASKED_PIXEL_METRICS = {"mask_ssim": Comparison.ssim_256, "mask_psnr": Compariso
 
 
 def score_pixels(
-    fake: Tensor, real: Tensor, mask: Tensor | None, names: Iterable[str], protocol: Protocol, data_set: str
+    fake: Tensor, real: Tensor, mask: Tensor | None, names: Iterable[str], protocol: Protocol, dataset_mode: str
 ) -> dict[str, float]:
     """Those of `names` that this module computes, for one pair.
 
@@ -128,7 +128,7 @@ def score_pixels(
     """
     scores = {}
     if plain := [name for name in names if name in PIXEL_METRICS]:
-        pair = Comparison(fake, real, protocol.margin(data_set), protocol)
+        pair = Comparison(fake, real, protocol.margin(dataset_mode), protocol)
         scores |= {name: PIXEL_METRICS[name](pair) for name in plain}
     if masked := [name for name in names if name in MASKED_PIXEL_METRICS]:
         pair = Comparison(fake * mask, real * mask, 0, protocol)

@@ -38,7 +38,8 @@ class Protocol:
     pad: pixel metrics see both images with white columns added at each side, 256 x 256 on DeepFashion. They are
         equal in both images, so every PSNR rises by 10 log10(256 / 176) = 1.63 dB, l1 falls to 0.69 of itself, and
         SSIM s rises to almost 0.69 s + 0.31. Market-1501 is not padded.
-    ssim_256_sigma, ssim_256_taps: its Gaussian window. Windows centered at least 3.5 sigma inside the image count.
+    ssim_256_sigma, ssim_256_taps: the Gaussian window of `ssim_256`. Those centered at least 3.5 sigma inside the image
+        count.
     ssim_256_range: its data range. "generated": max - min of each generated image, so that an image of less contrast is
         compared with smaller stabilizing constants and scores lower; "full": 255.
     l1_range: the range of the levels in `l1`: 1, or 2 for images in [-1, 1].
@@ -75,15 +76,15 @@ class Protocol:
         """All that changes numbers, for records."""
         return {name: value for name, value in asdict(self).items() if name != "metrics"}
 
-    def view(self, data_set: str) -> View:
+    def view(self, dataset_mode: str) -> View:
         """How the files of a data set become images."""
-        dataset = find_dataset(data_set)
+        dataset = find_dataset(dataset_mode)
         size = dataset.stored_size if self.size == "stored" else dataset.network_size
         return View(size, self.photos, self.generated, self.strips)
 
-    def margin(self, data_set: str) -> int:
+    def margin(self, dataset_mode: str) -> int:
         """White columns at each side of an image of a data set: those that its photos lack to the network's width."""
-        dataset = find_dataset(data_set)
+        dataset = find_dataset(dataset_mode)
         return max(0, dataset.network_size[1] - dataset.stored_size[1]) // 2 if self.pad else 0
 
 

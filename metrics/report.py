@@ -44,7 +44,7 @@ def results_table(measurements: Measurements) -> pd.DataFrame:
 
 
 def format_table(table: pd.DataFrame) -> str:
-    """Text in columns with two spaces between them; the index to the left, cells to the right."""
+    """Text in columns with two spaces between them; the index is left-aligned, the cells are right-aligned."""
     numbered = table.set_axis(range(table.shape[1]), axis="columns")  # column names may come twice
     widths = [1 + max(map(len, (name, *numbered[number]))) for number, name in enumerate(table)]
     text = numbered.rename_axis(columns="metric").to_string(header=list(table), col_space=widths)
@@ -57,7 +57,11 @@ def title(metric: str) -> str:
 
 def remarks(measurements: Measurements) -> list[str]:
     """Why some metrics were not measured, and what made some infinite or undefined."""
-    named = [(f"{metric} ({protocol})", m) for protocol, found in measurements.items() for metric, m in found.items()]
+    named = [
+        (f"{metric} ({protocol})", measurement)
+        for protocol, by_metric in measurements.items()
+        for metric, measurement in by_metric.items()
+    ]
     reasons = [f"not measured: {name}: {measurement.reason}" for name, measurement in named if measurement.reason]
     return reasons + [f"{name}: {measurement.note}" for name, measurement in named if measurement.note]
 
@@ -66,8 +70,8 @@ def _count(n: int, n_real: int | None) -> str:
     return f"{n:,}" if n_real is None else f"{n:,} vs {n_real:,}"
 
 
-def _interval(found: Interval | None) -> str:
-    return "{:.4f} to {:.4f}".format(*found) if found else ""
+def _interval(limits: Interval | None) -> str:
+    return "{:.4f} to {:.4f}".format(*limits) if limits else ""
 
 
 def difference_table(first: Evaluation, second: Evaluation) -> pd.DataFrame:
@@ -75,17 +79,18 @@ def difference_table(first: Evaluation, second: Evaluation) -> pd.DataFrame:
 
     `better` is '-' where the interval contains 0.
     """
-    rows = {}
-    for protocol, metric in first.draws.keys() & second.draws.keys():
+    both = first.draws.keys() & second.draws.keys()
+    keys = [(protocol, metric) for protocol in first.measurements for metric in METRICS if (protocol, metric) in both]
+    rows = []
+    for protocol, metric in keys:
         a, b = (evaluation.measurements[protocol][metric].value for evaluation in (first, second))
-        found = interval(a - b, first.draws[protocol, metric] - second.draws[protocol, metric])
+        limits = interval(a - b, first.draws[protocol, metric] - second.draws[protocol, metric])
         first_is_better = (a > b) == METRICS[metric].higher_is_better
-        better = "-" if found[0] <= 0 <= found[1] else ("first" if first_is_better else "second")
-        rows[protocol, metric] = [f"{a:.6f}", f"{b:.6f}", f"{a - b:+.6f}", _interval(found), better]
-    order = [(protocol, metric) for protocol in first.measurements for metric in METRICS if (protocol, metric) in rows]
-    index = [f"{title(metric)} ({protocol})" for protocol, metric in order]
+        better = "-" if limits[0] <= 0 <= limits[1] else ("first" if first_is_better else "second")
+        rows.append([f"{a:.6f}", f"{b:.6f}", f"{a - b:+.6f}", _interval(limits), better])
+    index = [f"{title(metric)} ({protocol})" for protocol, metric in keys]
     columns = ["first", "second", "difference", f"{LEVEL} % interval", "better"]
-    return pd.DataFrame([rows[key] for key in order], index=index, columns=columns)
+    return pd.DataFrame(rows, index=index, columns=columns)
 
 
 def check_outputs(out: Path, per_image: Path | None, page: Path | None) -> None:

@@ -39,7 +39,7 @@ class PairDataset(Dataset):
 
     samples: Sequence[Sample]
     target_dir: Path
-    data_set: str
+    dataset_mode: str
     protocols: Sequence[Protocol]
     metrics: Sequence[str]
     keypoints: Mapping[str, np.ndarray] | None  # photo name -> (18,2), for mask metrics
@@ -55,16 +55,16 @@ class PairDataset(Dataset):
 
     @cached_property
     def _views(self) -> dict[View, list[Protocol]]:
-        """The protocols that see the same images, by these."""
+        """View -> the protocols that share it."""
         views = defaultdict(list)
         for protocol in self.protocols:
-            views[protocol.view(self.data_set)].append(protocol)
+            views[protocol.view(self.dataset_mode)].append(protocol)
         return views
 
     def __getitem__(self, index: int) -> Item:
         sample, mask = self.samples[index], None
         if self.keypoints is not None:
-            size = find_dataset(self.data_set).stored_size
+            size = find_dataset(self.dataset_mode).stored_size
             mask = torch.from_numpy(pose_mask(self.keypoints[sample.target], size))[None]
         scores, fakes, reals = {}, {}, {}
         for view, protocols in self._views.items():
@@ -74,7 +74,7 @@ class PairDataset(Dataset):
             fakes[view], reals[view] = images
             for protocol in protocols:
                 wanted = [metric for metric in self.metrics if protocol.has(metric)]
-                found = score_pixels(*images, mask, wanted, protocol, self.data_set)
+                found = score_pixels(*images, mask, wanted, protocol, self.dataset_mode)
                 scores |= {(protocol.name, metric): value for metric, value in found.items()}
         item = {"index": index, "scores": scores}
         if self.keep_images:
@@ -171,7 +171,7 @@ def _collate(items: Sequence[Item]) -> Item:
 
 
 def mean_image(photos: PhotoDataset, batch_size: int, workers: int, problems: Problems) -> Tensor:
-    """The average photo, uint8 (3,H,W), rounded; UserError if no photo is usable. Others go to `problems`."""
+    """The average photo, uint8 (3,H,W), rounded; UserError if no photo is usable. Unusable ones go to `problems`."""
     total, n = torch.zeros(3, *photos.view.size, dtype=torch.int64), 0
     for batch in load_batches(photos, batch_size, workers, "mean image", problems):
         total += batch.sum(0)

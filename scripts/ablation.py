@@ -1,4 +1,4 @@
-"""Trains the network without one part of the method at a time, with several seeds, and compares on the same test pairs.
+"""Trains variants of the network with several seeds, most without one part of the method, and compares their scores.
 
     python -m data.synthetic --identities 120 --out dataset/ablation_people       # rendered people
     python scripts/ablation.py                                                # every setting that needs no VGG19
@@ -14,6 +14,7 @@ seeds, because the pairs of one run are not independent. "pairs better" counts p
 first one.
 """
 
+import re
 import shlex
 import subprocess
 import sys
@@ -38,7 +39,7 @@ from util.html import add_table, new_page, write_page
 from util.results import RUN_FILE
 
 ROOT = Path(__file__).resolve().parent.parent
-SCORES = ("l1", "psnr", "ssim_256", "mask_ssim")  # they need no weights of other networks
+COMPARED_METRICS = ("l1", "psnr", "ssim_256", "mask_ssim")  # they need no weights of other networks
 PROTOCOL = "standard"
 PAIR = ["source", "target"]
 HEADINGS = ("setting", "seeds", "mean", "difference", "pairs better")
@@ -84,6 +85,7 @@ def main() -> None:
     add("--jobs", type=positive_int, default=1, metavar="N", help="runs at the same time; more than one on a large GPU")
     add("--gpu_ids", "--gpu_id", metavar="ID", help="as in train.py")
     args = parser.parse_args(own)
+    args.settings, args.seeds = (list(dict.fromkeys(given)) for given in (args.settings, args.seeds))
     common = [f"--dataset_mode={args.dataset_mode}", f"--dataroot={args.dataroot.resolve()}"]
     check_same_training(args.out, [*common, *TRAINING, *train_flags])
     common += [f"--gpu_ids={args.gpu_ids}"] if args.gpu_ids is not None else []
@@ -124,7 +126,7 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 def check_same_training(out: Path, flags: Sequence[str]) -> None:
     """UserError where `out` holds runs of other flags, which cannot stand in one table with these."""
     file, line = out / "training.txt", shlex.join(flags)
-    if file.exists() and (stored := file.read_text().strip()) != line:
+    if (out / "runs").exists() and file.exists() and (stored := file.read_text().strip()) != line:
         raise UserError(
             f"{out}: holds runs of another training; choose another --out\n  there: {stored}\n  now:   {line}"
         )
@@ -153,7 +155,7 @@ def evaluate(args: Namespace, name: str, seed: int) -> None:
     run, root, out, dataset = f"{name}_{seed}", args.dataroot, args.out, find_dataset(args.dataset_mode)
     flags = [
         f"--gt_path={root / 'test'}", f"--distorated_path={out / 'results' / run}", f"--name={run}",
-        f"--dataset_mode={args.dataset_mode}", f"--protocol={PROTOCOL}", f"--metrics={','.join(SCORES)}",
+        f"--dataset_mode={args.dataset_mode}", f"--protocol={PROTOCOL}", f"--metrics={','.join(COMPARED_METRICS)}",
         f"--pairs={root / dataset.pairs_csv.format(phase='test')}",
         f"--annotations={root / dataset.keypoints_csv.format(phase='test')}", "--nThreads=0",
         f"--per_image={scores_file(out, name, seed)}", f"--out={out / 'metrics.jsonl'}",
@@ -174,9 +176,9 @@ def read_scores(out: Path, settings: Sequence[str], seeds: Sequence[int]) -> pd.
     """A column for each metric, a row for each pair of each finished run: (setting, seed, source, target)."""
     files = {(name, seed): scores_file(out, name, seed) for name in settings for seed in seeds}
     tables = {key: pd.read_csv(file).set_index(PAIR) for key, file in files.items() if file.exists()}
-    return pd.concat(tables, names=["setting", "seed"])[[f"{PROTOCOL}:{metric}" for metric in SCORES]].set_axis(
-        list(SCORES), axis=1
-    )
+    table = pd.concat(tables, names=["setting", "seed"])
+    columns = {f"{PROTOCOL}:{metric}": metric for metric in COMPARED_METRICS}
+    return table[list(columns)].rename(columns=columns)
 
 
 def compare(scores: pd.DataFrame, settings: Sequence[str]) -> pd.DataFrame:
@@ -186,7 +188,7 @@ def compare(scores: pd.DataFrame, settings: Sequence[str]) -> pd.DataFrame:
     differences = scores - scores.loc[settings[0]].reindex(scores.index.droplevel("setting")).to_numpy()
     difference_by_run = differences.groupby(level=["setting", "seed"]).mean()
     rows = {}
-    for metric in SCORES:
+    for metric in COMPARED_METRICS:
         sign = 1 if METRICS[metric].higher_is_better else -1
         for name in (name for name in settings if name in by_run.index):
             runs, changes = by_run.loc[name, metric], difference_by_run.loc[name, metric].dropna()
@@ -217,7 +219,7 @@ def make_page(table: pd.DataFrame, settings: Sequence[str], training: str) -> do
             "deviation over seeds. A difference smaller than that shows nothing."
         )
         for metric, rows in table.groupby(level="metric", sort=False):
-            tags.h2(f"{metric}, {'more' if METRICS[metric].higher_is_better else 'less'} is better")
+            tags.h2(f"{metric}, {'higher' if METRICS[metric].higher_is_better else 'lower'} is better")
             add_table([HEADINGS, *map(cells, rows.loc[metric].itertuples())])
         tags.p("Every run: train.py ", tags.code(training))
         with tags.ul():
@@ -231,7 +233,7 @@ def cells(row: tuple) -> list[str]:
     """One row of `compare` as text."""
     name, seeds, mean, spread, difference, spread_of_difference, better = row
     numbers = [f"{mean:.4f} ± {spread:.4f}", f"{difference:+.4f} ± {spread_of_difference:.4f}", f"{better:.0%}"]
-    return [SETTINGS[name].title, str(int(seeds)), *(number.replace("nan", "–") for number in numbers)]
+    return [SETTINGS[name].title, str(int(seeds)), *(re.sub(r"\+?nan%?", "–", number) for number in numbers)]
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ from models.published_weights import load_network
 from options.test_options import TestOptions
 from util.checkpoint import STATE_FILE
 from util.errors import UserError, run_main, summarize
-from util.files import atomic_write, natural_sort_key
+from util.files import natural_sort_key, write_bytes
 from util.image import IMAGE_FORMATS, read_list
 from util.packages import require_package
 from util.results import RUN_FILE
@@ -48,7 +48,7 @@ DRIVE = "https://drive.google.com/drive/folders/"
 TIMEOUT = 30  # seconds without an answer
 RETRIES = 2  # for a file whose connection breaks
 ARCHIVES = r".*\.(zip|rar|7z|tar|gz|tgz)"
-PHOTOS = {
+HOW_TO_GET_PHOTOS = {
     "fashion": "DeepFashion's owners send a password for the photos on request "
     "(http://mmlab.ie.cuhk.edu.hk/projects/DeepFashion/InShopRetrieval.html); get Img/img.zip, then run "
     "python data/generate_fashion_datasets.py",
@@ -57,7 +57,7 @@ PHOTOS = {
 }
 
 
-class Shared(NamedTuple):
+class SharedFiles(NamedTuple):
     """One kind of files that the authors share."""
 
     drive_ids: dict[str, str]  # data set -> its folder on Google Drive
@@ -66,16 +66,16 @@ class Shared(NamedTuple):
     check: Callable[[str, Path], list[str]]  # (data set, folder) -> problems, a line each
 
 
-def check_lists(mode: str, folder: Path) -> list[str]:
+def check_lists(dataset_mode: str, folder: Path) -> list[str]:
     """The csv files and lists must be there, with the published numbers of rows, and keypoints of every photo."""
-    dataset, problems = find_dataset(mode), []
+    dataset, problems = find_dataset(dataset_mode), []
     for phase, (photos, pairs) in dataset.published.items():
         pairs_csv, keypoints_csv = dataset.pairs_csv.format(phase=phase), dataset.keypoints_csv.format(phase=phase)
         used = {name for pair in _read(folder / pairs_csv, read_pairs, problems, pairs) for name in pair}
         known = _read(folder / keypoints_csv, read_keypoints, problems)
         if known and (missing := used - known.keys()):
             problems.append(f"{keypoints_csv}: no row for {len(missing)} photos of {pairs_csv}, such as {min(missing)}")
-        if mode == "fashion":
+        if dataset_mode == "fashion":
             _read(folder / f"{phase}.lst", read_list, problems, photos)
     return problems
 
@@ -96,14 +96,15 @@ def _read(path: Path, read: Callable[[Path], Any], problems: list[str], publishe
     return rows
 
 
-def check_weights(mode: str, folder: Path) -> list[str]:
+def check_weights(dataset_mode: str, folder: Path) -> list[str]:
     """Each `*_net_G.pth` must have the names and shapes of the paper's generator."""
     generators = sorted(folder.glob("*_net_G.pth"))
     if not generators:
         others = ", ".join(sorted(path.name for path in folder.glob("*.pth")))
         return [f"latest_net_G.pth: missing{f'; rename the generator among {others}' if others else ''}"]
     run = folder.resolve()
-    opt = TestOptions().parse([f"--dataset_mode={mode}", f"--checkpoints_dir={run.parent}", f"--name={run.name}"])
+    flags = [f"--dataset_mode={dataset_mode}", f"--checkpoints_dir={run.parent}", f"--name={run.name}"]
+    opt = TestOptions().parse(flags)
     problems = []
     for path in generators:
         try:
@@ -113,9 +114,9 @@ def check_weights(mode: str, folder: Path) -> list[str]:
     return problems
 
 
-def check_results(mode: str, folder: Path) -> list[str]:
+def check_results(dataset_mode: str, folder: Path) -> list[str]:
     """Each test pair must have an image; where the csv of the pairs is missing, the images are only counted."""
-    dataset = find_dataset(mode)
+    dataset = find_dataset(dataset_mode)
     images = {path.name for ending in IMAGE_FORMATS for path in folder.glob(f"*_vis.{ending}")}
     pairs_csv = Path(dataset.default_root, dataset.pairs_csv.format(phase="test"))
     if pairs_csv.exists():
@@ -132,19 +133,19 @@ def check_logs(_mode: str, folder: Path) -> list[str]:
 
 
 KINDS = {
-    "lists": Shared(
+    "lists": SharedFiles(
         {"fashion": "1qZDod3QDD7PaBxnNyHCuLBR7ftTSkSE1", "market": "1zzkimhX_D5gR1G8txTQkPXwdZPRcnrAx"},
         "{root}", r"(fasion-resize|market)-(pairs|annotation)-(train|test)\.csv|(train|test)\.lst", check_lists,
     ),
-    "weights": Shared(
+    "weights": SharedFiles(
         {"fashion": "12Ufr8jkOwAIGVEamDedJy_ZWPvJZn8WG", "market": "1YY_U2pMzLrZMTKoK8oBkMylR6KXnZJKP"},
         "./checkpoints/{name}", r".*\.pth", check_weights,
     ),
-    "results": Shared(
+    "results": SharedFiles(
         {"fashion": "1Y_Ar7w_CAYRgG2gzBg2vfxTCCen7q7k2", "market": "15UBWEtGAqYaoEREIIeIuD-P4dRgsys19"},
         "./results/{name}", rf".*_vis\.({'|'.join(IMAGE_FORMATS)})", check_results,
     ),
-    "logs": Shared(
+    "logs": SharedFiles(
         {"fashion": "16ZYYl_jVdK8E9FtnQi6oi6JGfBuD2jCt", "market": "1ujlvhz7JILULRVRJsLruT9ZAz2JCT74G"},
         "./checkpoints/{name}/released_logs", None, check_logs,
     ),
@@ -174,28 +175,27 @@ def fetch(link: str, folder: Path, wanted: str | None) -> None:
     for path, file_id in missing.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         with tqdm(desc=path.name, unit="B", unit_scale=True, leave=False, disable=None) as bar:
-            call_gdown(
-                gdown.download, id=file_id, output=str(path), resume=True, retries=RETRIES, progress=partial(show, bar)
-            )
+            progress = partial(update_bar, bar)
+            call_gdown(gdown.download, id=file_id, output=str(path), resume=True, retries=RETRIES, progress=progress)
 
 
-def show(bar: tqdm, done: int, total: int | None) -> None:
+def update_bar(bar: tqdm, done: int, total: int | None) -> None:
     """gdown's report of the bytes that have arrived."""
     bar.total = total
     bar.update(done - bar.n)
 
 
 def call_gdown(function: Callable[..., Any], **arguments: Any) -> Any:
-    """Call a function of gdown. UserError for everything but errors of this machine's disk."""
+    """Call a function of gdown. UserError for everything but errors of this machine's disk, which are OSErrors."""
     import requests  # gdown needs it
 
     try:
         return function(quiet=True, timeout=TIMEOUT, **arguments)
-    except requests.RequestException as error:
+    except requests.RequestException as error:  # an OSError too, so it comes first
         raise UserError(f"Google Drive cannot be reached ({type(error).__name__})") from error
+    except OSError:
+        raise
     except Exception as error:  # gdown can raise anything where Google's pages are not as it expects
-        if isinstance(error, OSError):
-            raise
         reason = textwrap.shorten(str(error) or type(error).__name__, 300)
         raise UserError(f"gdown {version('gdown')}: {reason}") from error
 
@@ -208,47 +208,47 @@ def unpack(folder: Path, wanted: str) -> None:
                 for member in files.infolist():
                     path = folder / PurePosixPath(member.filename).name
                     if re.fullmatch(wanted, path.name) and not path.exists():
-                        content = files.read(member)
-                        atomic_write(path, lambda file, content=content: file.write(content))
+                        write_bytes(path, files.read(member))
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
             print(f"warning: {archive} cannot be unpacked ({error})", file=sys.stderr)
 
 
-def inspect(kind: Shared, mode: str, folder: Path) -> list[str]:
-    """The problems of `folder`, after its zip files are unpacked."""
+def unpack_and_check(kind: SharedFiles, dataset_mode: str, folder: Path) -> list[str]:
+    """Unpack the zip files in `folder`, then return its problems."""
     if kind.wanted:
         unpack(folder, kind.wanted)
-    problems = kind.check(mode, folder)
+    problems = kind.check(dataset_mode, folder)
     others = [path.name for path in folder.glob("*") if re.fullmatch(ARCHIVES, path.name) and path.suffix != ".zip"]
     return problems and problems + [f"{name}: unpack it there" for name in sorted(others)]
 
 
 def advise(link: str, folder: Path, problems: list[str]) -> str:
+    state = f"missing or wrong:\n{summarize(problems)}" if problems else "may lack files"
     return (
-        f"{folder}: missing or wrong:\n{summarize(problems)}\n"
+        f"{folder}: {state}\n"
         f"By hand: open {link} in a browser, put the files into {folder} (a zip file will do), and run this command "
         "again: it checks them."
     )
 
 
-def next_step(what: str, mode: str, folder: Path) -> str:
+def next_step(what: str, dataset_mode: str, folder: Path) -> str:
     """What can be done with the files that are now complete in `folder`."""
     if what == "lists":
-        return f"next: {PHOTOS[mode]}"
+        return f"next: {HOW_TO_GET_PHOTOS[dataset_mode]}"
     if what == "weights":
         labels = [path.name.removesuffix("_net_G.pth") for path in folder.glob("*_net_G.pth")]
         epoch = "latest" if "latest" in labels else max(labels, key=natural_sort_key)
         run = f"--checkpoints_dir={folder.parent} --name={folder.name} --which_epoch={epoch}"
-        return f"next: python test.py --dataset_mode={mode} {run} --results_dir=results/{folder.name}"
+        return f"next: python test.py --dataset_mode={dataset_mode} {run} --results_dir=results/{folder.name}"
     if what == "results":
-        return f"next: bash scripts/eval_{mode}.sh --distorated_path={folder}"
+        return f"next: bash scripts/eval_{dataset_mode}.sh --distorated_path={folder}"
     return "They are for reading; no command needs them."
 
 
 def main() -> int:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("what", choices=KINDS, help="which files")
-    parser.add_argument("--dataset", required=True, choices=PHOTOS, help="of which data set")
+    parser.add_argument("--dataset", required=True, choices=HOW_TO_GET_PHOTOS, help="of which data set")
     parser.add_argument("--folder", type=Path, metavar="DIR", help="where to; default: where the other commands look")
     args = parser.parse_args()
 
@@ -258,14 +258,14 @@ def main() -> int:
     for own in (STATE_FILE, RUN_FILE):
         if (folder / own).exists():
             raise UserError(f"{folder}: holds a run of your own ({own}); choose another folder with --folder")
-    problems = inspect(kind, args.dataset, folder)
+    problems = unpack_and_check(kind, args.dataset, folder)
     if problems or args.what == "logs":  # only Google knows which logs there are
         print(f"fetching {link}", flush=True)
         try:
             fetch(link, folder, kind.wanted)
         except UserError as error:
-            raise UserError(f"{error}\n{advise(link, folder, inspect(kind, args.dataset, folder))}") from error
-        problems = inspect(kind, args.dataset, folder)
+            raise UserError(f"{error}\n{advise(link, folder, unpack_and_check(kind, args.dataset, folder))}") from error
+        problems = unpack_and_check(kind, args.dataset, folder)
     if problems:
         print(advise(link, folder, problems))
         return 1

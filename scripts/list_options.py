@@ -29,7 +29,8 @@ Written by `scripts/list_options.py`; a test compares.
 def describe(action: Action, default: object) -> str:
     """A flag as an item of a Markdown list."""
     flag = ", ".join(f"`{name}`" for name in action.option_strings)
-    text = (action.help or "").removesuffix(" (default: %(default)s)")  # Python before 3.11 adds it to --x / --no-x
+    # Python before 3.11 adds the suffix to the help of --x / --no-x
+    text = (action.help or "").replace("%%", "%").removesuffix(" (default: %(default)s)")
     if isinstance(action, BooleanOptionalAction):
         return f"- {flag}: {text}" + ("" if default is None else f" [{'on' if default else 'off'}]")
     if action.nargs == 0:

@@ -32,11 +32,12 @@ def main() -> None:
 
     start_loading = time.perf_counter()
     device = select_device(opt.gpu_ids)
-    transfer, estimator, names = PoseTransfer(opt, device), None, f"{opt.name}, {opt.which_epoch}"
+    transfer, estimator = PoseTransfer(opt, device), None
+    networks = f"{opt.name}, {opt.which_epoch}"
     if people is None or any(source.needs_estimator for source in sources):
         estimator = load_estimator(opt.estimator, opt.estimator_weights, device)
-        names += f" and {opt.estimator}"
-    print(f"{names} on {describe_device(device)}")
+        networks += f" and {opt.estimator}"
+    print(f"{networks} on {describe_device(device)}")
     loading_seconds = time.perf_counter() - start_loading
 
     result = transfer_poses(opt, transfer, estimator, photo, people, sources, fps)

@@ -70,9 +70,14 @@ def remove_temporary_files(folder: Path) -> None:
             temporary.unlink()
 
 
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """An atomic write of `content`."""
+    atomic_write(path, lambda file: file.write(content))
+
+
 def write_text(path: str | Path, text: str) -> None:
     """An atomic write of a text file."""
-    atomic_write(path, lambda file: file.write(to_utf8(text)))
+    write_bytes(path, to_utf8(text))
 
 
 def append_text(path: Path, text: str) -> None:

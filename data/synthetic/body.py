@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-from data.keypoints import HIPS, NECK, NUM_JOINTS, SHOULDERS
+from data.keypoints import EARS, EYES, HIPS, JOINTS, KNEES, NECK, NOSE, NUM_JOINTS, SHOULDERS
 
 DOWN = np.array([0.0, 1.0, 0.0])
 LIGHT = np.array([-0.45, -0.6, 0.66], np.float32)  # unit vector towards the light
@@ -21,8 +21,11 @@ CAMERA_TILT = 8.0  # degrees by which the camera looks down
 SPACING = 0.67  # pixels between neighboring samples: less than 1 / sqrt(2), so that no pixel is missed
 
 # Joint -> its depth in meters below the skin; a surface that lies further in front of the joint hides it.
-JOINT_DEPTH = {0: 0.03, 14: 0.03, 15: 0.03, 16: 0.03, 17: 0.03, 3: 0.08, 6: 0.08, 4: 0.07, 7: 0.07,
-               9: 0.11, 12: 0.11, 10: 0.1, 13: 0.1}  # fmt: skip
+JOINT_DEPTH = {
+    "nose": 0.03, "right eye": 0.03, "left eye": 0.03, "right ear": 0.03, "left ear": 0.03,
+    "right elbow": 0.08, "left elbow": 0.08, "right wrist": 0.07, "left wrist": 0.07,
+    "right knee": 0.11, "left knee": 0.11, "right ankle": 0.1, "left ankle": 0.1,
+}  # fmt: skip
 
 # A function of positions (N,) on a tube: meters `around` it from the middle of its front, and `along` it from its start
 SurfaceFunction = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -163,8 +166,8 @@ def pose_skeleton(person: SyntheticPerson, posture: Posture) -> Skeleton:
         skeleton.legs.append((thigh, shin))
 
         eye, ear = (sign * 0.031, 0.47 * SKULL_LENGTH, 0.086), (sign * 0.085, 0.54 * SKULL_LENGTH, 0)
-        joints[[14 + side, 16 + side]] = skeleton.on_head(eye, ear)
-    joints[0] = skull + head @ [0, 0.63 * SKULL_LENGTH, 0.115]
+        joints[[EYES[side], EARS[side]]] = skeleton.on_head(eye, ear)
+    joints[NOSE] = skull + head @ [0, 0.63 * SKULL_LENGTH, 0.115]
     return skeleton
 
 
@@ -175,7 +178,7 @@ def tube(
 ) -> Surface:  # fmt: skip
     """A tube with elliptical cross-sections and round ends, sampled for `scale` pixels per meter.
 
-    axis: (K,3) points of the center line; left: direction of the person's left, (K,3) at these points or (3,) at all;
+    axis: (K,3) points of the center line; left: direction of the person's left, (K,3) at these points or (3,) for all;
     width, depth: half widths at equal steps along the line; ends: lengths of the two round ends. `texture` is one
     color (3,) or gives the colors (N,3) of samples; `exists` gives a mask (N,) of those that belong to the surface.
     """
@@ -386,7 +389,7 @@ def _hair(person: SyntheticPerson, skeleton: Skeleton, scale: float) -> Iterator
 
 
 def _skirt(person: SyntheticPerson, skeleton: Skeleton, scale: float) -> Surface:
-    knees = skeleton.joints[[9, 12]]
+    knees = skeleton.joints[KNEES]
     reach = min(person.skirt / 0.5, 1)  # how far the skirt follows the knees, 0..1
     direction = knees.mean(axis=0) * reach * 0.85
     end = direction / np.linalg.norm(direction) * person.skirt
@@ -437,11 +440,11 @@ def visible_keypoints(
     because pose estimators infer them from the outline of the body.
     """
     keypoints = np.full((NUM_JOINTS, 2), np.nan)
-    enlarged = depth.shape[0] / size[0]
+    supersampling = depth.shape[0] / size[0]
     for joint, (x, y, z) in enumerate(joints):
         column, row = x * scale + origin[0], y * scale + origin[1]
         if not (0 <= column < depth.shape[1] and 0 <= row < depth.shape[0]):
             continue
-        if joint not in JOINT_DEPTH or depth[int(row), int(column)] - z <= JOINT_DEPTH[joint]:
-            keypoints[joint] = int(row / enlarged), int(column / enlarged)
+        if depth[int(row), int(column)] - z <= JOINT_DEPTH.get(JOINTS[joint], np.inf):
+            keypoints[joint] = int(row / supersampling), int(column / supersampling)
     return keypoints

@@ -191,11 +191,11 @@ LOOKS = {
 VIEWS = ("front", "additional", "side", "additional", "back", "additional", "side", "additional")
 
 
-def random_scene(random: np.random.Generator, mode: str) -> tuple[SyntheticPerson, np.ndarray]:
+def random_scene(random: np.random.Generator, dataset_mode: str) -> tuple[SyntheticPerson, np.ndarray]:
     """A person, and the background of all its photos: (H,W,3) in 0..1 at the resolution of the rendering."""
     person = random_person(random)
-    size = (int(length * LOOKS[mode].supersampling) for length in find_dataset(mode).stored_size)
-    return person, LOOKS[mode].background(random, tuple(size))
+    size = (int(length * LOOKS[dataset_mode].supersampling) for length in find_dataset(dataset_mode).stored_size)
+    return person, LOOKS[dataset_mode].background(random, tuple(size))
 
 
 def render_photo(
@@ -225,11 +225,11 @@ def render_photo(
     return RenderedPhoto(name, pixels, body.visible_keypoints(skeleton.joints, depth, (x, y), scale, size))
 
 
-def render_identity(identity: int, mode: str, photos: int, seed: int) -> list[RenderedPhoto]:
+def render_identity(identity: int, dataset_mode: str, photos: int, seed: int) -> list[RenderedPhoto]:
     """All photos of one identity. They depend on the arguments only, not on other identities."""
-    random = np.random.default_rng([seed, identity, sorted(LOOKS).index(mode)])
-    person, background = random_scene(random, mode)
-    look, size = LOOKS[mode], find_dataset(mode).stored_size
+    random = np.random.default_rng([seed, identity, sorted(LOOKS).index(dataset_mode)])
+    person, background = random_scene(random, dataset_mode)
+    look, size = LOOKS[dataset_mode], find_dataset(dataset_mode).stored_size
     gender = "WOMEN" if person.skirt else "MEN"
     clothes = "Dresses" if person.bottom is person.top else "Skirts" if person.skirt else "Pants"
     name = partial(look.name.format, identity=identity, gender=gender, clothes=clothes)
@@ -244,27 +244,31 @@ def render_identity(identity: int, mode: str, photos: int, seed: int) -> list[Re
     return rendered
 
 
-def render_people(out: Path, mode: str, identities: Sequence[int], photos: int, seed: int, workers: int) -> None:
-    """Write the photos of `identities` (numbers of training and of test identities), then the missing csv files."""
-    dataset = find_dataset(mode)
-    phases = np.repeat(PHASES, identities).tolist()  # of each person
+def render_people(out: Path, dataset_mode: str, counts: Sequence[int], photos: int, seed: int, workers: int) -> None:
+    """Write the photos of counts[0] training and counts[1] test identities, then the csv files that are missing."""
+    dataset = find_dataset(dataset_mode)
+    phases = np.repeat(PHASES, counts).tolist()  # of each person
     keypoints: dict[str, dict[str, np.ndarray]] = {phase: {} for phase in PHASES}
-    work = partial(render_identity, mode=mode, photos=photos, seed=seed)
+    work = partial(render_identity, dataset_mode=dataset_mode, photos=photos, seed=seed)
     people = map_in_processes(work, range(1, len(phases) + 1), workers, "rendering", chunk=1, unit="person")
     for phase, photos_of_person in zip(phases, people):
         for photo in photos_of_person:
             photo.save(out / phase)
             keypoints[phase][photo.name] = photo.keypoints
     for phase, rows in keypoints.items():
-        poses, pairs = (out / name.format(phase=phase) for name in (dataset.keypoints_csv, dataset.pairs_csv))
-        if not poses.exists():
-            write_keypoints(poses, rows)
-        if not pairs.exists():
-            write_pairs(pairs, identity_pairs(rows, dataset.outfit))
+        files = (out / name.format(phase=phase) for name in (dataset.keypoints_csv, dataset.pairs_csv))
+        keypoints_csv, pairs_csv = files
+        if not keypoints_csv.exists():
+            write_keypoints(keypoints_csv, rows)
+        if not pairs_csv.exists():
+            write_pairs(pairs_csv, identity_pairs(rows, dataset.outfit))
 
 
 def is_rendered(out: Path, dataset: type[PosePairDataset], settings: dict[str, object]) -> bool:
-    """Whether `out` holds all of this data set. Raises UserError if it holds anything else."""
+    """Whether `out` holds the whole data set of these `settings`; False if it is missing, empty or incomplete.
+
+    UserError if it was not rendered by this command, or with other settings.
+    """
     settings_file = out / SETTINGS_FILE
     if not out.exists() or not any(out.iterdir()):
         return False
@@ -307,14 +311,14 @@ def main() -> None:
     parser.add_argument("--sheet", type=image_path, metavar="FILE", help="also write a jpg or png of five identities")
     args = parser.parse_args()
     out, dataset = Path(args.out), find_dataset(args.dataset_mode)
-    people = (args.identities, args.test_identities)
-    settings = {"dataset_mode": args.dataset_mode, "identities": list(people), "poses": args.poses, "seed": args.seed,
+    counts = (args.identities, args.test_identities)
+    settings = {"dataset_mode": args.dataset_mode, "identities": list(counts), "poses": args.poses, "seed": args.seed,
                 "version": VERSION}  # fmt: skip
     if is_rendered(out, dataset, settings):
         print(f"{out}: exists already")
     else:
         write_text(out / SETTINGS_FILE, json.dumps(settings))
-        render_people(out, args.dataset_mode, people, args.poses, args.seed, args.workers)
-        print(f"{sum(people) * args.poses} photos of {sum(people)} rendered people in {out}")
+        render_people(out, args.dataset_mode, counts, args.poses, args.seed, args.workers)
+        print(f"{sum(counts) * args.poses} photos of {sum(counts)} rendered people in {out}")
     if args.sheet:
         save_image(make_sheet(out, dataset), args.sheet)

@@ -35,10 +35,10 @@ def walking_posture(phase: float, yaw: float) -> Posture:
     )  # fmt: skip
 
 
-def render_walk(mode: str, frames: int, cycles: float, yaw: float, seed: int) -> list[RenderedPhoto]:
-    """`frames` photos of one person who walks for `cycles` cycles, in the look of data set `mode`."""
-    person, background = random_scene(np.random.default_rng([seed, sorted(LOOKS).index(mode)]), mode)
-    size, photos = find_dataset(mode).stored_size, []
+def render_walk(dataset_mode: str, frames: int, cycles: float, yaw: float, seed: int) -> list[RenderedPhoto]:
+    """`frames` photos of one person who walks for `cycles` cycles, in the look of data set `dataset_mode`."""
+    person, background = random_scene(np.random.default_rng([seed, sorted(LOOKS).index(dataset_mode)]), dataset_mode)
+    size, photos = find_dataset(dataset_mode).stored_size, []
     for frame in range(frames):
         framing = np.random.default_rng(seed)  # gives all frames the same scale and position
         posture = walking_posture(cycles * frame / frames, yaw)

@@ -43,16 +43,16 @@ def measure_pixels(repeats: int) -> Iterator[tuple]:
         yield name, loop, here, loop / here, loop_processor, here_processor
 
 
-def milliseconds(call: Callable, samples: list[Sample], folder: str, data_set: str) -> tuple[float, float]:
+def milliseconds(call: Callable, samples: list[Sample], folder: str, dataset_mode: str) -> tuple[float, float]:
     """Milliseconds for each pair: by the clock, and of processor time over all processes."""
     start, before = time.perf_counter(), sum(os.times()[:4])
-    call(samples, Path(folder), data_set)
+    call(samples, Path(folder), dataset_mode)
     return (time.perf_counter() - start) / len(samples) * 1e3, (sum(os.times()[:4]) - before) / len(samples) * 1e3
 
 
-def write_pairs(folder: Path, data_set: str, count: int) -> list[Sample]:
+def write_pairs(folder: Path, dataset_mode: str, count: int) -> list[Sample]:
     """`count` pairs (generated image, target) of FILES noisy waves, which JPEG compresses about as well as photos."""
-    random, (height, width) = np.random.RandomState(0), find_dataset(data_set).stored_size
+    random, (height, width) = np.random.RandomState(0), find_dataset(dataset_mode).stored_size
     y, x, _ = np.mgrid[:height, :width, :1] / max(height, width)  # (H,W,1)
     names = [f"{number}.jpg" for number in range(FILES)]
     for name in names:
@@ -63,9 +63,9 @@ def write_pairs(folder: Path, data_set: str, count: int) -> list[Sample]:
     return [Sample(None, names[number % FILES], folder / names[(number + 1) % FILES]) for number in range(count)]
 
 
-def scikit_image_loop(samples: list[Sample], folder: Path, data_set: str) -> None:
+def scikit_image_loop(samples: list[Sample], folder: Path, dataset_mode: str) -> None:
     """The metrics in `PIXELS` as a user of scikit-image would compute them."""
-    margin = ((0, 0), (PROTOCOLS["dptn"].margin(data_set),) * 2, (0, 0))
+    margin = ((0, 0), (PROTOCOLS["dptn"].margin(dataset_mode),) * 2, (0, 0))
     gaussian = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
     for sample in samples:
         files = (sample.generated, folder / sample.target)
@@ -78,9 +78,9 @@ def scikit_image_loop(samples: list[Sample], folder: Path, data_set: str) -> Non
         difference.mean()
 
 
-def evaluation(samples: list[Sample], folder: Path, data_set: str) -> None:
+def evaluation(samples: list[Sample], folder: Path, dataset_mode: str) -> None:
     """The metrics in `PIXELS` as the evaluation command computes them."""
-    pairs = PairDataset(samples, folder, data_set, [PROTOCOLS["dptn"]], PIXELS, None, keep_images=False)
+    pairs = PairDataset(samples, folder, dataset_mode, [PROTOCOLS["dptn"]], PIXELS, None, keep_images=False)
     for _ in make_loader(pairs, 8, WORKERS):
         pass
 

@@ -16,32 +16,32 @@ from tests.metrics.reference_metrics import reference_scores
 DPTN, STANDARD = PROTOCOLS["dptn"], PROTOCOLS["standard"]
 
 
-def score_batch(fakes: torch.Tensor, reals: torch.Tensor, protocol: Protocol, data_set: str) -> pd.DataFrame:
+def score_batch(fakes: torch.Tensor, reals: torch.Tensor, protocol: Protocol, dataset_mode: str) -> pd.DataFrame:
     """A row for each pair."""
     return pd.DataFrame(
-        [score_pixels(fake, real, None, PIXELS, protocol, data_set) for fake, real in zip(fakes, reals)]
+        [score_pixels(fake, real, None, PIXELS, protocol, dataset_mode) for fake, real in zip(fakes, reals)]
     )
 
 
 @pytest.mark.parametrize(
-    ("golden", "protocol", "data_set"),
+    ("golden", "protocol", "dataset_mode"),
     [
         ("pixel_fashion", DPTN, "fashion"),
         ("pixel_fashion_unpadded", dataclasses.replace(DPTN, pad=False), "fashion"),
         ("pixel_market", DPTN, "market"),
     ],
 )
-def test_score_pixels_equals_goldens(golden, protocol, data_set):
-    scores = score_batch(*golden_images(*find_dataset(data_set).stored_size), protocol, data_set)
+def test_score_pixels_equals_goldens(golden, protocol, dataset_mode):
+    scores = score_batch(*golden_images(*find_dataset(dataset_mode).stored_size), protocol, dataset_mode)
     for column, name in enumerate(GOLDENS["pixel_columns"]):
         np.testing.assert_allclose(scores[name], GOLDENS[golden][:, column], rtol=0, atol=1e-6, err_msg=name)
 
 
-@pytest.mark.parametrize("data_set", dataset_names())
+@pytest.mark.parametrize("dataset_mode", dataset_names())
 @pytest.mark.parametrize("protocol", [DPTN, STANDARD], ids=lambda p: p.name)
-def test_score_pixels_agrees_with_scikit_image(protocol, data_set):
+def test_score_pixels_agrees_with_scikit_image(protocol, dataset_mode):
     """Also where float32 variances would lose all digits: dark, bright, flat, low contrast, half black, half white."""
-    size = find_dataset(data_set).stored_size
+    size = find_dataset(dataset_mode).stored_size
     random = np.random.RandomState(0)
     noise = lambda low, high: random.randint(low, high, (3, *size))  # noqa: E731
     smooth = golden_images(*size)[1][0].numpy().astype(int)
@@ -62,12 +62,12 @@ def test_score_pixels_agrees_with_scikit_image(protocol, data_set):
         fake, real = (np.clip(image, 0, 255).astype(np.uint8) for image in pair)
         with np.errstate(invalid="ignore"):
             expected = reference_scores(
-                fake.transpose(1, 2, 0), real.transpose(1, 2, 0), size[1] + 2 * protocol.margin(data_set),
+                fake.transpose(1, 2, 0), real.transpose(1, 2, 0), size[1] + 2 * protocol.margin(dataset_mode),
                 full_range=protocol is STANDARD,
             )  # fmt: skip
         images = (torch.from_numpy(image) for image in (fake, real))
-        scores = score_pixels(*images, None, PIXELS, protocol, data_set)
-        no_range = protocol is DPTN and fake.min() == (255 if protocol.margin(data_set) else fake.max())
+        scores = score_pixels(*images, None, PIXELS, protocol, dataset_mode)
+        no_range = protocol is DPTN and fake.min() == (255 if protocol.margin(dataset_mode) else fake.max())
         for name in PIXELS:
             if not (name == "ssim_256" and no_range):  # which is undefined then
                 assert scores[name] == pytest.approx(expected[name], abs=5e-7), (case, name)

@@ -18,7 +18,7 @@ def write_scores(out, name, seed, values):
     file = ablation.scores_file(out, name, seed)
     file.parent.mkdir(parents=True, exist_ok=True)
     table = pd.DataFrame(PAIRS, columns=["source", "target"])
-    for metric in ablation.SCORES:
+    for metric in ablation.COMPARED_METRICS:
         table[f"standard:{metric}"] = values
     table.to_csv(file, index=False)
 
@@ -55,7 +55,9 @@ def test_table_compares_equal_seeds_only(tmp_path):
 
 def test_other_training_in_the_same_folder_is_refused(call, tmp_path, monkeypatch):
     monkeypatch.setattr(ablation, "call", lambda _arguments, what, jobs: pytest.fail(what))
+    ablation.check_same_training(tmp_path, ["--ngf=4"])  # whose first run could not start
     ablation.check_same_training(tmp_path, ["--ngf=8"])
+    (tmp_path / "runs").mkdir()
     ablation.check_same_training(tmp_path, ["--ngf=8"])
     done = call(ablation, "--out", tmp_path, "--", "--ngf=16")
     assert done.returncode == 2
@@ -97,7 +99,7 @@ def test_runs_are_compared_and_not_repeated(command, market, tmp_path):
     done = command("scripts/ablation.py", *flags)
     assert done.returncode == 0, done.stderr
     table = pd.read_csv(tmp_path / "out/ablation.csv").set_index(["metric", "setting"])
-    assert len(table) == 2 * len(ablation.SCORES)
+    assert len(table) == 2 * len(ablation.COMPARED_METRICS)
     by_hand = [pd.read_csv(tmp_path / f"out/scores/{name}_0.csv")["standard:l1"].mean() for name in ("full", "no_ptm")]
     assert table.loc["l1", "no_ptm"]["difference"] == pytest.approx(by_hand[1] - by_hand[0])
     assert "without PTM" in (tmp_path / "out/index.html").read_text()
