@@ -34,7 +34,7 @@ def main() -> None:
 
     # A person in two poses: pixels are uint8 (128,64,3), keypoints (18,2) of (y, x). The network sees the first image
     # and both poses; the second image only shows what is right.
-    source, target = render_identity(identity=7, dataset_dataset_mode="market", photos=2, seed=1)
+    source, target = render_identity(identity=7, dataset_mode="market", photos=2, seed=1)
 
     opt = TestOptions().parse([f"--checkpoints_dir={RUN.parent}", f"--name={RUN.name}"])  # reads the network's flags
     generator = define_G(opt).eval()

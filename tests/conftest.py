@@ -85,14 +85,24 @@ def give_memory_back() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="module")
+def free_memory_of_the_module() -> Iterator[None]:
+    yield
+    free_memory()
+
+
 @pytest.fixture(autouse=True)
-def delete_networks(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Networks are part of reference cycles, so that without this several of full size would be in memory at a time."""
+def free_memory_of_a_slow_test(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     if request.node.get_closest_marker("slow"):
-        gc.collect()
-        if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):  # glibc keeps freed memory below what is in use
-            libc.malloc_trim(0)
+        free_memory()
+
+
+def free_memory() -> None:
+    """Delete networks, which are part of reference cycles, and give back what glibc keeps of their memory."""
+    gc.collect()
+    if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
 
 
 def train_options(*flags: str) -> Namespace:

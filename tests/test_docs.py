@@ -132,7 +132,7 @@ def test_flags_on_the_pages_exist(page):
     elsewhere = {"--nproc_per_node", "--nnodes", "--rdzv_backend", "--rdzv_endpoint", "--help", "--quick"}
     elsewhere |= {"--ipc", "--shm", "--user", "--cpus", "--gres", "--job", "--signal", "--time"}  # Docker, SLURM
     elsewhere |= {"--config", "--eval"}  # fast-reid: --config-file, --eval-only
-    named = set(re.findall(r"(?<![\w-])--[a-zA-Z_]+", PAGES[page])) - elsewhere
+    named = set(re.findall(r"(?<![\w-])--(?:no-)?[a-zA-Z_]+", PAGES[page])) - elsewhere
     known = sources()
     assert sorted(flag for flag in named if f'"{flag.replace("--no-", "--")}"' not in known) == []
 
