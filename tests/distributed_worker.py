@@ -13,7 +13,7 @@ import torch.distributed as dist
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from models import create_model
-from tests.conftest import NO_VGG, TINY, random_batch, train_options
+from tests.helpers import NO_VGG, TINY, random_batch, train_options
 from util import distributed
 from util.errors import UserError
 from util.training import StopSignal

@@ -11,7 +11,7 @@ from PIL import Image
 import test as test_command
 import train as train_command
 from data.pairs import read_pairs, result_name
-from tests.conftest import (
+from tests.helpers import (
     COMMON,
     LOSS_NAMES,
     TINY_G,

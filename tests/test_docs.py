@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.helpers import REPOSITORY
 
 PAGES = {path: path.read_text(encoding="utf-8") for path in [REPOSITORY / "README.md", *REPOSITORY.glob("docs/*.md")]}
 RUNNABLE = [b for text in PAGES.values() for b in re.findall(r"<!-- runnable -->\n+```\w*\n(.*?)```", text, re.DOTALL)]

@@ -5,7 +5,7 @@ from PIL import Image
 
 from data.synthetic.people import render_identity
 from inference.pose_transfer import PoseTransfer
-from tests.conftest import REPOSITORY
+from tests.helpers import REPOSITORY
 
 
 def test_example_shows_what_pose_transfer_generates(command, tmp_path):

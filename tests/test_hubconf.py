@@ -9,7 +9,7 @@ import torch
 import hubconf
 from data.keypoints import draw_heat_maps
 from data.synthetic.people import render_identity
-from tests.conftest import REPOSITORY, TINY_G, save_random_generator, test_options
+from tests.helpers import REPOSITORY, TINY_G, save_random_generator, test_options
 from util.errors import UserError
 from util.image import from_uint8, to_uint8
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.helpers import REPOSITORY
 
 LEVELS = {"util": 0, "data": 1, "models": 2, "metrics": 2, "options": 3, "inference": 4, "train": 5, "test": 5,
           "example": 5, "example_onnx": 5, "hubconf": 5, "scripts": 6, "tests": 7}  # fmt: skip

@@ -4,7 +4,7 @@ import re
 
 from packaging.requirements import Requirement
 
-from tests.conftest import REPOSITORY
+from tests.helpers import REPOSITORY
 
 
 def requirements(name: str) -> list[Requirement]:

@@ -7,7 +7,7 @@ from hashlib import sha256
 import pytest
 
 from data.synthetic.people import render_people
-from tests.conftest import REPOSITORY
+from tests.helpers import REPOSITORY
 
 FOLDER = REPOSITORY / "pretrained" / "rendered_market"
 

@@ -7,7 +7,7 @@ import pytest
 from data.synthetic.people import render_people
 from metrics import metrics
 from scripts.demo_plan import FLAGS, ema_decay
-from tests.conftest import losses_logged
+from tests.helpers import losses_logged
 
 
 @pytest.mark.slow

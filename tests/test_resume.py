@@ -17,7 +17,7 @@ import train
 from data.pose_pair_dataset import PosePairDataset
 from models.dptn_model import DPTNModel
 from options.train_options import moved_file
-from tests.conftest import REPOSITORY, losses_logged, train_flags
+from tests.helpers import REPOSITORY, losses_logged, train_flags
 from util import distributed, visualizer
 from util.checkpoint import load_state
 from util.errors import UserError

@@ -122,8 +122,8 @@ def score(context: Context, results_dir: Path) -> Iterator[Row]:
     """Pixel metrics of the network and of two baselines that need none, as in scripts/demo.sh."""
     data, record = people(context), context.scratch / "metrics.jsonl"
     common = ["-m", "metrics.metrics", "--market", "--protocol=standard", "--metrics=l1,psnr,ssim_256,mask_ssim",
-              f"--gt_path={data}/test", f"--pairs={data}/market-pairs-test.csv", "--gpu_ids=-1", "--nThreads=4",
-              f"--annotations={data}/market-annotation-test.csv"]  # fmt: skip
+              f"--gt_path={data}/test", f"--pairs={data}/market-pairs-test.csv", "--gpu_ids=-1",
+              f"--annotations={data}/market-annotation-test.csv", f"--nThreads={min(4, loader_workers())}"]  # fmt: skip
     evaluations = {
         "network": [f"--distorted_path={results_dir}", "--name=network"],
         "copy_source": ["--baseline=copy_source"],

@@ -15,7 +15,7 @@ from PIL import Image
 from data import generate_fashion_datasets
 from data.fashion_dataset import FashionDataset
 from data.generate_fashion_datasets import CROP, scale_down, stored_name
-from tests.conftest import REPOSITORY, smooth
+from tests.helpers import REPOSITORY, smooth
 
 # raw photo -> name in PATN's lists (train.lst, the last two test.lst)
 NAMES = {

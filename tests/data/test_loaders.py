@@ -3,8 +3,8 @@
 import pytest
 
 from data.loaders import EpochBatchSampler, create_test_dataset, create_test_loader, create_train_loaders
-from tests.conftest import CPU
 from tests.data.loader_options import loader_options as options
+from tests.helpers import CPU
 from util.errors import UserError
 
 

@@ -18,8 +18,8 @@ from data.pairs import (
     write_pairs,
 )
 from scripts import check_dataset
-from tests import conftest
-from tests.conftest import train_flags
+from tests import helpers
+from tests.helpers import train_flags
 from util.errors import UserError
 
 KEYPOINTS = np.stack([np.arange(18), np.arange(18) * 2], 1)
@@ -34,7 +34,7 @@ def test_read_keypoints_distinguishes_missing_joints_from_joints_outside(separat
     keypoints[3] = (-1, 50)
     keypoints[4] = (-31, 205)
     all_missing = np.full((18, 2), -1)
-    conftest.write_keypoints(
+    helpers.write_keypoints(
         tmp_path / "k.csv", {"-1_c5s3_086412_11.jpg": keypoints, "all_missing.jpg": all_missing}, separator
     )
     read = read_keypoints(tmp_path / "k.csv")

@@ -12,8 +12,8 @@ from data.fashion_dataset import FashionDataset
 from data.loaders import create_train_loaders
 from data.market_dataset import MarketDataset
 from data.pairs import read_keypoints
-from tests.conftest import CPU, make_market, smooth, write_keypoints
 from tests.data.loader_options import loader_options as options
+from tests.helpers import CPU, make_market, smooth, write_keypoints
 from util.errors import UserError
 
 

@@ -6,7 +6,7 @@ from PIL import Image
 
 from inference.attention import attend
 from inference.cached_source import CachedSource, compile_target_part
-from tests.conftest import compiles
+from tests.helpers import compiles
 from tests.inference.tiny_transfer import assert_close, keypoints_of, load_tiny, tiny_walk, write_tiny
 from util.errors import UserError
 

@@ -16,7 +16,7 @@ from data.synthetic.people import render_identity
 from inference import estimators
 from inference.estimators import MIN_PEAK, MIN_PERSON_PROBABILITY, is_back_view, load_estimator
 from inference.joints import COCO_17, MEDIAPIPE_33, to_openpose18
-from tests.conftest import smooth
+from tests.helpers import smooth
 from util.errors import UserError
 
 NAN = np.nan

@@ -28,8 +28,8 @@ from models import create_model
 from models.blocks import InstanceNorm
 from models.published_weights import save_network
 from scripts import export_onnx
-from tests.conftest import CPU, REPOSITORY, TINY_G, test_options
 from tests.formula import fill_by_formula
+from tests.helpers import CPU, REPOSITORY, TINY_G, test_options
 from tests.inference.tiny_transfer import TINY_FLAGS
 from util import image as util_image
 

@@ -16,7 +16,7 @@ pytest.importorskip("onnxruntime", reason="needs requirements-onnx.txt")
 
 from inference import onnx_export, page_export
 from scripts import export_page
-from tests.conftest import REPOSITORY
+from tests.helpers import REPOSITORY
 from tests.inference.stand_in_ort import write_package
 from util.errors import UserError
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from data.pairs import read_keypoints
 from inference.pose_transfer import PoseTransfer
-from tests.conftest import COMMON, TINY_G, make_market, random_batch
+from tests.helpers import COMMON, TINY_G, make_market, random_batch
 from tests.inference.tiny_transfer import SIZE, TINY_FLAGS, assert_close, keypoints_of, load_tiny, tiny_walk, write_tiny
 from util.errors import UserError
 

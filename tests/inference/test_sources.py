@@ -9,7 +9,7 @@ from PIL import Image
 from data.pairs import write_keypoints
 from inference.photo_transfer import keypoint_csvs
 from inference.sources import KeypointCsvs, open_poses, read_photo
-from tests.conftest import smooth
+from tests.helpers import smooth
 from tests.inference.pose_files import PERSON, openpose_person, save
 from tests.inference.test_framing import standing
 from util.errors import UserError

@@ -23,7 +23,7 @@ from inference.people import Person
 from inference.studio import MAX_SOURCES, TAB_LENGTH, Studio, create_app
 from inference.studio_offers import Rendered, data_set_poses
 from inference.tracks import interpolate
-from tests.conftest import write_keypoints
+from tests.helpers import write_keypoints
 from tests.inference.test_framing import standing
 from tests.inference.tiny_transfer import SIZE, keypoints_of, load_tiny, tiny_walk, write_tiny
 

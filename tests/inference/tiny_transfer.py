@@ -10,8 +10,8 @@ from data.synthetic.walk import render_walk
 from inference.pose_transfer import PoseTransfer
 from models import create_model
 from models.published_weights import save_network
-from tests.conftest import COMMON, CPU, TINY_G, test_options
 from tests.formula import fill_by_formula
+from tests.helpers import COMMON, CPU, TINY_G, test_options
 
 SIZE = (128, 64)
 TINY_FLAGS = {flag.removeprefix("--"): value for flag, value in (flag.split("=") for flag in TINY_G)}

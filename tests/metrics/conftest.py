@@ -19,8 +19,8 @@ from metrics import evaluation
 from metrics.inception import Inception
 from metrics.lpips import LPIPS
 from metrics.reid_network import ReidNetwork
-from tests.conftest import REPOSITORY
 from tests.formula import formula_array, formula_images
+from tests.helpers import REPOSITORY
 from util.errors import UserError
 
 GOLDENS = np.load(REPOSITORY / "tests/goldens/metric_goldens.npz")

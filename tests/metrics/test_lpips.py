@@ -6,8 +6,8 @@ import torch
 
 from metrics.lpips import LPIPS
 from metrics.masks import pose_mask
-from tests.conftest import REPOSITORY
 from tests.formula import formula_images
+from tests.helpers import REPOSITORY
 from tests.metrics.conftest import GOLDENS, golden_images
 from util.errors import UserError
 

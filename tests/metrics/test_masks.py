@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 
 from metrics.masks import pose_mask
-from tests.conftest import REPOSITORY
+from tests.helpers import REPOSITORY
 from tests.metrics.reference_metrics import reference_mask
 
 

@@ -14,8 +14,8 @@ from PIL import Image
 from data.pairs import read_pairs, result_name, write_pairs
 from metrics import metrics
 from metrics.protocols import PROTOCOLS
-from tests.conftest import write_keypoints
 from tests.formula import formula_images
+from tests.helpers import write_keypoints
 from tests.metrics.conftest import PIXELS, read_jsonl, read_per_image, read_pixels, save
 from tests.metrics.reference_metrics import reference_mask, reference_scores
 from util.errors import run_main

@@ -6,7 +6,7 @@ import pytest
 
 from metrics import metrics
 from metrics.options import make_parser, parse
-from tests.conftest import REPOSITORY
+from tests.helpers import REPOSITORY
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ from metrics import metrics, reid
 from metrics.reid_network import to_input
 from metrics.reid_people import Lists, write_list
 from metrics.reid_ranking import LabeledFeatures, rank_gallery
-from tests.conftest import REPOSITORY
 from tests.formula import formula_images
+from tests.helpers import REPOSITORY
 from tests.metrics.conftest import REID_GOLDENS, read_jsonl, read_per_image
 from tests.metrics.test_reid_network import BOUND, scene_photo
 from util.image import decode_photo

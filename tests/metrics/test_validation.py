@@ -13,7 +13,7 @@ from data.market_dataset import MarketDataset
 from data.pairs import Pair, hold_out, read_pairs
 from metrics.fid import Gaussian, frechet_distance
 from metrics.validation import Validation
-from tests.conftest import CPU, random_batch, train_flags, train_options
+from tests.helpers import CPU, random_batch, train_flags, train_options
 from util.checkpoint import load_state
 from util.errors import UserError
 from util.image import from_uint8

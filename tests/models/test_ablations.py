@@ -12,7 +12,7 @@ from models.dptn_model import Batch, DPTNModel
 from models.losses import l1_per_sample
 from models.pose_transformer import PoseTransformerModule
 from options.test_options import TestOptions
-from tests.conftest import CPU, LOSS_NAMES, NO_VGG, TINY, random_batch, train_flags, train_options
+from tests.helpers import CPU, LOSS_NAMES, NO_VGG, TINY, random_batch, train_flags, train_options
 from util.image import from_uint8
 
 NO_PTM = ["--num_CABs=0", "--num_TTBs=0"]

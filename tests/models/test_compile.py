@@ -13,8 +13,8 @@ from models import create_model
 from models.base_model import BaseModel
 from models.cpu_compile import can_cache_inference
 from models.dptn_model import Batch
-from tests.conftest import CPU, NO_VGG, TINY, TINY_G, compiles, random_batch, test_options, train_options
 from tests.formula import formula_images
+from tests.helpers import CPU, NO_VGG, TINY, TINY_G, compiles, random_batch, test_options, train_options
 
 pytestmark = [compiles, pytest.mark.slow]
 

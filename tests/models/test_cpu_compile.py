@@ -13,7 +13,7 @@ from torch import nn
 
 from models import cpu_compile, create_model
 from models.cpu_compile import CachedInference, _code_of, can_cache_inference, check_compiler
-from tests.conftest import CPU, NO_VGG, REPOSITORY, TINY, TINY_G, compiles, test_options, train_options
+from tests.helpers import CPU, NO_VGG, REPOSITORY, TINY, TINY_G, compiles, test_options, train_options
 from util.errors import UserError
 
 pytestmark = [

@@ -9,7 +9,7 @@ import torch
 from models import create_model
 from models.base_model import BaseModel
 from models.cuda_graph import PLAIN_STEPS, GraphedStep
-from tests.conftest import CPU, NO_VGG, TINY, random_batch, train_options
+from tests.helpers import CPU, NO_VGG, TINY, random_batch, train_options
 from util.errors import UserError
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from models import create_model
 from models.dptn_model import DPTNModel
 from models.losses import GAN_MODES
-from tests.conftest import CPU, NO_VGG, TINY, TINY_G, compiles, random_batch, test_options, train_options
+from tests.helpers import CPU, NO_VGG, TINY, TINY_G, compiles, random_batch, test_options, train_options
 
 
 def learn(*flags: str, steps: int = 20) -> tuple[dict[str, float], dict[str, float]]:

@@ -17,8 +17,8 @@ from models.dptnta_model import DPTNTAModel
 from models.losses import texture_affinity
 from models.networks import define_D
 from models.published_weights import to_published
-from tests.conftest import TINY, formula_model, random_batch, train_options
 from tests.formula import GOLDENS_DIR, fill_by_formula, formula_images, set_formula_input
+from tests.helpers import TINY, formula_model, random_batch, train_options
 from util.errors import UserError
 
 GOLDENS = np.load(GOLDENS_DIR / "dptnta_goldens.npz")

@@ -13,7 +13,7 @@ from torch._subclasses import FakeTensorMode
 from data import keypoints
 from models import create_model
 from models.base_model import BaseModel
-from tests.conftest import TINY, TINY_G, random_batch, test_options, train_options
+from tests.helpers import TINY, TINY_G, random_batch, test_options, train_options
 
 CUDA = torch.device("cuda", 0)
 

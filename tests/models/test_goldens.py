@@ -20,8 +20,8 @@ from data.keypoints import draw_heat_maps, scale_keypoints
 from models.losses import GAN_MODES, content_and_style
 from models.published_weights import to_published
 from tests import reference
-from tests.conftest import formula_model
 from tests.formula import GOLDENS, OFFICIAL_KEYS, formula_array, formula_images, set_formula_input
+from tests.helpers import formula_model
 
 pytestmark = pytest.mark.slow  # the full-size generator
 

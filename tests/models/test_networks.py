@@ -7,7 +7,7 @@ from torch import nn
 
 from models import create_model
 from models.networks import INIT_GAIN, linear_decay
-from tests.conftest import CPU, train_options
+from tests.helpers import CPU, train_options
 
 
 class TestInitialization:

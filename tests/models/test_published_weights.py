@@ -12,8 +12,8 @@ from torch import nn
 from models.discriminator import Discriminator
 from models.networks import define_G
 from models.published_weights import load_network, save_network, to_published
-from tests.conftest import TINY_G, test_options
 from tests.formula import OFFICIAL_KEYS, formula_tensor
+from tests.helpers import TINY_G, test_options
 from util.errors import UserError
 
 

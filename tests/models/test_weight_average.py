@@ -8,7 +8,7 @@ from torch import nn
 
 from models import create_model
 from models.weight_average import WeightAverage
-from tests.conftest import COMMON, CPU, NO_VGG, TINY, random_batch, train_flags, train_options
+from tests.helpers import COMMON, CPU, NO_VGG, TINY, random_batch, train_flags, train_options
 from util.checkpoint import load_state
 
 

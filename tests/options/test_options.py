@@ -17,7 +17,7 @@ from models.losses import GAN_MODES
 from models.networks import INITIALIZERS, NORMS
 from options.test_options import TestOptions
 from options.train_options import TrainOptions
-from tests.conftest import CPU, REPOSITORY, TINY, train_options
+from tests.helpers import CPU, REPOSITORY, TINY, train_options
 from util.errors import UserError
 
 PARSERS = {"train": TrainOptions, "test": TestOptions}

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from scripts import ablation
-from tests.conftest import TINY, train_options
+from tests.helpers import TINY, train_options
 from util.errors import UserError
 
 PAIRS = [("a.jpg", "b.jpg"), ("b.jpg", "a.jpg"), ("c.jpg", "d.jpg")]
@@ -20,7 +20,9 @@ def write_scores(out, name, seed, values):
     table = pd.DataFrame(PAIRS, columns=["source", "target"])
     for metric in ablation.COMPARED_METRICS:
         table[f"standard:{metric}"] = values
-    table.to_csv(file, index=False)
+    written = file.with_suffix(".new")
+    table.to_csv(written, index=False)
+    written.rename(file)  # at once: another thread may read it
 
 
 def test_table_has_means_spreads_and_paired_differences(tmp_path):

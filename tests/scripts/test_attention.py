@@ -8,7 +8,7 @@ from data.pairs import write_keypoints
 from inference.attention import attend, draw_panel
 from inference.cached_source import CachedSource
 from scripts import attention as script
-from tests.conftest import TINY_G
+from tests.helpers import TINY_G
 from tests.inference.tiny_transfer import keypoints_of, load_tiny, tiny_walk, write_tiny
 
 

@@ -15,7 +15,7 @@ from data.pairs import read_pairs, result_names
 from data.synthetic.people import render_people
 from scripts.benchmark import main as benchmark
 from scripts.benchmark import measure, metrics, results
-from tests.conftest import TINY_G, train_flags
+from tests.helpers import TINY_G, train_flags
 
 FLAGS = ["--gpu_ids=-1", "--batchSize=4", "--nThreads=0", *TINY_G]
 

@@ -16,7 +16,7 @@ from scripts.benchmark.gpu_cells import Cell, grid_jobs, later_jobs
 from scripts.benchmark.gpu_report import Context
 from scripts.benchmark.gpu_summary import SUSPECTS, suspects
 from scripts.benchmark.networks import MODES
-from tests.conftest import CPU, REPOSITORY
+from tests.helpers import CPU, REPOSITORY
 
 
 @pytest.fixture

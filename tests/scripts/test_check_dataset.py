@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from scripts import check_dataset
-from tests.conftest import smooth, write_keypoints
+from tests.helpers import smooth, write_keypoints
 
 POSE = np.stack([np.arange(18) * 5, np.arange(18) * 2], 1)
 

@@ -9,7 +9,7 @@ from models.networks import linear_decay
 from options.train_options import TrainOptions
 from scripts import demo_plan
 from scripts.demo_plan import choose_width, falling_rate, plan_longer, schedule
-from tests.conftest import make_market
+from tests.helpers import make_market
 
 
 @pytest.mark.parametrize(

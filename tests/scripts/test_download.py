@@ -18,7 +18,7 @@ from data.market_dataset import MarketDataset
 from models.networks import define_G
 from models.published_weights import save_network
 from scripts import download
-from tests.conftest import REPOSITORY, test_options, write_keypoints
+from tests.helpers import REPOSITORY, test_options, write_keypoints
 from tests.scripts.stand_in_drive import QUOTA, Handler, StandInDrive
 
 requests = pytest.importorskip("requests")

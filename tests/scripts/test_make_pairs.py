@@ -6,7 +6,7 @@ import numpy as np
 
 from data.pairs import read_pairs
 from scripts import make_pairs
-from tests.conftest import write_keypoints
+from tests.helpers import write_keypoints
 
 POSE = np.stack([np.arange(18) * 5, np.arange(18) * 2], 1)
 

@@ -6,7 +6,7 @@ import pytest
 
 from data.market_dataset import MarketDataset
 from scripts import prepare_market
-from tests.conftest import smooth
+from tests.helpers import smooth
 
 
 @pytest.fixture

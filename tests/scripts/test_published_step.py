@@ -4,7 +4,7 @@ import torch
 
 from models.dptn_model import Batch, DPTNModel
 from scripts.benchmark.published_step import PublishedStep, with_heat_maps
-from tests.conftest import CPU, TINY, random_batch, train_options
+from tests.helpers import CPU, TINY, random_batch, train_options
 
 
 def double_step(model: DPTNModel, batch: dict) -> DPTNModel:

@@ -12,7 +12,7 @@ import pytest
 from metrics import options as metrics_options
 from options.test_options import TestOptions
 from options.train_options import TrainOptions
-from tests.conftest import REPOSITORY
+from tests.helpers import REPOSITORY
 
 RECORDER = """#!/usr/bin/env python3
 import json, sys

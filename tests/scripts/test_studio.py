@@ -14,7 +14,7 @@ import pytest
 
 from inference.studio_options import StudioOptions
 from scripts import studio as script
-from tests.conftest import REPOSITORY, TINY_G
+from tests.helpers import REPOSITORY, TINY_G
 from tests.inference.tiny_transfer import write_tiny
 
 

@@ -22,7 +22,7 @@ from inference.tracks import clean, interpolate
 from inference.transfer_options import TransferOptions
 from inference.video import read_frames, write_animation
 from scripts import transfer as script
-from tests.conftest import TINY_G
+from tests.helpers import TINY_G
 from tests.inference.pose_files import PHANTOM, openpose_person, save
 from tests.inference.tiny_transfer import SIZE, assert_close, keypoints_of, load_tiny, tiny_walk, write_tiny
 from util.draw_pose import draw_skeleton

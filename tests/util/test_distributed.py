@@ -12,8 +12,8 @@ import torch.distributed as dist
 from torch import nn
 
 from data.loaders import create_train_loaders
-from tests.conftest import CPU, REPOSITORY, compiles, losses_logged, train_flags, train_options
 from tests.distributed_worker import gradients_after_steps
+from tests.helpers import CPU, REPOSITORY, compiles, losses_logged, train_flags, train_options
 from util import distributed
 from util.checkpoint import load_state
 from util.distributed import GradientAverager

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.helpers import REPOSITORY
 from util.errors import UserError
 from util.files import (
     append_text,

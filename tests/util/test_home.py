@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.helpers import REPOSITORY
 from util.home import ensure_home
 
 # Runs commands as a user whom the system does not know. Each is a fork of one process that has imported the libraries,

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.conftest import smooth
+from tests.helpers import smooth
 from util import image as image_module
 from util.errors import UserError
 from util.image import (

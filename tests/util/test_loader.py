@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from tests.conftest import REPOSITORY
+from tests.helpers import REPOSITORY
 from util.errors import UserError
 from util.loader import BatchLoader
 

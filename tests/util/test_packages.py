@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import COMMON, REPOSITORY, TINY_G, train_flags
+from tests.helpers import COMMON, REPOSITORY, TINY_G, train_flags
 from util.errors import UserError
 from util.packages import can_write_pages, require_package
 

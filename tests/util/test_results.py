@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from data.pairs import Pair, read_pairs, result_name, result_names
-from tests.conftest import COMMON, TINY_G, save_random_generator
+from tests.helpers import COMMON, TINY_G, save_random_generator
 from util.errors import UserError
 from util.results import PENDING_PER_THREAD, RUN_FILE, STRIP_HEIGHT, Results
 

@@ -13,7 +13,7 @@ import torch
 import train as train_command
 from data.pairs import read_pairs
 from models.dptn_model import DPTNModel
-from tests.conftest import LOSS_NAMES, train_flags
+from tests.helpers import LOSS_NAMES, train_flags
 from util.checkpoint import Progress, load_state
 from util.errors import UserError
 from util.training import NonFiniteCheck, StopReason, StopSignal

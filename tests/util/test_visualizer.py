@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from data.pairs import read_pairs
-from tests.conftest import LOSS_NAMES, losses_logged, train_flags, train_options
+from tests.helpers import LOSS_NAMES, losses_logged, train_flags, train_options
 from util.errors import UserError
 from util.visualizer import Visualizer
 
