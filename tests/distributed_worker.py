@@ -1,4 +1,4 @@
-"""Run by torchrun from tests/util/test_distributed.py: distributed_worker.py OUT MODE FLAGS..., MODE one of MODES."""
+"""Run by tests/util/test_distributed.py in two processes: distributed_worker.py OUT MODE FLAGS..., MODE of MODES."""
 
 import os
 import signal

@@ -19,7 +19,7 @@ from tests.helpers import CPU, NO_VGG, TINY, TINY_G, compiles, random_batch, tes
 pytestmark = [compiles, pytest.mark.slow]
 
 
-SMALLEST = [*TINY_G, "--num_blocks=0", "--num_CABs=0"]
+SMALLEST = [*TINY_G, "--num_blocks=0", "--num_CABs=0", "--num_TTBs=0"]
 
 
 def trained_one_step(*flags: str) -> BaseModel:

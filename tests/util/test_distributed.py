@@ -1,6 +1,7 @@
 """Two real processes (gloo) compute what one computes; --accumulate too; when gradients are sent; rank logic."""
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -34,6 +35,23 @@ def torchrun() -> Callable[..., subprocess.CompletedProcess]:
     return run_processes
 
 
+def run_workers(*arguments: object) -> None:
+    """Run tests/distributed_worker.py in two processes, as torchrun would, and wait for them."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    command = [sys.executable, REPOSITORY / "tests/distributed_worker.py", *map(str, arguments)]
+    workers = [
+        subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, **common, "OMP_NUM_THREADS": "1", "RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    errors = [worker.communicate(timeout=600)[1] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], errors
+
+
 @pytest.fixture(scope="module")
 def alone() -> dict[str, torch.Tensor]:
     return gradients_after_steps()
@@ -52,11 +70,8 @@ def assert_same_gradients(ours: dict[str, torch.Tensor], wanted: dict[str, torch
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_gradients_of_two_processes_equal_those_of_one(torchrun, alone, tmp_path, accumulate):
-    done = torchrun(
-        2, "tests/distributed_worker.py", tmp_path / "gradients.pt", "gradients", f"--accumulate={accumulate}"
-    )
-    assert done.returncode == 0, done.stderr
+def test_gradients_of_two_processes_equal_those_of_one(alone, tmp_path, accumulate):
+    run_workers(tmp_path / "gradients.pt", "gradients", f"--accumulate={accumulate}")
     assert_same_gradients(torch.load(tmp_path / "gradients.pt", weights_only=True), alone)
 
 
@@ -73,10 +88,9 @@ def test_accumulated_gradients_equal_those_of_the_batch(alone, accumulate):
     ],
     ids=["plain", "compile"],
 )
-def test_gradients_averaged_during_backward_equal_those_averaged_after_it(torchrun, tmp_path, settings):
+def test_gradients_averaged_during_backward_equal_those_averaged_after_it(tmp_path, settings):
     """After two steps, the second with the weights and Adam moments of the first."""
-    done = torchrun(2, "tests/distributed_worker.py", tmp_path / "gradients.pt", "averager", *settings)
-    assert done.returncode == 0, done.stderr
+    run_workers(tmp_path / "gradients.pt", "averager", *settings)
     gradients = torch.load(tmp_path / "gradients.pt", weights_only=True)
     assert list(gradients) == settings
     for setting, (ours, wanted) in gradients.items():
@@ -216,10 +230,9 @@ class TestProcessGroup:
         assert (calls[1]["backend"], calls[1]["timeout"].total_seconds()) == ("gloo", 7200)
 
 
-def test_signal_to_one_process_stops_all_at_the_same_step(torchrun, tmp_path):
+def test_signal_to_one_process_stops_all_at_the_same_step(tmp_path):
     """They exchange a message once in about a second, not at every step."""
-    done = torchrun(2, "tests/distributed_worker.py", tmp_path / "stopped", "stop")
-    assert done.returncode == 0, done.stderr
+    run_workers(tmp_path / "stopped", "stop")
     stopped = (tmp_path / "stopped0").read_text()
     assert (tmp_path / "stopped1").read_text() == stopped
     steps, messages = int(stopped.split()[0]), int(stopped.split()[-1])
@@ -228,9 +241,8 @@ def test_signal_to_one_process_stops_all_at_the_same_step(torchrun, tmp_path):
     assert 3 <= messages <= 20
 
 
-def test_differing_weights_stop_every_process(torchrun, tmp_path):
-    done = torchrun(2, "tests/distributed_worker.py", tmp_path / "said", "differ")
-    assert done.returncode == 0, done.stderr
+def test_differing_weights_stop_every_process(tmp_path):
+    run_workers(tmp_path / "said", "differ")
     for rank in range(2):
         assert "network G differs between processes" in (tmp_path / f"said{rank}").read_text()
 
