@@ -129,9 +129,9 @@ class PosePairDataset(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         sample: dict[str, Any] = {}
         for role, name in zip(("source", "target"), self.pairs[index]):
-            index = self._index[name]
-            sample[f"{role}_image"] = self._cache.get(index, name, self._load) if self._cache else self._load(name)
-            sample[f"{role}_keypoints"] = self._keypoints[index]
+            number = self._index[name]
+            sample[f"{role}_image"] = self._cache.get(number, name, self._load) if self._cache else self._load(name)
+            sample[f"{role}_keypoints"] = self._keypoints[number]
             sample[f"{role}_name"] = name
         return sample
 

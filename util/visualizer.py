@@ -218,7 +218,7 @@ def _read_rows(jsonl: Path, up_to: int) -> list[Row]:
     try:
         complete_lines = jsonl.read_text(encoding="utf-8").rpartition("\n")[0]
         rows = [json.loads(line) for line in complete_lines.splitlines()]
-        return [row for row in rows if row["total_iters"] <= up_to]
+        return [row for row in rows if row["total_iters"] <= up_to and _log_line(row)]  # which raises for other rows
     except (ValueError, KeyError, TypeError) as error:
         problem = f"not a log that train.py wrote ({type(error).__name__}: {error})"
         raise UserError(f"{jsonl}: {problem}; move it away to start a new one") from error

@@ -60,7 +60,7 @@ PARTS = {
     "torchrun": Part(gpu_checks.check_torchrun, 15, 60),
     "prepare": Part(gpu_grid.wait_for_workers, 0, 0.25, printed=False),
     "grid": Part(gpu_grid.measure_grid, 10, 0.56),
-    "published": Part(gpu_grid.measure_published, 5, 80),  # at most that, where no process has prepared it
+    "published": Part(gpu_grid.measure_published, 5, 80),  # enough where no process has prepared it
     "profile": Part(gpu_grid.report_profiles, 0, 10, printed=False),
     "suspects": Part(gpu_suspects.measure_suspects, 10, 40, printed=False),  # the table at the end prints its rows
     "test.py": Part(gpu_checks.measure_test, 15, 40),

@@ -93,7 +93,7 @@ class TestLogs:
         assert (tmp_path / "run/loss_log_old.txt").read_text() == old
         assert (tmp_path / "run/loss_log.txt").read_text().startswith("(epoch: 1, iters: 6, ")
 
-    @pytest.mark.parametrize("content", [b"text\n", b"5\n", b'{"epoch": 1}\n', b"\xff\n", b'{"total_iters": "3"}\n'])
+    @pytest.mark.parametrize("content", [b"text\n", b"5\n", b'{"epoch": 1}\n', b"\xff\n", b'{"total_iters": 3}\n'])
     def test_damaged_log_is_a_user_error(self, start, tmp_path, content):
         log_steps(start(), 3)
         (tmp_path / "run/loss_log.jsonl").write_bytes(content)
