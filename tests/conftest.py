@@ -29,7 +29,7 @@ QUICK, NOT_QUICK = {"data", "models", "options"}, {"synthetic", "test_ablations.
 # These files come first: the first one starts processes beside the tests, which are small at their beginning; the
 # second one takes longest, so that no process waits for it at the end.
 FIRST = ["test_distributed.py", "test_resume.py"]
-MUCH_MEMORY = 200e6  # bytes
+MUCH_MEMORY = 150e6  # bytes
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -64,30 +64,35 @@ def give_memory_back() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(autouse=True, scope="module")
-def free_memory_of_a_file() -> Iterator[None]:
-    yield
-    _free_memory()
+class Memory:
+    """The memory of this process."""
+
+    def __init__(self) -> None:
+        self.after_free = self.resident_bytes()
+
+    @staticmethod
+    def resident_bytes() -> int:
+        statm = Path("/proc/self/statm")
+        return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0
+
+    def free(self) -> None:
+        """Delete networks, which are part of reference cycles, and give back what glibc keeps of their memory."""
+        gc.collect()
+        if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+            libc.malloc_trim(0)
+        self.after_free = self.resident_bytes()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def memory() -> Memory:
+    return Memory()
 
 
 @pytest.fixture(autouse=True)
-def free_memory_of_a_test() -> Iterator[None]:
-    before = _resident_bytes()
+def free_memory(memory: Memory) -> Iterator[None]:
     yield
-    if _resident_bytes() - before > MUCH_MEMORY:
-        _free_memory()
-
-
-def _resident_bytes() -> int:
-    statm = Path("/proc/self/statm")
-    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0
-
-
-def _free_memory() -> None:
-    """Delete networks, which are part of reference cycles, and give back what glibc keeps of their memory."""
-    gc.collect()
-    if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
-        libc.malloc_trim(0)
+    if memory.resident_bytes() - memory.after_free > MUCH_MEMORY:
+        memory.free()
 
 
 @pytest.fixture

@@ -8,13 +8,12 @@ The parts (--parts) run in the order of --help. While the untimed ones run, proc
 of the grid in the background; nothing else runs beside a timed part. A share of the time is kept for the training.
 """
 
-import gc
 import os
 import sys
 import tempfile
 import time
 import traceback
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -24,18 +23,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 import torch
 
-from scripts.benchmark import gpu_checks, gpu_grid, gpu_suspects, gpu_training
-from scripts.benchmark.gpu_report import (
-    Context,
-    PartReport,
-    PartTimeout,
-    Row,
-    describe_error,
-    markdown_table,
-    print_row,
-    time_limit,
-)
+from scripts.benchmark import gpu_checks, gpu_grid, gpu_report, gpu_suspects, gpu_training
+from scripts.benchmark.gpu_report import Context, Row
 from scripts.benchmark.gpu_summary import suspects
+from scripts.benchmark.measure import free_memory
 from scripts.benchmark.networks import MODES, PUBLISHED_SIZES
 from util.arguments import number
 from util.device import describe_device, select_device
@@ -69,7 +60,7 @@ PARTS = {
 BESIDE_WORKERS = ("goldens", "people", "resume", "torchrun", "prepare")
 
 
-def parse() -> Namespace:
+def main() -> None:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
     add = parser.add_argument
     add("out", type=Path, metavar="OUT_DIR", help="folder of the report; made if it is missing")
@@ -81,11 +72,7 @@ def parse() -> Namespace:
         help="a data set of Market-1501's layout to train on and to test (default: people are rendered)")  # fmt: skip
     add("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a rehearsal, with --quick")
     add("--quick", action="store_true", help="tiny networks and sizes, each step timed once")
-    return parser.parse_args()
-
-
-def main() -> None:
-    args = parse()
+    args = parser.parse_args()
     end = time.monotonic() + 60 * args.minutes
     args.out.mkdir(parents=True, exist_ok=True)
     device = select_device("-1" if args.device == "cpu" else "0")
@@ -98,7 +85,7 @@ def main() -> None:
         context.people = args.dataroot and args.dataroot.resolve()
         (context.out / "profile.txt").unlink(missing_ok=True)
         run_parts(context, args.parts, TRAINING_SHARE * 60 * args.minutes)
-        print(f"\n{markdown_table(suspects(context))}")
+        print(f"\n{gpu_report.markdown_table(suspects(context))}")
     print(f"\n{args.out / 'report.md'}: finished in {60 * args.minutes - (end - time.monotonic()):.0f} s")
 
 
@@ -107,7 +94,8 @@ def run_parts(context: Context, names: list[str], for_training: float) -> None:
     started = False
     try:
         for name in [name for name in PARTS if name in names]:
-            if name in BESIDE_WORKERS and "prepare" in names and not started:
+            beside = ("prepare",) if context.quick else BESIDE_WORKERS  # a rehearsal is on a machine of less memory
+            if name in beside and "prepare" in names and not started:
                 started = True
                 gpu_grid.start_workers(context, names)
             run_part(context, name, PARTS[name], for_training if "training" in names and name != "training" else 0.0)
@@ -122,7 +110,7 @@ def run_part(context: Context, name: str, part: Part, kept: float) -> None:
     """
     start = time.monotonic()
     left = context.end - start - kept
-    report = context.parts[name] = PartReport()
+    report = context.parts[name] = gpu_report.PartReport()
     context.current = name
     print(f"\n== {name} ({left:.0f} s left)", flush=True)
     try:
@@ -131,29 +119,23 @@ def run_part(context: Context, name: str, part: Part, kept: float) -> None:
             return
         limit = min(left, part.limit * left if part.limit < 1 else part.limit)
         context.part_end = start + limit
-        with time_limit(limit + 3):  # parts that watch the time themselves end before
+        with gpu_report.time_limit(limit + 3):  # parts that watch the time themselves end before
             for row in part.function(context):
                 report.rows.append(row)
                 report.seconds = time.monotonic() - start
                 if part.printed:
-                    print_row(row)
+                    gpu_report.print_row(row)
                 context.write(suspects(context))
-    except (Exception, PartTimeout) as error:
+    except (Exception, gpu_report.PartTimeout) as error:
         report.traceback = traceback.format_exc()
-        context.note(f"failed: {describe_error(error)}")
+        context.note(f"failed: {gpu_report.describe_error(error)}")
     finally:
         report.seconds = time.monotonic() - start
         if not part.printed:
             print(f"  {len(report.rows)} rows in the report")
-        free_memory(context.device)
-        context.write(suspects(context))
-
-
-def free_memory(device: torch.device) -> None:
-    gc.collect()
-    if device.type == "cuda":
         with suppress(RuntimeError):  # an error of the last part
-            torch.cuda.empty_cache()
+            free_memory(context.device)
+        context.write(suspects(context))
 
 
 if __name__ == "__main__":

@@ -45,7 +45,10 @@ def measure_training(context: Context) -> Iterator[Row]:
     run_python("test.py", *network_flags(context, name, cell), f"--batchSize={BATCH[context.quick]}",
                f"--results_dir={results_dir}", timeout=context.left())  # fmt: skip
     yield {"what": "test.py", "seconds": time.monotonic() - start}
-    write_samples(context, results_dir)
+    strips = sorted((results_dir / "strips").glob("*.jpg"))
+    shown = strips[:: -(-len(strips) // STRIPS)]
+    save_image(contact_sheet([[Image.open(strip)] for strip in shown]), context.out / "samples.png")
+    context.note("samples.png: source image, source pose, target pose, generated, target image")
     save_halves(context.scratch / "checkpoints" / name / "latest_net_G.pth", context.out)
     yield from score(context, results_dir)
 
@@ -99,13 +102,6 @@ def expected_pairs(context: Context, seconds: float) -> float:
     return 0.9 * (seconds - TO_START) * min(rates)
 
 
-def write_samples(context: Context, results_dir: Path) -> None:
-    strips = sorted((results_dir / "strips").glob("*.jpg"))
-    shown = strips[:: -(-len(strips) // STRIPS)]
-    save_image(contact_sheet([[Image.open(strip)] for strip in shown]), context.out / "samples.png")
-    context.note("samples.png: source image, source pose, target pose, generated, target image")
-
-
 def save_halves(weights: Path, out: Path) -> None:
     """The generator in float16, each tensor once, in parts: cat generator_fp16.pt.* > generator_fp16.pt."""
     state, halves = torch.load(weights, map_location="cpu", weights_only=True), {}
@@ -121,9 +117,10 @@ def save_halves(weights: Path, out: Path) -> None:
 def score(context: Context, results_dir: Path) -> Iterator[Row]:
     """Pixel metrics of the network and of two baselines that need none, as in scripts/demo.sh."""
     data, record = people(context), context.scratch / "metrics.jsonl"
+    workers = 0 if context.quick else min(4, loader_workers())
     common = ["-m", "metrics.metrics", "--market", "--protocol=standard", "--metrics=l1,psnr,ssim_256,mask_ssim",
               f"--gt_path={data}/test", f"--pairs={data}/market-pairs-test.csv", "--gpu_ids=-1",
-              f"--annotations={data}/market-annotation-test.csv", f"--nThreads={min(4, loader_workers())}"]  # fmt: skip
+              f"--annotations={data}/market-annotation-test.csv", f"--nThreads={workers}"]  # fmt: skip
     evaluations = {
         "network": [f"--distorted_path={results_dir}", "--name=network"],
         "copy_source": ["--baseline=copy_source"],
