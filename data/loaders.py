@@ -40,14 +40,10 @@ class EpochBatchSampler(Sampler[list[int]]):
         return self.length // self.batch_size if self.drop_last else math.ceil(self.length / self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        if self.shuffle:
-            generator = torch.Generator().manual_seed(self.seed + self.epoch)
-            order = torch.randperm(self.length, generator=generator).tolist()
-        else:
-            order = list(range(self.length))
-        for batch in range(self.start, len(self)):
-            indices = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            yield indices[self.rank :: self.processes]
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        order = torch.randperm(self.length, generator=generator) if self.shuffle else torch.arange(self.length)
+        for batch in order.split(self.batch_size)[self.start : len(self)]:
+            yield batch[self.rank :: self.processes].tolist()
 
 
 class PairLoader:

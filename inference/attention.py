@@ -9,6 +9,7 @@ skip connections, the other blocks and the decoder take part too.
 Letters: N = h*w tokens in row-major order, d channels; H x W is the stored size of the images.
 """
 
+from contextlib import ExitStack
 from typing import NamedTuple
 
 import numpy as np
@@ -52,21 +53,13 @@ def attend(source: CachedSource, keypoints: Pose) -> Attention:
     """Generate `source` in the pose (18,2), and record the cross-attention of every Texture Transfer Block."""
     weights, tokens = [], []
     ptm = source.net.ptm
-    hooks = [
-        ptm.ttbs[0].register_forward_pre_hook(lambda _, inputs: tokens.append(inputs[0])),
-        ptm.norm.register_forward_hook(lambda _, inputs, output: tokens.append(output)),
-        *(
-            ttb.cross_attention.register_forward_pre_hook(
-                lambda module, inputs: weights.append(attention_weights(module, *inputs[:2]))
-            )
-            for ttb in ptm.ttbs
-        ),
-    ]
-    try:
+    with ExitStack() as hooks:  # which removes them
+        hooks.enter_context(ptm.ttbs[0].register_forward_pre_hook(lambda _, inputs: tokens.append(inputs[0])))
+        hooks.enter_context(ptm.norm.register_forward_hook(lambda _, inputs, output: tokens.append(output)))
+        for ttb in ptm.ttbs:
+            record = ttb.cross_attention.register_forward_pre_hook
+            hooks.enter_context(record(lambda module, inputs: weights.append(attention_weights(module, *inputs[:2]))))
         image = source.generate(keypoints, use_compiled=False)  # compiled code calls no hooks
-    finally:
-        for hook in hooks:
-            hook.remove()
     grid = source.grid
     energy = torch.cat(tokens).float().square().mean(-1).unflatten(1, grid)
     return Attention(image, torch.cat(weights).float().cpu(), energy.cpu(), grid)

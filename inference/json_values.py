@@ -1,6 +1,6 @@
 """Values in the JSON of other programs, which may be of any kind: each is checked before it is used.
 
-All functions raise ValueError with a short message that says what was expected and what is there.
+All functions but `short` raise ValueError with a short message that says what was expected and what is there.
 """
 
 import reprlib
@@ -31,17 +31,17 @@ def field(container: Any, key: str, kind: Any) -> Any:
 
 
 def to_numbers(values: Sequence[Any]) -> np.ndarray:
-    """A list of finite numbers -> float64 array."""
+    """A list of numbers of a size below MAX_COORDINATE -> float64 array."""
     for value in values:
         if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < MAX_COORDINATE:
-            raise ValueError(f"{short(value)} is not a finite number")
+            raise ValueError(f"{_shortener.repr(value)[:60]} is not a number below {MAX_COORDINATE:,.0f}")
     return np.array(values, float)
 
 
 def to_points(values: Any, confidence: Any = None) -> np.ndarray:
     """A list of [x, y] or [x, y, confidence], null for a missing joint -> (K,3) of x, y, confidence.
 
-    `confidence` may be a list of K numbers. A joint without one gets 1, or 0 if it lies at exactly 0, 0.
+    `confidence` may be a list of K numbers. A joint without one gets 1; a joint at exactly 0, 0 gets 0.
     """
     points = [[0, 0] if value is None else value for value in values] if isinstance(values, list) else None
     if points is None or not all(isinstance(point, list) and len(point) in (2, 3) for point in points):

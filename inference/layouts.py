@@ -67,7 +67,7 @@ class PoseFormat(ABC):
             raise UserError(f"{path}: two photos differ only in suffix or folder; rename one")
         contents = [self.encode(pose, name, photos) for name, pose in poses.items()]
         for file, content in zip(files, contents):
-            _write_json(file, content)
+            write_text(file, json.dumps(content) + "\n")
 
 
 class Patn(PoseFormat):
@@ -129,7 +129,7 @@ class Coco(PoseFormat):
         annotations = [self._annotation(number, pose) for number, pose in known.items()]
         names = [name.replace(" ", "_") for name in COCO_17]
         person = {"id": 1, "name": "person", "supercategory": "person", "keypoints": names, "skeleton": []}
-        _write_json(path, {"images": images, "annotations": annotations, "categories": [person]})
+        write_text(path, json.dumps({"images": images, "annotations": annotations, "categories": [person]}) + "\n")
 
     @staticmethod
     def _annotation(number: int, keypoints: np.ndarray) -> dict[str, object]:
@@ -391,10 +391,6 @@ class MediaPipe(PoseFormat):
         triples = zip(numbers[::3], numbers[1::3], numbers[2::3])
         landmarks = [{"x": x, "y": y, "z": 0, "visibility": visibility} for x, y, visibility in triples]
         return {"width": width, "height": height, "pose_landmarks": [] if np.isnan(pose).all() else [landmarks]}
-
-
-def _write_json(path: Path, content: object) -> None:
-    write_text(path, json.dumps(content) + "\n")
 
 
 def _as_list(content: Any) -> list[Any]:

@@ -96,7 +96,8 @@ class PoseTransfer:
         images, one_image = _to_pil_images(source_images)
         sources, one_source = _to_keypoint_tensor(source_keypoints, "source")
         targets, one_target = _to_keypoint_tensor(target_keypoints, "target")
-        generated = torch.cat([images for _, images in self.generate_all(self._batches(images, sources, targets))])
+        batches = self._batches(images, sources, targets)
+        generated = torch.cat([result for _, result in self.generate_all(batches)])
         if isinstance(source_images, Tensor):
             results = generated
         elif isinstance(source_images, np.ndarray):
@@ -156,11 +157,11 @@ class PoseTransfer:
         return {key: value[rows] if isinstance(value, Tensor) else value for key, value in batch.items()}
 
     def _batches(self, images: list[Image.Image], sources: Tensor, targets: Tensor) -> Iterator[dict[str, Tensor]]:
-        """Batches for `generate` from stored-size images and poses (B or 1, 18, 2) in pixels of the stored size."""
+        """Batches for `generate_all` from stored-size images and poses (B or 1, 18, 2) in pixels of the stored size."""
         if wrong := [image.size for image in images if image.size[::-1] != self.stored_size]:
             raise ValueError(f"source images must be {self.stored_size} (height, width), got {wrong[0][::-1]}")
         lengths = len(images), len(sources), len(targets)
-        if set(lengths) - {1, max(lengths)}:
+        if 0 in lengths or set(lengths) - {1, max(lengths)}:
             given = "{} source images, {} source poses, {} target poses".format(*lengths)
             raise ValueError(f"{given}: each must be one, or as many as the others")
         samples = {
@@ -182,9 +183,10 @@ def _to_pil_images(images: Images) -> tuple[list[Image.Image], bool]:
             raise ValueError("source images: expected PIL images, a uint8 array or a uint8 tensor")
         return [to_upright_rgb(image).image for image in images], False
     channel_axis, shape = (-3, "(B,3,H,W)") if isinstance(images, Tensor) else (-1, "(B,H,W,3)")
+    dtype = str(images.dtype).removeprefix("torch.")
+    if dtype != "uint8" or images.ndim not in (3, 4) or images.shape[channel_axis] != 3:
+        raise ValueError(f"source images: expected uint8 {shape}, got {dtype} {tuple(images.shape)}")
     array = images.cpu().numpy() if isinstance(images, Tensor) else images
-    if array.dtype != np.uint8 or array.ndim not in (3, 4) or array.shape[channel_axis] != 3:
-        raise ValueError(f"source images: expected uint8 {shape}, got {array.dtype} {array.shape}")
     array = np.ascontiguousarray(np.moveaxis(array, channel_axis, -1))
     single = array.ndim == 3
     return [Image.fromarray(pixels) for pixels in (array[None] if single else array)], single

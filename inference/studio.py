@@ -8,7 +8,6 @@ still being computed frees it too. One thread runs the network; inference/studio
 
 import asyncio
 import base64
-import binascii
 import io
 import json
 import secrets
@@ -34,7 +33,7 @@ from inference.attention import attend
 from inference.cached_source import CachedSource, compile_target_part
 from inference.estimators import Estimator
 from inference.formats import read_people, write_poses
-from inference.framing import Frame, can_be_framed, crop, frame_person, identity_frame, to_frame
+from inference.framing import Frame, can_be_framed, crop, frame_person, to_frame
 from inference.people import first_pose, rank
 from inference.photo_transfer import frame_source
 from inference.photos import Photos
@@ -200,7 +199,7 @@ def create_app(studio: Studio, hosts: set[str], token: str | None = None) -> Sta
     call = partial(_call, studio.thread)
     routes = [Route(path, partial(_send_file, PAGE / name)) for path, name in FILES.items()]
     routes += [Route(f"/api/{name}", partial(call, work), methods=["POST"]) for name, work in requests.items()]
-    handlers = {UserError: _user_error, HTTPException: _http_error, ClientDisconnect: _nobody_reads}
+    handlers = {UserError: _error, HTTPException: _error, ClientDisconnect: _nobody_reads}
     return Starlette(routes=routes, middleware=[Middleware(Guard, hosts, token)], exception_handlers=handlers)
 
 
@@ -213,12 +212,9 @@ async def _call(thread: ThreadPoolExecutor, work: Callable[[bytes], Response], r
     return await asyncio.get_running_loop().run_in_executor(thread, work, await read_body(request))
 
 
-async def _user_error(request: Request, error: UserError) -> Response:
-    return JSONResponse({"error": str(error)}, 400)
-
-
-async def _http_error(request: Request, error: HTTPException) -> Response:
-    return JSONResponse({"error": error.detail}, error.status_code)
+async def _error(request: Request, error: UserError | HTTPException) -> Response:
+    message, status = (error.detail, error.status_code) if isinstance(error, HTTPException) else (str(error), 400)
+    return JSONResponse({"error": message}, status)
 
 
 async def _nobody_reads(request: Request, error: ClientDisconnect) -> Response:
@@ -240,15 +236,10 @@ def _to_pose(value: Any) -> np.ndarray:
     """A list of 18 [y, x] or null -> float64 (18,2), NaN = missing."""
     if not isinstance(value, list) or len(value) != NUM_JOINTS:
         raise UserError(f"keypoints: expected a list of {NUM_JOINTS} [y, x] or null")
-    return np.array([_to_joint(joint) for joint in value])
-
-
-def _to_joint(value: Any) -> list[float]:
-    if value is None:
-        return [np.nan, np.nan]
-    if not isinstance(value, list) or len(value) != 2 or not all(_is_coordinate(number) for number in value):
+    known = [joint for joint in value if joint is not None]
+    if not all(isinstance(joint, list) and len(joint) == 2 and all(map(_is_coordinate, joint)) for joint in known):
         raise UserError(f"keypoints: a joint is not [y, x] within {MAX_JOINT:g} pixels")
-    return [float(number) for number in value]
+    return np.array([[np.nan, np.nan] if joint is None else joint for joint in value], float)
 
 
 def _is_coordinate(value: Any) -> bool:
@@ -276,8 +267,6 @@ def _decode(content: bytes, formats: tuple[str, ...] = PHOTO_FORMATS) -> Image.I
 
 def _whole_photo(photo: Image.Image, size: tuple[int, int]) -> Frame:
     """A frame of `size` (H, W) in the middle of which the whole photo is."""
-    if (photo.height, photo.width) == size:
-        return identity_frame(size)
     scale = min(size[0] / photo.height, size[1] / photo.width)
     top, left = (-(length / scale - own) / 2 for length, own in zip(size, (photo.height, photo.width)))
     return Frame(scale, top, left, size)
@@ -286,5 +275,5 @@ def _whole_photo(photo: Image.Image, size: tuple[int, int]) -> Frame:
 def _from_url(value: Any) -> bytes:
     try:
         return base64.b64decode(str(value).removeprefix("data:image/png;base64,"), validate=True)
-    except (binascii.Error, ValueError) as error:
+    except ValueError as error:
         raise UserError("image: expected a PNG as a data URL") from error

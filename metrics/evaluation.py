@@ -104,8 +104,7 @@ class EvaluationSetup:
 class Networks:
     """The networks that were loaded, and why others are missing. Names: "alexnet" and those of Protocol.inception."""
 
-    alexnet: LPIPS | None = None
-    inceptions: dict[str, Inception] = field(default_factory=dict)
+    loaded: dict[str, LPIPS | Inception] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)  # name -> reason
     weights: dict[str, dict[str, str]] = field(default_factory=dict)  # name -> source and sha256 of what was loaded
 
@@ -150,11 +149,7 @@ def load_networks(setup: EvaluationSetup, sources: Mapping[str, str], skip_unava
             networks.missing[name] = str(error)
             continue
         networks.weights[name] = {"source": sources[name], "sha256": weights_hash(net)}
-        net = net.to(setup.device).to(memory_format=torch.channels_last)
-        if name == "alexnet":
-            networks.alexnet = net
-        else:
-            networks.inceptions[name] = net
+        networks.loaded[name] = net.to(setup.device).to(memory_format=torch.channels_last)
     return networks
 
 
@@ -165,7 +160,7 @@ def evaluate(setup: EvaluationSetup, networks: Networks, problems: Problems) -> 
     real_gaussians = {
         protocol.name: real_statistics(setup, networks, protocol, problems)
         for protocol in setup.pairs.protocols
-        if "fid" in setup.pairs.metrics and network_of("fid", protocol) in networks.inceptions
+        if "fid" in setup.pairs.metrics and network_of("fid", protocol) in networks.loaded
     }
     evaluator = _Evaluator(setup, networks, real_gaussians)
     for batch in load_batches(setup.pairs, setup.batch_size, setup.workers, "pairs", problems):
@@ -197,7 +192,7 @@ def real_statistics(setup: EvaluationSetup, networks: Networks, protocol: Protoc
     sums = fid.FeatureStatistics()
     for batch in load_batches(photos, setup.batch_size, setup.workers, "real photos", problems):
         with setup.autocast():
-            sums.update(networks.inceptions[kind](_for_networks(batch.to(setup.device), protocol, setup)))
+            sums.update(networks.loaded[kind](_for_networks(batch.to(setup.device), protocol, setup)))
     statistics = sums.compute()
     if sums.n == len(photos):  # statistics without some photos must not be found in the cache
         fid.write_cache(file, lambda opened: np.savez(opened, **statistics._asdict()))
@@ -253,17 +248,17 @@ class _Evaluator:
         distances = {}
         for metric in ("lpips", "mask_lpips"):
             wanted = [protocol for protocol in protocols if self._is_wanted(metric, protocol)]
-            if wanted and self.networks.alexnet:
+            if wanted and "alexnet" in self.networks.loaded:
                 visible = masks if metric in MASKED else None
                 with self.setup.autocast():
-                    values = self.networks.alexnet(fakes, reals, visible, wanted[0].lpips_input == "[0, 1]")
+                    values = self.networks.loaded["alexnet"](fakes, reals, visible, wanted[0].lpips_input == "[0, 1]")
                 values = values.cpu().double().numpy()  # in this order: Apple's MPS has no float64
                 distances |= {(protocol.name, metric): values for protocol in wanted}
         return distances
 
     def _add_features(self, protocols: list[Protocol], fakes: Tensor, indices: np.ndarray) -> None:
         """Inception features, of which each network's are the same for all `protocols`."""
-        for kind, net in self.networks.inceptions.items():
+        for kind, net in self.networks.loaded.items():
             using = [protocol for protocol in protocols if protocol.inception == kind]
             if using:
                 with self.setup.autocast():
@@ -300,7 +295,7 @@ class _Evaluator:
             fake, real = self.features[protocol.name].compute(), self.real_gaussians[protocol.name]
             measurement = Measurement(fid.frechet_distance(fake, real), fake.n, n_real=real.n)
             if self.setup.bootstrap:
-                draws = fid_draws(self.features[protocol.name].features(), real, self.setup.bootstrap)
+                draws = fid_draws(torch.cat(self.features[protocol.name].kept), real, self.setup.bootstrap)
                 self._add_interval(measurement, protocol, metric, draws)
             return measurement
         if metric == "is":

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from util.errors import UserError, first_line
@@ -37,8 +36,7 @@ class FeatureStatistics:
 
     def __init__(self, keep: bool = False) -> None:
         self.n = 0
-        self._keep = keep
-        self._kept: list[Tensor] = []
+        self.kept: list[Tensor] | None = [] if keep else None  # (N,D) each, float32
 
     def update(self, features: Tensor) -> None:
         features = (features.cpu() if features.device.type == "mps" else features).double()
@@ -46,14 +44,10 @@ class FeatureStatistics:
             width = features.shape[1]
             self._sum, self._outer = features.new_zeros(width), features.new_zeros(width, width)
         self.n += len(features)
-        if self._keep:
-            self._kept.append(features.float().cpu())
+        if self.kept is not None:
+            self.kept.append(features.float().cpu())
         self._sum += features.sum(0)
         self._outer.addmm_(features.T, features)
-
-    def features(self) -> Tensor:
-        """All features (n,D), float32, if they are kept."""
-        return torch.cat(self._kept)
 
     def compute(self) -> Gaussian:
         """Raises UserError for fewer than two images."""

@@ -29,13 +29,6 @@ def photo_keys(name: str) -> list[Key]:
     return [tuple(part and part.replace("_", "") for part in match.groups()) for match in PHOTO.finditer(name)]
 
 
-def check_naming(naming: str) -> str | None:
-    """What is wrong with a --naming, or None."""
-    if naming in ("dptn", *OTHERS) or ("{source}" in naming and "{target}" in naming):
-        return None
-    return f"--naming {naming}: neither one of dptn, {', '.join(OTHERS)} nor a PATTERN with {{source}} and {{target}}"
-
-
 def candidate_names(pairs: Sequence[Pair], results: Iterable[str], naming: str) -> dict[Pair, list[str]]:
     """For each pair the file names that its result may have; the tolerant reader gives those among `results` only.
 

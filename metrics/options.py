@@ -10,7 +10,7 @@ import torch
 
 from data import dataset_names, find_dataset
 from metrics.evaluation import DEFAULT, MASKED, METRICS
-from metrics.naming import OTHERS, check_naming
+from metrics.naming import OTHERS
 from metrics.protocols import PROTOCOLS
 from util.arguments import count, positive_int
 from util.device import PRECISIONS
@@ -52,11 +52,8 @@ def make_parser() -> ArgumentParser:
     weights = {"default": "imagenet", "metavar": "W"}
 
     add = add_image_flags(parser)
-    add(
-        "--fid_real_path",
-        **FOLDER,
-        help="real photos that fid compares with: the training folder, or FILE.npz of metrics.statistics",
-    )
+    add("--fid_real_path", **FOLDER,
+        help="real photos that fid compares with: the training folder, or FILE.npz of metrics.statistics")  # fmt: skip
     add("--annotations", **CSV, help="keypoints of the targets, for mask metrics")
     add("--baseline", choices=("copy_source", "mean_image"),
         help="instead of generated images, evaluate the source photos or the mean of the training photos")  # fmt: skip
@@ -106,12 +103,8 @@ def add_speed_flags(parser: ArgumentParser, cpu_batch: int = CPU_BATCH) -> None:
         help=f"images in a batch (default: {GPU_BATCH} on a GPU, {cpu_batch} on the CPU)")  # fmt: skip
     add("--nThreads", type=count, default=min(8, available_cores()), metavar="N",
         help="processes that decode and compute pixel metrics (default: one per core, 8 at most)")  # fmt: skip
-    add(
-        "--precision",
-        choices=list(PRECISIONS),
-        default="fp32",
-        help="of the networks; tf32 (CUDA only) and bf16 are less exact",
-    )
+    add("--precision", choices=list(PRECISIONS), default="fp32",
+        help="of the networks; tf32 (CUDA only) and bf16 are less exact")  # fmt: skip
 
 
 def parse(argv: Sequence[str] | None = None) -> Namespace:
@@ -120,9 +113,12 @@ def parse(argv: Sequence[str] | None = None) -> Namespace:
     args = parse_shared(parser, argv)
     if args.compare:
         return args
-    fill_in_defaults(args)
-    if problem := find_problem(args):
-        parser.error(problem)
+    args.protocol = list(dict.fromkeys(args.protocol or ["dptn"]))
+    protocols = [PROTOCOLS[name] for name in args.protocol if name in PROTOCOLS]
+    by_default = [metric for metric in DEFAULT if any(protocol.has(metric) for protocol in protocols)]
+    args.metrics = [*(args.metrics or by_default), *(MASKED if args.calculate_mask else [])]
+    fill_in_shared_defaults(args)
+    check(parser, args)
     args.metrics = [name for name in METRICS if name in args.metrics]
     return args
 
@@ -143,15 +139,6 @@ def parse_shared(parser: ArgumentParser, argv: Sequence[str] | None) -> Namespac
     if bool(args.distorated_path) == bool(args.baseline):
         parser.error("give one of --distorated_path (the generated images) and --baseline")
     return args
-
-
-def fill_in_defaults(args: Namespace) -> None:
-    """Set the defaults that depend on other flags."""
-    args.protocol = list(dict.fromkeys(args.protocol or ["dptn"]))
-    protocols = [PROTOCOLS[name] for name in args.protocol if name in PROTOCOLS]
-    by_default = [metric for metric in DEFAULT if any(protocol.has(metric) for protocol in protocols)]
-    args.metrics = [*(args.metrics or by_default), *(MASKED if args.calculate_mask else [])]
-    fill_in_shared_defaults(args)
 
 
 def fill_in_shared_defaults(args: Namespace) -> None:
@@ -175,44 +162,42 @@ def choose_batch_size(args: Namespace, device: torch.device, cpu_batch: int = CP
     return args.batch_size or (cpu_batch if device.type == "cpu" else GPU_BATCH)
 
 
-def find_problem(args: Namespace) -> str | None:
-    """The first reason why the options cannot be used together, or None."""
+def check(parser: ArgumentParser, args: Namespace) -> None:
+    """A parser error where options cannot be used together."""
     folders = (args.gt_path, args.distorated_path, args.against, args.fid_real_path, args.source_path)
-    if problem := find_shared_problem(args, folders):
-        return problem
+    check_shared(parser, args, folders)
     for flag, names, known in (("--protocol", args.protocol, PROTOCOLS), ("--metrics", args.metrics, METRICS)):
         if unknown := [name for name in names if name not in known]:
-            return f"{flag}: '{unknown[0]}' is not one of {', '.join(known)}"
+            parser.error(f"{flag}: '{unknown[0]}' is not one of {', '.join(known)}")
     for protocol in map(PROTOCOLS.get, args.protocol):
         if not any(protocol.has(metric) for metric in args.metrics):
-            return f"--protocol {protocol.name} has none of --metrics; it has {', '.join(protocol.metrics)}"
+            parser.error(f"--protocol {protocol.name} has none of --metrics; it has {', '.join(protocol.metrics)}")
     if set(args.metrics) & set(MASKED) and not args.annotations:
-        return "mask metrics need the keypoints of the targets: --annotations CSV"
+        parser.error("mask metrics need the keypoints of the targets: --annotations CSV")
     if not args.fid_real_path and ("fid" in args.metrics or args.baseline == "mean_image"):
         flag = "--metrics fid" if "fid" in args.metrics else "--baseline mean_image"
-        return f"{flag} needs the training photos: --fid_real_path DIR"
+        parser.error(f"{flag} needs the training photos: --fid_real_path DIR")
     if args.baseline == "mean_image" and args.fid_real_path.suffix == ".npz":
-        return "--baseline mean_image needs the training photos themselves: --fid_real_path DIR"
+        parser.error("--baseline mean_image needs the training photos themselves: --fid_real_path DIR")
     if args.against and not (args.bootstrap and args.pairs and not args.allow_missing):
-        return "--against compares pair by pair: it needs --bootstrap N and --pairs, and no --allow_missing"
+        parser.error("--against compares pair by pair: it needs --bootstrap N and --pairs, and no --allow_missing")
     if args.per_image and not any(METRICS[name].per_image for name in args.metrics):
-        return f"--per_image: {', '.join(args.metrics)} has no value for a single image; add other --metrics"
-    return None
+        parser.error(f"--per_image: {', '.join(args.metrics)} has no value for a single image; add other --metrics")
 
 
-def find_shared_problem(args: Namespace, folders: Sequence[Path | None]) -> str | None:
-    """The first reason why flags that commands share cannot be used together, or None. `folders`: data and results."""
-    if problem := check_naming(args.naming):
-        return problem
+def check_shared(parser: ArgumentParser, args: Namespace, folders: Sequence[Path | None]) -> None:
+    """A parser error where flags that commands share cannot be used together. `folders`: data and results."""
+    if args.naming not in ("dptn", *OTHERS) and not ("{source}" in args.naming and "{target}" in args.naming):
+        known = ", ".join(("dptn", *OTHERS))
+        parser.error(f"--naming {args.naming}: neither one of {known} nor a PATTERN with {{source}} and {{target}}")
     if args.naming != "dptn" and not args.pairs:
-        return f"--naming {args.naming} needs --pairs"
+        parser.error(f"--naming {args.naming} needs --pairs")
     if args.baseline and not args.pairs:
-        return f"--baseline {args.baseline} needs --pairs"
+        parser.error(f"--baseline {args.baseline} needs --pairs")
     if args.checkpoint and not args.checkpoint.is_file():
-        return f"--checkpoint {args.checkpoint}: no such file"
+        parser.error(f"--checkpoint {args.checkpoint}: no such file")
     for folder in filter(None, folders):
         if args.cache_dir.resolve().is_relative_to(folder.resolve()):
-            return f"--cache_dir {args.cache_dir} lies in {folder}; keep it out of data and results"
+            parser.error(f"--cache_dir {args.cache_dir} lies in {folder}; keep it out of data and results")
         if args.html and args.html.resolve() == folder.resolve():
-            return f"--html {args.html} holds data or results, whose page it would overwrite; name a new folder"
-    return None
+            parser.error(f"--html {args.html} holds data or results, whose page it would overwrite; name a new folder")

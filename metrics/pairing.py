@@ -34,22 +34,20 @@ Matches = tuple[list[Sample], list[Problem]]
 
 
 class Problems(dict[Problem, None]):
-    """Every problem so far, each once. Unless `allowed`, there is a UserError when there are more than SHOWN."""
+    """Every problem so far, each once. Unless `allowed`, there is a UserError when there are more than SHOWN; it gives
+    `advice`."""
 
     SHOWN = 10
 
-    def __init__(self, allowed: bool) -> None:
+    def __init__(self, allowed: bool, advice: str = " (--allow_missing would leave these out, and count them)") -> None:
         super().__init__()
-        self.allowed = allowed
+        self.allowed, self.advice = allowed, advice
 
     def add(self, problems: Iterable[Problem], last: bool = False) -> None:
         """`last`: no more will follow, so even a single problem is an error now."""
         self.update(dict.fromkeys(problems))
         if not self.allowed and len(self) > (0 if last else self.SHOWN):
-            raise UserError(
-                f"not all images can be evaluated (--allow_missing would leave these out, and count them):\n"
-                f"{summarize(list(self), self.SHOWN)}"
-            )
+            raise UserError(f"not all images can be evaluated{self.advice}:\n{summarize(list(self), self.SHOWN)}")
 
     def counts(self) -> dict[str, int]:
         """How many problems of each kind there are."""

@@ -91,7 +91,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         ranking, counts = evaluate(args, setup, network, lists, problems, Path(scratch))
 
-    measurements = {PROTOCOL: measure(ranking.scores, counts["gallery"])}
+    means = {name: Measurement.of(ranking.scores[name].to_numpy()) for name in SCORES}
+    measurements = {PROTOCOL: {name: replace(mean, n_real=counts["gallery"]) for name, mean in means.items()}}
     values = ranking.scores.set_axis([(PROTOCOL, name) for name in SCORES], axis="columns")
     record |= {"note": NOTE, "classes": network.classes, "trained on": trained_on, **counts}
     record["time"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -165,13 +166,9 @@ def evaluate(
 
 
 def query_features(
-    args: Namespace,
-    setup: EvaluationSetup,
-    network: ReidNetwork,
-    photos: FeatureFile,
-    problems: Problems,
+    args: Namespace, setup: EvaluationSetup, network: ReidNetwork, photos: FeatureFile, problems: Problems,
     scratch: Path,
-) -> FeatureFile:
+) -> FeatureFile:  # fmt: skip
     """Features of the generated images, or of a baseline's photos. `photos`: the features of --gt_path."""
     view = setup.real_photos.view
     if not args.baseline:
@@ -218,11 +215,6 @@ def select(table: pd.DataFrame, features: FeatureFile) -> tuple[pd.DataFrame, La
     table = table[table["path"].isin(features.rows)]
     values = FeatureRows(features.file, table["path"].map(features.rows).to_numpy(int), WIDTH)
     return table, LabeledFeatures(values, table["person"].to_numpy(), table["camera"].to_numpy())
-
-
-def measure(scores: pd.DataFrame, photos: int) -> dict[str, Measurement]:
-    """The mean of each score over all valid queries; `photos` are in the gallery."""
-    return {name: replace(Measurement.of(scores[name].to_numpy()), n_real=photos) for name in scores}
 
 
 def describe_protocol(args: Namespace, counts: dict[str, int]) -> list[str]:

@@ -6,17 +6,8 @@ from pathlib import Path
 
 from data import find_dataset
 from data.fashion_dataset import FashionDataset
-from metrics.options import (
-    CSV,
-    NAMES,
-    add_cache_flag,
-    add_image_flags,
-    add_output_flags,
-    add_speed_flags,
-    fill_in_shared_defaults,
-    find_shared_problem,
-    parse_shared,
-)  # fmt: skip
+from metrics import options
+from metrics.options import CSV, NAMES
 from metrics.reid_network import POOLS
 
 ROLES = ("target", "source")
@@ -27,7 +18,7 @@ def make_parser() -> ArgumentParser:
     description = "Find the people of generated images among real photos (person re-identification)."
     parser = ArgumentParser(prog="python -m metrics.reid", description=description, allow_abbrev=False)
 
-    add = add_image_flags(parser)
+    add = options.add_image_flags(parser)
     add("--baseline", choices=("copy_source", "real"),
         help="instead of generated images, evaluate the source photos or the target photos (the ceiling), each without "
         "itself in the gallery")  # fmt: skip
@@ -49,23 +40,22 @@ def make_parser() -> ArgumentParser:
     add("--reid_weights", type=Path, metavar="FILE", help="checkpoint of fast-reid's bagtricks_R50-ibn")
     add("--reid_pool", choices=list(POOLS), default="unpadded",
         help="the max pool of the network; fast-reid's was padded until August 2020 (default: unpadded)")  # fmt: skip
-    add_cache_flag(add)
+    options.add_cache_flag(add)
 
-    add = add_output_flags(parser)
+    add = options.add_output_flags(parser)
     add("--list", **CSV, help="only write the queries and the gallery, for fast-reid: role, path, person, camera")
-    add_speed_flags(parser, CPU_BATCH)
+    options.add_speed_flags(parser, CPU_BATCH)
     return parser
 
 
 def parse(argv: Sequence[str] | None = None) -> Namespace:
     """Options of a command line, with all defaults filled in; exits with status 2 on a bad one."""
     parser = make_parser()
-    args = parse_shared(parser, argv)
+    args = options.parse_shared(parser, argv)
     if args.compare:
         return args
-    fill_in_shared_defaults(args)
-    if problem := find_problem(args):
-        parser.error(problem)
+    options.fill_in_shared_defaults(args)
+    check(parser, args)
     is_fashion = issubclass(find_dataset(args.dataset_mode), FashionDataset)
     args.identity = (args.identity or "outfit") if is_fashion else "person"
     args.cameras = args.cameras or ("apart" if is_fashion else "names")
@@ -73,26 +63,23 @@ def parse(argv: Sequence[str] | None = None) -> Namespace:
     return args
 
 
-def find_problem(args: Namespace) -> str | None:
-    """The first reason why the options cannot be used together, or None."""
-    if problem := find_shared_problem(args, (args.gt_path, args.distorated_path, args.source_path)):
-        return problem
+def check(parser: ArgumentParser, args: Namespace) -> None:
+    """A parser error where options cannot be used together."""
+    options.check_shared(parser, args, (args.gt_path, args.distorated_path, args.source_path))
     if args.identity and not issubclass(find_dataset(args.dataset_mode), FashionDataset):
-        return f"--identity {args.identity} is for DeepFashion; names of other data sets tell only the person"
+        parser.error(f"--identity {args.identity} is for DeepFashion; names of other data sets tell only the person")
     if unknown := [name for name in args.without if name not in ROLES]:
-        return f"--without: '{unknown[0]}' is not one of {', '.join(ROLES)}"
+        parser.error(f"--without: '{unknown[0]}' is not one of {', '.join(ROLES)}")
     if not args.pairs and (args.gallery == "pairs" or "source" in args.without):
         flag = "--gallery pairs" if args.gallery == "pairs" else "--without source"
-        return f"{flag} needs --pairs"
+        parser.error(f"{flag} needs --pairs")
     if args.list:
         if args.without or args.baseline:
-            return "--list: fast-reid cannot leave photos out for one query; leave out --without and --baseline"
-        return None
-    if not args.reid_weights:
-        return "--reid_weights is needed: the checkpoint of fast-reid's bagtricks_R50-ibn (docs/evaluation.md)"
-    if not args.reid_weights.is_file():
-        return f"--reid_weights {args.reid_weights}: no such file"
-    return None
+            parser.error("--list: fast-reid cannot leave photos out for one query; leave out --without and --baseline")
+    elif not args.reid_weights:
+        parser.error("--reid_weights is needed: the checkpoint of fast-reid's bagtricks_R50-ibn (docs/evaluation.md)")
+    elif not args.reid_weights.is_file():
+        parser.error(f"--reid_weights {args.reid_weights}: no such file")
 
 
 def switches(args: Namespace) -> dict[str, str]:

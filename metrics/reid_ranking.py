@@ -63,9 +63,11 @@ def rank_gallery(queries: LabeledFeatures, gallery: LabeledFeatures, left_out: S
             junk += int(dropped.sum())
             dropped[list(left_out[query])] = True
             order = np.argsort(distances, kind="stable")
-            positions = np.flatnonzero(matches[order[~dropped[order]]]) + 1
+            positions = np.flatnonzero(matches[order[~dropped[order]]]) + 1  # ranks of the matches, from 1
             if len(positions):
-                rows[query] = _scores(positions)
+                hits = np.arange(1, len(positions) + 1)
+                ranks = [100.0 * (positions[0] <= k) for k in (1, 5, 10)]
+                rows[query] = (*ranks, 100 * (hits / positions).mean(), 100 * hits[-1] / positions[-1])
     return Ranking(pd.DataFrame.from_dict(rows, orient="index", columns=list(SCORES), dtype=float), junk)
 
 
@@ -85,10 +87,3 @@ def _normalize(features: np.ndarray) -> np.ndarray:
     """Divide each row by its length, in float64; lengths below 1e-12 count as that."""
     features = features.astype(np.float64)
     return features / np.linalg.norm(features, axis=1, keepdims=True).clip(1e-12)
-
-
-def _scores(positions: np.ndarray) -> tuple[float, ...]:
-    """A query's value of each of SCORES, from the ranks (from 1) of its matches."""
-    hits = np.arange(1, len(positions) + 1)
-    ranks = (100.0 * (positions[0] <= k) for k in (1, 5, 10))
-    return (*ranks, 100 * (hits / positions).mean(), 100 * hits[-1] / positions[-1])

@@ -31,15 +31,11 @@ def results_table(measurements: Measurements) -> pd.DataFrame:
         rows = {}
         for metric, measured in by_metric.items():
             value = "not measured" if measured.value is None else f"{measured.value:.6f}"
-            spread = (measured.variance, measured.standard_error)
-            spread = ["" if number is None else f"{number:.3g}" for number in spread]
-            rows[title(metric)] = [value, *spread, _count(measured.n, measured.n_real)]
-        columns = [protocol, "variance", "std. error", "n"]
-        if any(measured.interval for measured in by_metric.values()):
-            columns.append(f"{LEVEL} % interval")
-            for metric, measured in by_metric.items():
-                rows[title(metric)].append(_interval(measured.interval))
-        blocks.append(pd.DataFrame.from_dict(rows, orient="index", columns=columns))
+            spread = ["" if x is None else f"{x:.3g}" for x in (measured.variance, measured.standard_error)]
+            rows[title(metric)] = [value, *spread, _count(measured.n, measured.n_real), _interval(measured.interval)]
+        columns = [protocol, "variance", "std. error", "n", f"{LEVEL} % interval"]
+        block = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+        blocks.append(block if any(measured.interval for measured in by_metric.values()) else block.iloc[:, :-1])
     return pd.concat(blocks, axis=1)
 
 
@@ -102,11 +98,9 @@ def check_outputs(out: Path, per_image: Path | None, page: Path | None) -> None:
 
 
 def append_records(
-    path: Path,
-    common: Mapping[str, Any],
-    measurements: Measurements,
+    path: Path, common: Mapping[str, Any], measurements: Measurements,
     switches: Mapping[str, Mapping[str, Any]] | None = None,
-) -> None:
+) -> None:  # fmt: skip
     """One JSON line for each protocol: `common`, the protocol's switches (of PROTOCOLS if None), its measurements.
 
     JSON has no infinity or NaN, which are written as the texts "inf", "-inf" and "nan".

@@ -35,7 +35,7 @@ def main() -> None:
     setup = EvaluationSetup(no_pairs, photos, None, args.cache_dir, device, args.precision, batch_size, args.nThreads)
     sources = {"torchvision": args.inception_weights, "pytorch-fid": args.fid_inception_weights}
     networks = load_networks(setup, sources, skip_unavailable=False)
-    statistics = real_statistics(setup, networks, protocol, Problems(allowed=False))
+    statistics = real_statistics(setup, networks, protocol, Problems(allowed=False, advice=""))
     settings = {"protocol": protocol.name, "data_set": args.dataset_mode, **real_settings(setup, networks, protocol)}
     write_statistics(args.out, statistics, settings)
     print(f"{args.out}: statistics of {statistics.n:,} photos for FID under the {protocol.name} protocol")

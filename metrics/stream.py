@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -99,51 +99,44 @@ class PhotoDataset(Dataset):
         return self.view.image_bytes
 
     def __getitem__(self, index: int) -> Item:
-        images, problems = read_images([self.folder / self.names[index]], self.view.size, self.view.photos)
-        return (None if problems else images[0]), problems
+        return read_image(self.folder / self.names[index], self.view.size, self.view.photos)
 
 
 def read_pair(generated: Path, photo: Path, view: View) -> tuple[list[Tensor], list[Problem]]:
     """A generated image and its target as `view` shows them, (3,H,W) each, and what is wrong with the files."""
     height, width = view.size
     if view.strips and _has_size(generated, (height, STRIP * width)):
-        strips, problems = read_images([generated], (height, STRIP * width))
+        strip, problems = read_image(generated, (height, STRIP * width))
         if problems:
             return [], problems
-        _, _, target, _, fake = strips[0].chunk(STRIP, dim=-1)
+        _, _, target, _, fake = strip.chunk(STRIP, dim=-1)
         return [fake, target], []
-    fakes, problems = read_images([generated], view.size, view.generated)
-    reals, more = read_images([photo], view.size, view.photos)
-    return fakes + reals, problems + more
+    fake, problems = read_image(generated, view.size, view.generated)
+    real, more = read_image(photo, view.size, view.photos)
+    return [fake, real], problems + more
 
 
 def _has_size(path: Path, size: tuple[int, int]) -> bool:
     try:
         return photo_size(path) == size
-    except UserError:  # `read_images` reports it
+    except UserError:  # `read_image` reports it
         return False
 
 
-def read_images(
-    paths: Iterable[Path], size: tuple[int, int], resize: str | None = None
-) -> tuple[list[Tensor], list[Problem]]:
-    """(3,H,W) of each photo that can be decoded and has `size` (H, W), and a problem for each other.
+def read_image(path: Path, size: tuple[int, int], resize: str | None = None) -> Item:
+    """(3,H,W) of a photo that can be decoded and has `size` (H, W), else None and a problem.
 
-    resize: a key of RESIZE, by which photos of other sizes get it; None: they are problems.
+    resize: a key of RESIZE, the filter that brings photos of another size to `size`; None: another size is a problem.
     """
-    images, problems = [], []
-    for path in paths:
-        try:
-            image = decode_photo(path)
-        except UserError as error:
-            problems.append(Problem("unreadable", str(error)))
-            continue
-        wrong = size_problem(image, size)
-        if wrong and not resize:
-            problems.append(Problem("wrong size", f"{path}: {wrong}"))
-        else:
-            images.append(RESIZE[resize](from_pil(image), size) if resize else from_pil(image))
-    return images, problems
+    try:
+        image = decode_photo(path)
+    except UserError as error:
+        return None, [Problem("unreadable", str(error))]
+    if resize:
+        return RESIZE[resize](from_pil(image), size), []
+    if wrong := size_problem(image, size):
+        return None, [Problem("wrong size", f"{path}: {wrong}")]
+    return from_pil(image), []
 
 
 def load_batches(

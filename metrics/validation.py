@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from metrics.fid import FeatureStatistics, frechet_distance
 from metrics.inception import Inception
@@ -20,7 +20,7 @@ PROTOCOL = PROTOCOLS["standard"]
 
 
 class Validation:
-    """Scores the held-out pairs, by --val_metric too."""
+    """Scores a generator on the held-out pairs: L1, PSNR, SSIM and --val_metric."""
 
     def __init__(self, opt: Namespace, device: torch.device) -> None:
         """Load the network of --val_metric. UserError where its weights are unavailable."""
@@ -37,7 +37,7 @@ class Validation:
         return best is None or (value > best if VAL_METRICS[self.metric] else value < best)
 
     def scores(self, model: Any, batches: Iterable[dict[str, Any]]) -> dict[str, float]:
-        """Average over all pairs of the loader, of 8-bit images; FID compares all generated images with all targets.
+        """Averages over all pairs in `batches`, of 8-bit images; FID compares all generated images with all targets.
 
         model: a BaseModel, of which `set_input` and `test` are called.
         l1, psnr, ssim: those of the evaluation's `standard` protocol, ssim its `ssim_256`.
@@ -46,7 +46,8 @@ class Validation:
         for batch in batches:
             model.set_input(batch)
             fakes, reals = to_uint8(model.test()), batch["target_image"]
-            rows += [_pixel_scores(*pair) for pair in zip(fakes.cpu(), reals)]
+            pairs = (Comparison(fake, real, 0, PROTOCOL) for fake, real in zip(fakes.cpu(), reals))
+            rows += [(pair.l1(), pair.psnr(), pair.ssim_256()) for pair in pairs]
             with torch.inference_mode():
                 if self.metric == "lpips":
                     distances += self.network(fakes, reals.to(self.device)).tolist()
@@ -59,9 +60,3 @@ class Validation:
         elif self.metric == "fid":
             scores["fid"] = frechet_distance(fake_statistics.compute(), real_statistics.compute())
         return scores
-
-
-def _pixel_scores(fake: Tensor, real: Tensor) -> tuple[float, float, float]:
-    """L1, PSNR and SSIM of two uint8 images (3,H,W)."""
-    pair = Comparison(fake, real, 0, PROTOCOL)
-    return pair.l1(), pair.psnr(), pair.ssim_256()

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+from torch.utils._pytree import tree_map_only
 
 from models import cpu_compile
 from models.cuda_graph import GraphedStep
@@ -155,8 +156,8 @@ class BaseModel(ABC):
         ema = {} if self.ema is None else {"ema": self.ema.average.state_dict()}
         return ema | {
             "nets": {name: net.state_dict() for name, net in self.nets.items()},
-            "optimizers": {name: _optimizer_state(optimizer) for name, optimizer in self.optimizers.items()},
-            "schedulers": {name: _scheduler_state(scheduler) for name, scheduler in self.schedulers.items()},
+            "optimizers": {name: _plain_rates(optimizer.state_dict()) for name, optimizer in self.optimizers.items()},
+            "schedulers": {name: _plain_rates(scheduler.state_dict()) for name, scheduler in self.schedulers.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -202,18 +203,9 @@ def _set_learning_rates(scheduler: LambdaLR) -> None:
     """Set the rates of the scheduler's epoch by --niter and --niter_decay, which a resumed run may change."""
     for group, base, factor in zip(scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas):
         rate = base * factor(scheduler.last_epoch)
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(rate)
-        else:
-            group["lr"] = rate
+        group["lr"] = group["lr"].fill_(rate) if isinstance(group["lr"], Tensor) else rate
 
 
-def _optimizer_state(optimizer: Optimizer) -> dict[str, Any]:
-    """Its state dict, with learning rates as plain numbers (see models/cuda_graph.py)."""
-    state = optimizer.state_dict()
-    return {**state, "param_groups": [{**group, "lr": float(group["lr"])} for group in state["param_groups"]]}
-
-
-def _scheduler_state(scheduler: LambdaLR) -> dict[str, Any]:
-    state = scheduler.state_dict()
-    return {**state, "_last_lr": [float(rate) for rate in state["_last_lr"]]}
+def _plain_rates(state: dict[str, Any]) -> dict[str, Any]:
+    """A state dict of an optimizer or scheduler, with learning rates as plain numbers (see models/cuda_graph.py)."""
+    return {key: value if key == "state" else tree_map_only(Tensor, float, value) for key, value in state.items()}

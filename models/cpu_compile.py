@@ -61,7 +61,7 @@ def compile_function(function: Callable, nets: nn.Module, device: torch.device, 
 
 
 def can_cache_inference() -> bool:
-    """Whether this torch can also take a library's weights from memory of our own (see `load_library`)."""
+    """Whether libraries can be cached here: on Linux, by a torch that can replace their weights (`load_library`)."""
     return sys.platform == "linux" and torch.__version__ >= (2, 9)
 
 
@@ -75,7 +75,7 @@ def check_compiler() -> None:
 
 
 class CachedInference:
-    """Call this in place of `function`, which takes tensors, in any nesting, and returns a tuple of tensors.
+    """Call this in place of `function`: tensors and plain values, in any nesting -> a tuple of tensors.
 
     The weights of `nets`, which `function` runs, become constants of the library: call `clear` after they change. Where
     no library can be built or cached, one line says so, and `fallback` is called. UserError without a compiler.
@@ -139,11 +139,7 @@ class CachedInference:
     def _build(self, path: Path, inputs: tuple) -> None:
         check_compiler()
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (
-            tempfile.TemporaryDirectory(dir=self.folder) as scratch,
-            torch.inference_mode(False),
-            torch.no_grad(),
-        ):
+        with tempfile.TemporaryDirectory(dir=self.folder) as scratch, torch.inference_mode(False), torch.no_grad():
             inputs = tree_map_only(Tensor, torch.clone, inputs)  # export does not take tensors of inference mode
             program = torch.export.export(_Exported(self.function, self.nets), inputs)
             options = {"freezing": True, "aot_inductor.output_path": str(Path(scratch) / "inference.so")}
@@ -174,12 +170,7 @@ def load_library(path: Path) -> Callable[[list[Tensor]], list[Tensor]]:
     runner = torch._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1)
     packed = {name: x.clone() for name, x in runner.extract_constants_map(False).items() if x.is_mkldnn}
     runner.update_constant_buffer(packed, False, False, True)
-    library = runner.run
-
-    def run(tensors: list[Tensor], _keep_alive: Any = packed) -> list[Tensor]:
-        return library(tensors)
-
-    return run
+    return lambda tensors, _keep_alive=packed: runner.run(tensors)
 
 
 def is_intact(path: Path) -> bool:
@@ -191,7 +182,8 @@ def is_intact(path: Path) -> bool:
 
 
 def remove_old_libraries(folder: Path) -> None:
-    """Remove all but the most recently used libraries, and scratch folders that a killed process left a day ago."""
+    """Remove scratch folders that a killed process left a day ago, and all but the MAX_LIBRARIES most recently used
+    libraries."""
     by_age = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime)
     for library in [path for path in by_age if path.suffix == ".so"][:-MAX_LIBRARIES]:
         library.unlink(missing_ok=True)

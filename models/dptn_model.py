@@ -23,15 +23,7 @@ from torch import Tensor
 from data.keypoints import heat_map_factors, multiply_factors
 from models.base_model import BaseModel
 from models.generator import PTM_VALUES
-from models.losses import (
-    GAN_MODES,
-    Features,
-    content_and_style,
-    gan_mode,
-    gradient_penalty,
-    l1_per_sample,
-    load_vgg19,
-)  # fmt: skip
+from models.losses import GAN_MODES, Features, content_and_style, gan_mode, gradient_penalty, l1_per_sample, load_vgg19
 from models.networks import DISCRIMINATORS, INITIALIZERS, NORMS, define_D, define_G, initialize, linear_decay
 from models.weight_average import WeightAverage
 from util import distributed
@@ -45,7 +37,8 @@ HeatMapFactors = tuple[Tensor, Tensor]  # of rows (B,H,18) and columns (B,W,18),
 
 
 class Batch(NamedTuple):
-    """What `set_input` takes, on the device. With --accumulate a training step splits it into equal micro-batches."""
+    """The tensors that `set_input` makes of a loader's batch, on the device. With --accumulate a training step splits
+    them into equal micro-batches."""
 
     source_image: Tensor  # (B,3,H,W) in [-1, 1]
     source_keypoints: Tensor  # (B,18,2) of (y, x) in pixels of the image, NaN = missing
@@ -64,55 +57,41 @@ class DPTNModel(BaseModel):
 
     @staticmethod
     def modify_commandline_options(parser: ArgumentParser, is_train: bool) -> None:
-        networks = parser.add_argument_group("DPTN: networks")
-        networks.add_argument("--norm", choices=list(NORMS), default="instance", help="normalization of the generator")
-        networks.add_argument("--ngf", type=positive_int, default=64, help="width of the generator's first block")
-        networks.add_argument("--layers_g", type=positive_int, default=3, help="down (and up) blocks of the generator")
-        networks.add_argument("--num_blocks", type=count, default=3, help="residual blocks of the encoder")
-        networks.add_argument("--nhead", type=positive_int, default=2, help="attention heads")
-        networks.add_argument("--num_CABs", type=count, default=2, help="Context Augment Blocks")
-        networks.add_argument("--num_TTBs", type=count, default=2, help="Texture Transfer Blocks; 0: CABs refine f_st")
-        networks.add_argument(
-            "--ptm_values", choices=PTM_VALUES, default="f_s",
-            help="features whose texture is transferred: of the source encoder, or of the source-to-source branch",
-        )  # fmt: skip
+        add = parser.add_argument_group("DPTN: networks").add_argument
+        add("--norm", choices=list(NORMS), default="instance", help="normalization of the generator")
+        add("--ngf", type=positive_int, default=64, help="width of the generator's first block")
+        add("--layers_g", type=positive_int, default=3, help="down (and up) blocks of the generator")
+        add("--num_blocks", type=count, default=3, help="residual blocks of the encoder")
+        add("--nhead", type=positive_int, default=2, help="attention heads")
+        add("--num_CABs", type=count, default=2, help="Context Augment Blocks")
+        add("--num_TTBs", type=count, default=2, help="Texture Transfer Blocks; 0: CABs refine f_st")
+        add("--ptm_values", choices=PTM_VALUES, default="f_s",
+            help="features whose texture is transferred: of the source encoder, or of the source-to-source "
+            "branch")  # fmt: skip
         if not is_train:
             return
-        networks.add_argument(
-            "--netD", choices=DISCRIMINATORS, default="spectral",
+        add("--netD", choices=DISCRIMINATORS, default="spectral",
             help="discriminator: spectral (with spectral norm), or resnet (with instance norm), which --model DPTNTA "
-            "uses unless told otherwise",
-        )  # fmt: skip
-        networks.add_argument("--ndf", type=positive_int, default=32, help="width of the discriminator's first block")
-        networks.add_argument(
-            "--dis_layers", "--dis_layer", type=positive_int, default=4,
-            help="blocks of the discriminator (the paper: 4 for DeepFashion, 3 for Market-1501)",
-        )  # fmt: skip
-        networks.add_argument(
-            "--init_type", choices=list(INITIALIZERS), default="orthogonal",
-            help="initial weights of the generator, and of --netD resnet",
-        )  # fmt: skip
-        loss = parser.add_argument_group("DPTN: losses")
-        loss.add_argument(
-            "--gan_mode", type=gan_mode, choices=list(GAN_MODES), default="lsgan",
-            help="adversarial loss; wgan-gp, the published code's name of wgangp, is accepted too",
-        )  # fmt: skip
-        loss.add_argument("--lambda_rec", type=weight, default=5.0, help="weight of the L1 loss")
-        loss.add_argument("--lambda_content", type=weight, default=0.5, help="weight of the VGG19 content loss")
-        loss.add_argument("--lambda_style", type=weight, default=500.0, help="weight of the VGG19 style loss")
-        loss.add_argument("--lambda_g", type=weight, default=2.0, help="weight of the generator's adversarial loss")
-        loss.add_argument(
-            "--t_s_ratio", type=number(float, 0, 1), default=0.5,
+            "uses unless told otherwise")  # fmt: skip
+        add("--ndf", type=positive_int, default=32, help="width of the discriminator's first block")
+        add("--dis_layers", "--dis_layer", type=positive_int, default=4,
+            help="blocks of the discriminator (the paper: 4 for DeepFashion, 3 for Market-1501)")  # fmt: skip
+        add("--init_type", choices=list(INITIALIZERS), default="orthogonal",
+            help="initial weights of the generator, and of --netD resnet")  # fmt: skip
+        add = parser.add_argument_group("DPTN: losses").add_argument
+        add("--gan_mode", type=gan_mode, choices=list(GAN_MODES), default="lsgan",
+            help="adversarial loss; wgan-gp, the published code's name of wgangp, is accepted too")  # fmt: skip
+        add("--lambda_rec", type=weight, default=5.0, help="weight of the L1 loss")
+        add("--lambda_content", type=weight, default=0.5, help="weight of the VGG19 content loss")
+        add("--lambda_style", type=weight, default=500.0, help="weight of the VGG19 style loss")
+        add("--lambda_g", type=weight, default=2.0, help="weight of the generator's adversarial loss")
+        add("--t_s_ratio", type=number(float, 0, 1), default=0.5,
             help="weight of the source-to-target L1 and VGG19 losses; the source-to-source ones get 1 minus it; "
-            "1: no source-to-source task",
-        )  # fmt: skip
-        loss.add_argument(
-            "--ratio_g2d", type=weight, default=0.1, help="discriminator's learning rate as a fraction of --lr"
-        )
-        loss.add_argument(
-            "--vgg_weights", default="imagenet", metavar="imagenet|random|PATH",
-            help="VGG19 of the losses: torchvision's, seeded random weights, or a torchvision vgg19 state dict",
-        )  # fmt: skip
+            "1: no source-to-source task")  # fmt: skip
+        add("--ratio_g2d", type=weight, default=0.1, help="discriminator's learning rate as a fraction of --lr")
+        add("--vgg_weights", default="imagenet", metavar="imagenet|random|PATH",
+            help="VGG19 of the losses: torchvision's, seeded random weights, or a torchvision vgg19 state "
+            "dict")  # fmt: skip
 
     @staticmethod
     def validate_options(opt: Namespace, network_size: tuple[int, int]) -> None:
@@ -197,7 +176,7 @@ class DPTNModel(BaseModel):
         ))  # fmt: skip
 
     def forward(self, reconstruct_source: bool = True) -> None:
-        """Generate `fake_target`, and `fake_source` too, which only training needs."""
+        """Generate `fake_target` and, with `reconstruct_source`, `fake_source`, which only training needs."""
         self.fake_target, self.fake_source = self.generate(reconstruct_source)
 
     def test(self) -> Tensor:
@@ -284,7 +263,8 @@ class DPTNModel(BaseModel):
         return {name: zero for name in self.loss_weights if name != "dis_img_gen_t"} | losses
 
     def backward_G(self) -> dict[str, Tensor]:
-        """Compute the gradients of the weighted sum of all generator losses; returns the weighted losses by name."""
+        """Compute the gradients of the sum of all generator losses, each times its weight and its task's share; returns
+        the losses by name, times their weights only."""
         losses = {name: self.loss_weights[name] * loss for name, loss in self.generator_losses().items()}
         sum(self.task_shares.get(name, 1.0) * loss for name, loss in losses.items()).backward()
         return {name: loss.detach() for name, loss in losses.items()}

@@ -29,7 +29,8 @@ class Encoder(nn.Module):
         self.residual = nn.ModuleList(ResidualBlock(widths[-1], norm) for _ in range(num_residual))
 
     def forward(self, shared: Tensor, own: Tensor | None = None) -> Tensor:
-        """With `own` (k*B,C,H,W), the own channels of k branches, each is encoded with `shared`: (k*B,d,h,w)."""
+        """`shared` (B,S,H,W) -> (B,d,h,w). With `own` (k*B,C,H,W), further channels of k branches, each branch is
+        encoded from the shared and its own channels: (k*B,d,h,w)."""
         x = self.first(shared, own)
         for block in (*self.down, *self.residual):
             x = block(x)

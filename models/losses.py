@@ -40,11 +40,7 @@ GAN_MODES = {
         lambda scores: F.relu(1 + scores).mean(),
         lambda scores: -scores.mean(),
     ),
-    "wgangp": GANLoss(
-        lambda scores: -scores.mean(),
-        lambda scores: scores.mean(),
-        lambda scores: -scores.mean(),
-    ),
+    "wgangp": GANLoss(lambda scores: -scores.mean(), lambda scores: scores.mean(), lambda scores: -scores.mean()),
 }
 
 

@@ -66,8 +66,4 @@ def define_D(opt: Namespace) -> Discriminator | ResnetDiscriminator:
 
 def linear_decay(optimizer: Optimizer, niter: int, niter_decay: int) -> LambdaLR:
     """Epochs 1..niter at the full rate, then a straight line that would reach 0 one epoch after the last."""
-
-    def factor(epochs_done: int) -> float:
-        return 1.0 - max(0, epochs_done + 1 - niter) / (niter_decay + 1)
-
-    return LambdaLR(optimizer, factor)
+    return LambdaLR(optimizer, lambda epochs_done: 1.0 - max(0, epochs_done + 1 - niter) / (niter_decay + 1))

@@ -2,8 +2,8 @@
 
 Every custom autograd function and every branch of the networks on device or compilation is here, so that blocks.py,
 pose_transformer.py, generator.py and discriminator.py show the paper's blocks and nothing else. Each function names the
-plain PyTorch expression that it equals; tests/models/test_ops.py holds both against each other in float64. What each
-form is worth is in docs/speed.md.
+plain PyTorch expression that it equals; tests/models/test_ops.py compares the two in float64. docs/speed.md says how
+much time each form saves.
 
 Letters: B batch, C channels, H x W positions.
 """

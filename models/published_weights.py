@@ -23,15 +23,9 @@ def _prefixed(ours: str, published: str, layers: dict[str, str]) -> dict[str, st
 _FIRST_DOWN = {"conv1": "model.0", "norm": "model.1", "conv2": "model.3"}
 _TWO_CONVS = {"norm1": "model.0", "conv1": "model.2", "norm2": "model.3", "conv2": "model.5"}
 _UP = {"norm1": "model.0", "conv": "model.2", "norm2": "model.3", "up": "model.5", "shortcut": "shortcut.0"}
-
-
-def _attention(ours: str, published: str) -> dict[str, str]:
-    return {
-        f"{ours}.in_proj.weight": f"{published}.in_proj_weight",
-        f"{ours}.in_proj.bias": f"{published}.in_proj_bias",
-        f"{ours}.out_proj": f"{published}.out_proj",
-    }
-
+_ATTENTION = {"in_proj.weight": "in_proj_weight", "in_proj.bias": "in_proj_bias", "out_proj": "out_proj"}
+_CAB = {"feed_forward.linear1": "linear1", "feed_forward.linear2": "linear2",
+        "norm1.norm": "norm1", "norm2.norm": "norm2"}  # fmt: skip
 
 # Our prefix -> published prefix. '#' is a block's number, from 0, the same on both sides.
 KEYS: dict[str, str] = {
@@ -43,16 +37,11 @@ KEYS: dict[str, str] = {
     **_prefixed("source_encoder.first", "source_encoder.block0", _FIRST_DOWN),
     **_prefixed("source_encoder.down.#", "source_encoder.encoder#", _TWO_CONVS),
     # generator: Pose Transformer Module
-    **_attention("ptm.cabs.#.self_attention", "PTM.encoder.layers.#.self_attn"),
-    **_attention("ptm.ttbs.#.self_attention", "PTM.decoder.layers.#.self_attn"),
-    **_attention("ptm.ttbs.#.cross_attention", "PTM.decoder.layers.#.multihead_attn"),
-    **_prefixed("ptm.cabs.#.feed_forward", "PTM.encoder.layers.#", {"linear1": "linear1", "linear2": "linear2"}),
-    **_prefixed("ptm.ttbs.#.feed_forward", "PTM.decoder.layers.#", {"linear1": "linear1", "linear2": "linear2"}),
-    "ptm.cabs.#.norm1.norm": "PTM.encoder.layers.#.norm1",
-    "ptm.cabs.#.norm2.norm": "PTM.encoder.layers.#.norm2",
-    "ptm.ttbs.#.norm1.norm": "PTM.decoder.layers.#.norm1",
-    "ptm.ttbs.#.norm2.norm": "PTM.decoder.layers.#.norm2",
-    "ptm.ttbs.#.norm3.norm": "PTM.decoder.layers.#.norm3",
+    **_prefixed("ptm.cabs.#.self_attention", "PTM.encoder.layers.#.self_attn", _ATTENTION),
+    **_prefixed("ptm.ttbs.#.self_attention", "PTM.decoder.layers.#.self_attn", _ATTENTION),
+    **_prefixed("ptm.ttbs.#.cross_attention", "PTM.decoder.layers.#.multihead_attn", _ATTENTION),
+    **_prefixed("ptm.cabs.#", "PTM.encoder.layers.#", _CAB),
+    **_prefixed("ptm.ttbs.#", "PTM.decoder.layers.#", {**_CAB, "norm3.norm": "norm3"}),
     "ptm.norm.norm": "PTM.decoder.norm",
     # generator: decoder
     **_prefixed("decoder.up.#", "decoder#", _UP),

@@ -64,8 +64,7 @@ class BaseOptions:
             help="memory format N,H,W,C; default: on the CPU, and on CUDA with --compile")  # fmt: skip
         add("--compile", action=BooleanOptionalAction, default=False,
             help="torch.compile; the first step is slow. A CPU needs a C++ compiler; the compiled code is cached in "
-            "~/.cache/dptn_compiled",
-        )  # fmt: skip
+            "~/.cache/dptn_compiled")  # fmt: skip
         add("--compile_mode", choices=COMPILE_MODES, default="default",
             help="--compile on CUDA; reduce-overhead: CUDA graphs, for small batches and images; max-autotune: tries "
             "more kernels, which takes minutes")  # fmt: skip
@@ -74,7 +73,8 @@ class BaseOptions:
     def parser(self, argv: Sequence[str] | None = None, from_run: bool = False) -> ArgumentParser:
         """The full parser for the model and data set that `argv` names.
 
-        With `from_run`, the options of an existing run that `argv` names are defaults, where a command uses one.
+        With `from_run`, commands that use an existing run take the options stored there as defaults
+        (`set_run_defaults`).
         """
         parser = ArgumentParser(
             description=self.description, allow_abbrev=False, formatter_class=_Formatter, add_help=False
@@ -92,7 +92,8 @@ class BaseOptions:
         return parser
 
     def set_run_defaults(self, parser: ArgumentParser, argv: Sequence[str] | None, names: Sequence[str]) -> None:
-        """Give the options `names` the values of an existing run as defaults. Training starts from none."""
+        """Make the values stored with the run that `argv` names the defaults of the options `names`. For training this
+        does nothing; commands that use an existing run override it."""
 
     def parse(self, argv: Sequence[str] | None = None) -> Namespace:
         """Options of a command line (default: this process's); exits with status 2 on a bad one."""

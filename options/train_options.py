@@ -56,9 +56,11 @@ class TrainOptions(BaseOptions):
         add("--deterministic", action=BooleanOptionalAction, default=False,
             help="only kernels that repeat their results bit for bit: exact resume on CUDA; slower")  # fmt: skip
         add("--val_pairs", type=count, default=0, metavar="N",
-            help="hold out identities with at least N pairs for validation, which selects best_net_G.pth")  # fmt: skip
+            help="hold out whole identities that have at least N pairs together, for validation, which selects "
+            "best_net_G.pth")  # fmt: skip
         add("--val_metric", choices=list(VAL_METRICS), default="ssim",
-            help="metric that selects best_net_G.pth; lpips and fid need weights of other networks")  # fmt: skip
+            help="metric that selects best_net_G.pth (ssim: the evaluation's ssim_256); lpips and fid need weights of "
+            "other networks")  # fmt: skip
         add("--alexnet_weights", default="imagenet", metavar="W",
             help="--val_metric lpips: imagenet (torchvision's) or a file")  # fmt: skip
         add("--inception_weights", default="imagenet", metavar="W",

@@ -32,7 +32,10 @@ def main() -> None:
 
     device = select_device(opt.gpu_ids)
     transfer = PoseTransfer(opt, device)
-    check_points(opt.points, transfer.stored_size)
+    height, width = transfer.stored_size
+    for x, y in opt.points:
+        if not (0 <= x < width and 0 <= y < height):
+            raise UserError(f"--points {x:g},{y:g}: outside the image of {width} x {height} pixels")
     needs_estimator = people is None or pose.needs_estimator
     estimator = load_estimator(opt.estimator, opt.estimator_weights, device) if needs_estimator else None
 
@@ -42,13 +45,6 @@ def main() -> None:
     block = -1 if opt.ttb is None else opt.ttb
     save_image(draw_panel(result.source_image, target, attention, opt.points, block, opt.head, opt.flow), opt.out)
     print(opt.out)
-
-
-def check_points(points: list[tuple[float, float]], size: tuple[int, int]) -> None:
-    """UserError for a point outside the image of `size` (H, W)."""
-    for x, y in points:
-        if not (0 <= x < size[1] and 0 <= y < size[0]):
-            raise UserError(f"--points {x:g},{y:g}: outside the image of {size[1]} x {size[0]} pixels")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ and Windows' paths in a file are reduced to the names below DIR, or without it t
 """
 
 import sys
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -38,18 +38,18 @@ from inference.people import CHOICES, describe_choice, describe_left_out, first_
 from inference.photos import Photos
 from util.arguments import positive_int
 from util.errors import UserError, run_main, summarize
+from util.files import is_taken
 
 
-def parse_arguments() -> Namespace:
+def main() -> None:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("source", type=Path, metavar="IN", help="file, or folder of JSON or text files")
     parser.add_argument("out", type=Path, metavar="OUT", help="file or folder")
     parser.add_argument("--from", dest="source_format", choices=FORMATS, help="default: detected by the content")
     parser.add_argument("--to", choices=WRITTEN_FORMATS, help="default: patn if OUT ends in .csv")
     parser.add_argument("--photos", type=Path, metavar="DIR", help="folder of the photos")
-    parser.add_argument(
-        "--size", type=positive_int, nargs=2, metavar=("WIDTH", "HEIGHT"), help="one size for all photos"
-    )
+    size = ("WIDTH", "HEIGHT")
+    parser.add_argument("--size", type=positive_int, nargs=2, metavar=size, help="one size for all photos")
     which = "which of several people in a photo; prominent: extent times number of joints times confidence decides"
     parser.add_argument("--people", choices=CHOICES, default="prominent", help=which)
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
@@ -57,14 +57,8 @@ def parse_arguments() -> Namespace:
     args.to = args.to or ("patn" if args.out.suffix.lower() == ".csv" else None)
     if not args.to:
         parser.error(f"--to is needed, because {args.out} may be any of {', '.join(WRITTEN_FORMATS)}")
-    is_empty_folder = args.out.is_dir() and not any(args.out.iterdir())
-    if args.out.exists() and not is_empty_folder and not args.overwrite:
+    if is_taken(args.out) and not args.overwrite:
         raise UserError(f"{args.out} is there already; --overwrite replaces what has the same name")
-    return args
-
-
-def main() -> None:
-    args = parse_arguments()
     photos = Photos(args.photos, args.size and tuple(args.size[::-1]))
     format_name, found, without_joints = read_people(args.source, args.source_format, photos)
     people = rank_all(found, args.people)

@@ -47,7 +47,8 @@ def main() -> None:
     if "own" in networks:
         verdict = judge(scores, load_state(args.training / STATE_FILE)["progress"]["total"])
         links[os.path.relpath(args.training / "web/index.html", args.results)] = "its training, with all losses"
-    rows = [("", *METRICS.values()), *((METHODS[name], *format_scores(row)) for name, row in scores.iterrows())]
+    cells = scores.map("{:.3f}".format).assign(psnr=scores["psnr"].map("{:.2f}".format))
+    rows = [("", *METRICS.values()), *((METHODS[name], *row) for name, *row in cells.itertuples())]
     write_page(args.results / "demo.html", make_page(rows, verdict, examples, networks, links))
     print("\n" + "\n".join(f"{row[0]:<28}" + "".join(f"{cell:>13}" for cell in row[1:]) for row in rows))
     print(f"{verdict}\npage: {args.results / 'demo.html'}")
@@ -58,10 +59,6 @@ def read_scores(metrics: Path) -> pd.DataFrame:
     cells = read_records(metrics).drop_duplicates("name", keep="last").set_index("name")
     scores = cells.reindex(columns=list(METRICS)).map(lambda cell: float(str(cell).split()[0]))
     return scores.reindex([name for name in METHODS if name in scores.index])
-
-
-def format_scores(scores: pd.Series) -> list[str]:
-    return [f"{value:.2f}" if name == "psnr" else f"{value:.3f}" for name, value in scores.items()]
 
 
 def judge(scores: pd.DataFrame, pairs: int) -> str:
@@ -83,15 +80,14 @@ def write_examples(results: Path, networks: Sequence[str]) -> list[str]:
     strips = sorted((results / networks[0] / "strips").glob("*.jpg")) if networks else []
     if not strips:
         raise UserError(f"{results}: no results of a network in it; run test.py and the evaluation first")
-    addresses = []
-    for strip in strips[:: -(-len(strips) // MOST_EXAMPLES)]:
+    shown = strips[:: -(-len(strips) // MOST_EXAMPLES)]
+    for strip in shown:
         columns = [_columns(results / name / "strips" / strip.name) for name in networks]
         first = columns[0]
         generated = [each["generated"] for each in columns]
         sheet = contact_sheet([[first["source image"], first["target pose"], *generated, first["target image"]]])
-        addresses.append(f"examples/{strip.name}")
-        save_image(sheet, results / addresses[-1])
-    return addresses
+        save_image(sheet, results / "examples" / strip.name)
+    return [f"examples/{strip.name}" for strip in shown]
 
 
 def _columns(strip: Path) -> dict[str, Image.Image]:

@@ -7,11 +7,9 @@ within the time, and a wide network needs more pairs than a slow machine can sho
 """
 
 import sys
-import time
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -19,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from data.loaders import create_train_loaders
 from models import create_model
 from options.train_options import TrainOptions
+from scripts.benchmark.measure import median_seconds
 from util.arguments import number
 from util.checkpoint import STATE_FILE, load_state
 from util.device import fast_bf16, select_device
@@ -53,17 +52,13 @@ def main() -> None:
     print(*flags)
 
 
-def parse(flags: list[str]) -> Namespace:
-    """Options of train.py under a name that is only filled in: measuring stores nothing."""
-    return TrainOptions().parse(["--name=demo_plan", *flags])
-
-
 def plan_new(flags: list[str], seconds: float) -> list[str]:
     """Flags of a new run that ends its schedule in `seconds`, at the greatest width that sees enough pairs."""
     precision = "bf16" if fast_bf16(select_device(None)) else "fp32"
     flags = [*flags, f"--precision={precision}"]
     width, pairs = choose_width(lambda width: seconds / seconds_per_pair([*flags, f"--ngf={width}"]))
-    available = len(create_train_loaders(parse(flags), select_device("-1"))[0].dataset)
+    opt = TrainOptions().parse(["--name=demo_plan", *flags])  # a name is required; nothing is stored under it
+    available = len(create_train_loaders(opt, select_device("-1"))[0].dataset)
     epochs, size = schedule(pairs, available)
     print(f"time for {pairs:,} pairs at width {width}: {epochs} epochs of {size} pairs, {precision}", file=sys.stderr)
     return [
@@ -114,17 +109,17 @@ def plan_longer(state: dict[str, Any], seconds: float) -> list[str]:
 
 def seconds_per_pair(flags: list[str]) -> float:
     """The median of TIMED_STEPS training steps after a first one, without the loading of photos."""
-    opt = parse([*flags, "--nThreads=0"])
+    opt = TrainOptions().parse(["--name=demo_plan", *flags, "--nThreads=0"])
     device = select_device(opt.gpu_ids)
     model = create_model(opt, device, is_train=True)
     model.set_input(next(iter(create_train_loaders(opt, device)[0])))
-    seconds = []
-    for _ in range(1 + TIMED_STEPS):
-        start = time.perf_counter()
+
+    def step() -> None:
         model.optimize_parameters()
         model.get_current_losses()  # waits for the device
-        seconds.append(time.perf_counter() - start)
-    return median(seconds[1:]) / opt.batchSize
+
+    step()
+    return median_seconds(step, TIMED_STEPS, device) / opt.batchSize
 
 
 if __name__ == "__main__":

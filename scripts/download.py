@@ -200,23 +200,17 @@ def call_gdown(function: Callable[..., Any], **arguments: Any) -> Any:
         raise UserError(f"gdown {version('gdown')}: {reason}") from error
 
 
-def unpack(folder: Path, wanted: str) -> None:
-    """Write the `wanted` files of all zip files in `folder`, of any folder inside them, unless they exist."""
-    for archive in sorted(folder.glob("*.zip")):
+def unpack_and_check(kind: SharedFiles, dataset_mode: str, folder: Path) -> list[str]:
+    """Write the wanted files of all zip files in `folder`, unless they exist, then return its problems."""
+    for archive in sorted(folder.glob("*.zip")) if kind.wanted else ():
         try:
             with zipfile.ZipFile(archive) as files:
                 for member in files.infolist():
-                    path = folder / PurePosixPath(member.filename).name
-                    if re.fullmatch(wanted, path.name) and not path.exists():
+                    path = folder / PurePosixPath(member.filename).name  # of any folder inside them
+                    if re.fullmatch(kind.wanted, path.name) and not path.exists():
                         write_bytes(path, files.read(member))
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
             print(f"warning: {archive} cannot be unpacked ({error})", file=sys.stderr)
-
-
-def unpack_and_check(kind: SharedFiles, dataset_mode: str, folder: Path) -> list[str]:
-    """Unpack the zip files in `folder`, then return its problems."""
-    if kind.wanted:
-        unpack(folder, kind.wanted)
     problems = kind.check(dataset_mode, folder)
     others = [path.name for path in folder.glob("*") if re.fullmatch(ARCHIVES, path.name) and path.suffix != ".zip"]
     return problems and problems + [f"{name}: unpack it there" for name in sorted(others)]

@@ -185,18 +185,13 @@ def explain_missing(names: Collection[str], present: Iterable[str], folder: Path
 
 def check_name_lengths(names: Iterable[str], what: str) -> None:
     """Raise UserError if a file name is longer than file systems allow. `what`: says what the names come from."""
-    too_long = [name for name in names if _length(name) > MAX_NAME_BYTES]
-    if too_long:
-        longest = max(too_long, key=_length)
+    lengths = [(len(name.encode("utf-8", "surrogateescape")), name) for name in names]
+    if too_long := [pair for pair in lengths if pair[0] > MAX_NAME_BYTES]:
+        length, longest = max(too_long, key=lambda pair: pair[0])
         raise UserError(
             f"{len(too_long)} file names would be longer than {MAX_NAME_BYTES} bytes, which file systems do not allow; "
-            f"the longest has {_length(longest)}: {longest}; shorten {what}"
+            f"the longest has {length}: {longest}; shorten {what}"
         )
-
-
-def _length(name: str) -> int:
-    """Bytes of a file name in UTF-8."""
-    return len(name.encode("utf-8", "surrogateescape"))
 
 
 def natural_sort_key(name: str) -> list[tuple[str, int]]:

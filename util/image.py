@@ -273,15 +273,11 @@ def is_photo(path: str | Path) -> bool:
     name = os.path.basename(path)
     if name.startswith("."):
         return False
-    return os.path.splitext(name)[1].lower() in PHOTO_SUFFIXES or _is_recognized(path)
-
-
-def _is_recognized(path: str | Path) -> bool:
-    try:
-        with Image.open(path):
-            return True
-    except DECODING_ERRORS:
-        return False
+    if os.path.splitext(name)[1].lower() in PHOTO_SUFFIXES:
+        return True
+    with contextlib.suppress(*DECODING_ERRORS), Image.open(path):
+        return True
+    return False
 
 
 class PhotoList(NamedTuple):

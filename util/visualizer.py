@@ -64,13 +64,9 @@ class Visualizer:
     """
 
     def __init__(
-        self,
-        opt: Namespace,
-        run_dir: Path,
-        visual_names: Sequence[str],
-        resume_from_total: int,
+        self, opt: Namespace, run_dir: Path, visual_names: Sequence[str], resume_from_total: int,
         unused_losses: Collection[str] = (),
-    ) -> None:
+    ) -> None:  # fmt: skip
         """`visual_names`: titles of the columns of a sheet. `resume_from_total`: samples done so far, 0 in a new run.
         `unused_losses`: losses that the console and the page leave out.
 

@@ -9,9 +9,9 @@ The keypoints are exact: each is the pixel that its joint falls into, or -1 if t
 behind the body. The same flags give the same files, whatever the number of processes.
 """
 
-import argparse
 import json
 import math
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -298,9 +298,7 @@ def make_sheet(out: Path, dataset: type[PosePairDataset]) -> Image.Image:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("--dataset_mode", choices=sorted(LOOKS), default="market", help="size, layout and look")
     parser.add_argument("--out", required=True, metavar="DIR", help="data root to create or to complete")
     parser.add_argument("--identities", type=positive_int, default=40, metavar="N", help="training identities")

@@ -7,7 +7,7 @@ DIR/test holds walk_0001.jpg, walk_0002.jpg and so on. DIR also has the keypoint
 from the first frame to each frame, so test.py can read it. The same flags give the same files.
 """
 
-import argparse
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
 import numpy as np
@@ -47,9 +47,7 @@ def render_walk(dataset_mode: str, frames: int, cycles: float, yaw: float, seed:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("--dataset_mode", choices=sorted(LOOKS), default="market", help="size, layout and look")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="data root to create")
     parser.add_argument("--frames", type=positive_int, default=24, metavar="N", help="number of photos")

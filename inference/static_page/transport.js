@@ -36,7 +36,7 @@ async function framePhoto(file) {
   context.drawImage(canvas, x + w - 1, 0, 1, height, x + w, 0, width - x - w, height);
   context.drawImage(canvas, 0, y, width, 1, 0, 0, width, y);
   context.drawImage(canvas, 0, y + h - 1, width, 1, 0, y + h, width, height - y - h);
-  const image = await toUrl(await canvas.convertToBlob());
+  const image = canvas.toDataURL();
   const advice = ["place the joints of the source by hand: this page has no estimator"];
   return { image, keypoints: look.examples[0].keypoints, advice };
 }
@@ -60,7 +60,7 @@ async function generate({ keypoints }) {
   rgb.forEach((level, i) => { pixels.data[4 * Math.floor(i / 3) + (i % 3)] = level; });
   const { canvas, context } = makeCanvas();
   context.putImageData(pixels, 0, 0);
-  return canvas.convertToBlob();
+  return new Promise((resolve) => canvas.toBlob(resolve));
 }
 
 function run(inputs) {
@@ -81,14 +81,6 @@ function toNumbers(pose) {
 }
 
 function makeCanvas() {
-  const canvas = new OffscreenCanvas(width, height);
+  const canvas = Object.assign(document.createElement("canvas"), { width, height });
   return { canvas, context: canvas.getContext("2d", { willReadFrequently: true }) };
-}
-
-function toUrl(blob) {
-  return new Promise((resolve) => {
-    const reader = new FileReader();
-    reader.onload = () => resolve(reader.result);
-    reader.readAsDataURL(blob);
-  });
 }

@@ -40,8 +40,6 @@ function attempt(action) {
   };
 }
 
-const copy = (pose) => pose.map((joint) => joint && [...joint]);
-
 async function refresh() {
   wanted = true;
   if (busy) return;
@@ -64,16 +62,12 @@ async function generate() {
   if (!source.image) return;
   const start = performance.now();
   if (source.dirty) await sendSource();
-  const keypoints = copy(target.pose);
-  let response;
-  try {
-    response = await post("image", { tab: look.tab, keypoints });
-  } catch (error) {
+  const keypoints = structuredClone(target.pose);
+  const response = await post("image", { tab: look.tab, keypoints }).catch((error) => {
     if (error.status !== 410) throw error;
-    source.dirty = true; // other tabs have displaced it
-    wanted = true;
-    return;
-  }
+    source.dirty = wanted = true; // other tabs have displaced it
+  });
+  if (!response) return;
   const bitmap = await createImageBitmap(await response.blob());
   $("generated").getContext("2d").drawImage(bitmap, 0, 0);
   hideAttention();
@@ -174,7 +168,7 @@ async function showAttention(event) {
 
 function drawAttention(pointer) {
   const [rows, columns] = source.grid;
-  const [fx, fy] = fractionAt($("generated"), pointer);
+  const [fx, fy] = fractionAt(pointer);
   if (fx < 0 || fx >= 1 || fy < 0 || fy >= 1) return hideAttention();
   const token = Math.floor(fy * rows) * columns + Math.floor(fx * columns);
   const levels = map.levels.subarray(token * rows * columns, (token + 1) * rows * columns);
@@ -183,23 +177,18 @@ function drawAttention(pointer) {
   drawArrow(pointer, ((peak % columns) + 0.5) / columns, (Math.floor(peak / columns) + 0.5) / rows);
 }
 
-// The part of an element that shows the image, which is centered in it.
-function imageBox(view) {
-  const box = view.getBoundingClientRect();
-  const scale = Math.min(box.width / look.size[1], box.height / look.size[0]);
-  const [width, height] = [look.size[1] * scale, look.size[0] * scale];
-  return { left: box.left + (box.width - width) / 2, top: box.top + (box.height - height) / 2, width, height };
-}
-
 // Where the source image is on the screen: its zoom moves it.
 function sourceBox() {
   const { a, d, e, f } = $("source").getScreenCTM();
   return { left: e, top: f, width: a * look.size[1], height: d * look.size[0] };
 }
 
-function fractionAt(view, event) {
-  const box = imageBox(view);
-  return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
+// Where an event is in the generated image, which is centered in its element: fractions of width and height.
+function fractionAt(event) {
+  const box = $("generated").getBoundingClientRect();
+  const scale = Math.min(box.width / look.size[1], box.height / look.size[0]);
+  const [x, y] = [event.clientX - box.left - box.width / 2, event.clientY - box.top - box.height / 2];
+  return [0.5 + x / (look.size[1] * scale), 0.5 + y / (look.size[0] * scale)];
 }
 
 // The darker the source, the smaller the weight.
@@ -276,7 +265,7 @@ function download(blob, name) {
 
 // The slider between two poses, and the walk
 async function setEnd(number) {
-  ends[number] = copy(target.pose);
+  ends[number] = structuredClone(target.pose);
   if (!ends[0] || !ends[1]) return say(`pose ${"AB"[number]} is set; set the other one too`);
   setSequence((await (await post("interpolate", { poses: ends, between: 22 })).json()).poses);
 }

@@ -82,14 +82,19 @@ def published_jobs(context: Context) -> list[Job]:
 def grid_jobs(context: Context) -> list[Job]:
     """The jobs that processes prepare in advance, the most important ones first."""
     sizes, layouts, precisions = context.sizes, ("channels_last", "contiguous"), ("bf16", "tf32")
-    if context.device.type == "cpu":
-        return quick_jobs(sizes, layouts)
+    if context.device.type == "cpu":  # a rehearsal: one process, because starting one takes longer than its work
+        settings = [*product(("training",), layouts), ("inference", layouts[0]), ("half width", layouts[0])]
+        cells = product(sizes, settings)
+        return [tuple(Cell(work, size, 1, "fp32", layout, "eager") for size, (work, layout) in cells)]
     plain = {layout: [with_graph("training", size, 32, precision, layout)
                       for precision, size in product(precisions, sizes)] for layout in layouts}  # fmt: skip
     jobs = plain["contiguous"]  # the default
     if "128x64" in sizes:
         jobs.append(tuple(Cell("half width", "128x64", 32, "bf16", layout, "graph") for layout in layouts))
-    jobs += compiled_jobs(context) + plain["channels_last"]
+    modes = ("compile", "compile+graph")
+    jobs += [tuple(Cell("training", size, 32, precision, "channels_last", mode) for mode in modes)
+             for precision, size in product(precisions, sizes)]  # fmt: skip
+    jobs += plain["channels_last"]
     jobs.append(tuple(Cell("inference", size, batch, precision, layout, "eager")
                       for precision, size, batch, layout in product(precisions, sizes, (32, 1), layouts)))  # fmt: skip
     if "128x64" in sizes:
@@ -97,19 +102,6 @@ def grid_jobs(context: Context) -> list[Job]:
                           for cell in with_graph("training", "128x64", batch, "bf16", layout)))  # fmt: skip
     jobs.append(tuple(cell for size in sizes for cell in with_graph("training", size, 32, "fp32", "channels_last")))
     return jobs
-
-
-def compiled_jobs(context: Context) -> list[Job]:
-    return [
-        tuple(Cell("training", size, 32, precision, "channels_last", mode) for mode in ("compile", "compile+graph"))
-        for precision, size in product(("bf16", "tf32"), context.sizes)
-    ]
-
-
-def quick_jobs(sizes: list[str], layouts: tuple[str, ...]) -> list[Job]:
-    """A rehearsal: one process for everything, because starting one takes longer than what it measures."""
-    settings = [*product(("training",), layouts), ("inference", layouts[0]), ("half width", layouts[0])]
-    return [tuple(Cell(work, size, 1, "fp32", layout, "eager") for size, (work, layout) in product(sizes, settings))]
 
 
 def later_jobs(context: Context) -> list[Job]:

@@ -16,18 +16,8 @@ import torch
 from data.loaders import create_test_dataset, create_test_loader
 from data.synthetic.people import render_people
 from options.test_options import TestOptions
-from scripts.benchmark import results
-from scripts.benchmark.gpu_report import (
-    NO_VGG,
-    TINY_GENERATOR,
-    TINY_TRAINING,
-    Context,
-    Row,
-    describe_error,
-    end_process,
-    run_python,
-    start_python,
-)
+from scripts.benchmark import gpu_report, results
+from scripts.benchmark.gpu_report import NO_VGG, TINY_GENERATOR, TINY_TRAINING, Context, Row, run_python
 from scripts.benchmark.measure import median_seconds
 from util.device import PRECISIONS, use_precision
 from util.reproducibility import git_revision, versions
@@ -79,8 +69,8 @@ def measure_matmul(context: Context) -> Iterator[Row]:
 
 def measure_goldens(context: Context) -> Iterator[Row]:
     """The published numbers on this device, in a process of its own (tests/goldens_on_device.py)."""
-    process = start_python("-m", "tests.goldens_on_device", context.device, *(["--quick"] if context.quick else []))
-    lines = []
+    flags = ["--quick"] if context.quick else []
+    process, lines = gpu_report.start_python("-m", "tests.goldens_on_device", context.device, *flags), []
     try:
         for line in process.stdout:
             if line.startswith("{"):
@@ -88,7 +78,7 @@ def measure_goldens(context: Context) -> Iterator[Row]:
             else:
                 lines.append(line)
     finally:
-        end_process(process)
+        gpu_report.end_process(process)
     if process.returncode:
         raise RuntimeError("".join(lines[-15:]))
 
@@ -109,8 +99,7 @@ def render(context: Context) -> Iterator[Row]:
 def people(context: Context) -> Path:
     """The data root of the rendered people; they are rendered here if their part did not run."""
     if context.people is None:
-        for _ in render(context):
-            pass
+        list(render(context))
     return context.people
 
 
@@ -124,16 +113,12 @@ def tiny_training(context: Context, name: str, *flags: str) -> list[str]:
 def check_resume(context: Context) -> Iterator[Row]:
     """Runs in one go, and runs that stop after a step and resume: the weights must be the same byte for byte."""
     people(context)
-    kinds = {"--deterministic": "plain", "--deterministic --cuda_graph": "graph"}
-    if context.device.type == "cpu":
-        del kinds["--deterministic --cuda_graph"]
-    runs = [(flags, name, interrupted) for flags, name in kinds.items() for interrupted in (False, True)]
-    with ThreadPoolExecutor(len(runs)) as pool:
-        folders = {(run[0], run[2]): pool.submit(resume_run, context, *run) for run in runs}
-    for flags in kinds:
-        futures = [folders[flags, interrupted] for interrupted in (False, True)]
+    kinds = ["--deterministic"] + ["--deterministic --cuda_graph"] * (context.device.type == "cuda")
+    with ThreadPoolExecutor(2 * len(kinds)) as pool:
+        runs = {flags: [pool.submit(resume_run, context, flags, stop) for stop in (False, True)] for flags in kinds}
+    for flags, futures in runs.items():
         if failures := [error for future in futures if (error := future.exception())]:
-            yield {"flags": flags, "failed": describe_error(failures[0])}
+            yield {"flags": flags, "failed": gpu_report.describe_error(failures[0])}
             continue
         whole, resumed = (weights_of(future.result()) for future in futures)
         different = [name for name in whole if not torch.equal(whole[name], resumed[name])]
@@ -142,9 +127,9 @@ def check_resume(context: Context) -> Iterator[Row]:
                "passes": not different}  # fmt: skip
 
 
-def resume_run(context: Context, flags: str, kind: str, interrupted: bool) -> Path:
+def resume_run(context: Context, flags: str, interrupted: bool) -> Path:
     """Train, in one go or interrupted after the first step; returns the run's folder."""
-    name = f"{kind}_{'resumed' if interrupted else 'whole'}"
+    name = f"{flags.split('--')[-1]}_{'resumed' if interrupted else 'whole'}"
     stop = ["--max_minutes=0"] if interrupted else []
     run_python(*tiny_training(context, name, *flags.split(), *stop), timeout=context.left())
     folder = context.scratch / "checkpoints" / name
@@ -164,17 +149,12 @@ def check_torchrun(context: Context) -> Iterator[Row]:
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=1", "--local-addr=127.0.0.1")
     training = tiny_training(context, "torchrun", "--max_dataset_size=8")
     steps = ["scripts/benchmark/nccl_step.py", *(["cpu", *NO_VGG] if context.device.type == "cpu" else ["cuda"])]
+    commands = [(TORCHRUN_TRAINING, "done:", training), ("three steps in a group", "backend ", steps)]
     with ThreadPoolExecutor(2 if context.device.type == "cuda" else 1) as pool:
-        outputs = {
-            title: (start, pool.submit(run_python, *launcher, *command, timeout=context.left()))
-            for title, start, command in (
-                (TORCHRUN_TRAINING, "done:", training),
-                ("three steps in a group", "backend ", steps),
-            )
-        }
-    for title, (start, output) in outputs.items():
+        outputs = [pool.submit(run_python, *launcher, *command, timeout=context.left()) for *_, command in commands]
+    for (title, start, _), output in zip(commands, outputs):
         if error := output.exception():
-            yield {"command": title, "result": describe_error(error)}
+            yield {"command": title, "result": gpu_report.describe_error(error)}
             continue
         lines = output.result().splitlines()
         yield {"command": title, "result": next((line for line in lines if line.startswith(start)), "no result")}

@@ -5,7 +5,6 @@ import os
 import queue
 import threading
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import astuple, fields
 
@@ -34,7 +33,7 @@ class Worker:
         arguments = (context.device.type, scale, json.dumps([astuple(cell) for cell in job]))
         self.process = start_python("-m", "scripts.benchmark.gpu_worker", *arguments, with_stdin=True, **environment)
         self.messages: queue.SimpleQueue[Row] = queue.SimpleQueue()
-        self.output: deque[str] = deque(maxlen=20)  # its last lines
+        self.last_line = ""  # that is no message
         self.seconds: float | None = None  # that it took to prepare
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -43,7 +42,7 @@ class Worker:
             try:
                 self.messages.put(dict(json.loads(line)))
             except (ValueError, TypeError):  # a warning or an error
-                self.output.append(line.rstrip())
+                self.last_line = line.rstrip()
 
     def message(self, end: float) -> Row | None:
         """What it prints next; None when it has ended, or at time `end`."""
@@ -76,7 +75,7 @@ class Worker:
 
     def why(self) -> str:
         """Why it has not measured everything."""
-        return " ".join(list(self.output)[-1:])[:300] or "it took too long"
+        return self.last_line[:300] or "it took too long"
 
 
 def start_workers(context: Context, names: list[str]) -> None:
@@ -172,21 +171,14 @@ def measure_grid(context: Context) -> Iterator[Row]:
 
 def measure_published(context: Context) -> Iterator[Row]:
     """The published step's plain form beside ours at equal precision."""
+    ours = {"eager": {"mode": "eager"}, "graph": {"mode": "graph"}, "best": {}}
     for job in published_jobs(context):
         for row in measure_job(job, context):
-            yield row | (compare_with_published(context, row) if "ms" in row else {})
-
-
-def compare_with_published(context: Context, row: Row) -> Row:
-    same = {"precision": row["precision"]}
-    compared: Row = {}
-    for title, rows in (("ours eager", training_rows(context, row["size"], mode="eager", **same)),
-                        ("ours graph", training_rows(context, row["size"], mode="graph", **same)),
-                        ("ours best", training_rows(context, row["size"], **same))):  # fmt: skip
-        if rows:
-            compared |= {f"{title} ms": rows[0]["ms"], f"{title}: times as fast": row["ms"] / rows[0]["ms"]}
-            compared[f"{title}: setting"] = f"{rows[0]['layout']} {rows[0]['mode']}"
-    return compared
+            for title, wanted in ours.items() if "ms" in row else ():
+                for best in training_rows(context, row["size"], precision=row["precision"], **wanted)[:1]:
+                    row |= {f"ours {title} ms": best["ms"], f"ours {title}: times as fast": row["ms"] / best["ms"],
+                            f"ours {title}: setting": f"{best['layout']} {best['mode']}"}  # fmt: skip
+            yield row
 
 
 def training_rows(context: Context, size: str, work: str = "training", **wanted: object) -> list[Row]:

@@ -36,14 +36,10 @@ def suspects(context: Context) -> list[Row]:
         result = row.get("failed") or f"{row['different after resuming']} of {row['tensors']} tensors differ"
         found[9].append(f"{row['flags']}: {result}")
     for row in context.rows("suspects"):
-        number = row.get("suspect")
-        if number in found:
-            values = [f"{name} {format_value(value)}" for name, value in row.items() if name not in ("suspect", "what")]
-            found[number].append(f"{row.get('what')}: {', '.join(values)}")
-    return [
-        {"suspect": number, "what": what, "measured": "; ".join(found[number]) or "not measured"}
-        for number, what in SUSPECTS.items()
-    ]
+        values = [f"{name} {format_value(value)}" for name, value in row.items() if name not in ("suspect", "what")]
+        found[row["suspect"]].append(f"{row['what']}: {', '.join(values)}")
+    texts = {number: "; ".join(found[number]) or "not measured" for number in SUSPECTS}
+    return [{"suspect": number, "what": what, "measured": texts[number]} for number, what in SUSPECTS.items()]
 
 
 def goldens(context: Context) -> list[str]:

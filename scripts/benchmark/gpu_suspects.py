@@ -18,7 +18,7 @@ from torch.autograd.function import FunctionCtx
 from data.keypoints import heat_map_factors, multiply_factors
 from models import ops
 from scripts.benchmark.gpu_report import NO_VGG, TINY_TRAINING, Context, Row
-from scripts.benchmark.measure import median_seconds, seconds
+from scripts.benchmark.measure import free_memory, median_seconds, seconds
 from scripts.benchmark.networks import build, one_call, random_batch
 from util.device import use_precision
 
@@ -54,36 +54,29 @@ def milliseconds(call: Callable[[], object], device: torch.device, repeats: int 
     return 1000 * median_seconds(call, repeats, device)
 
 
-def with_backward(function: Callable[..., Tensor], *inputs: Tensor) -> Callable[[], None]:
-    inputs = tuple(x.requires_grad_() for x in inputs)
-    grad = torch.randn_like(function(*inputs))
-
-    def run() -> None:
-        torch.autograd.grad(function(*inputs), inputs, grad)
-
-    return run
+def milliseconds_with_backward(function: Callable[[], Tensor], inputs: list[Tensor], device: torch.device) -> float:
+    for x in inputs:
+        x.requires_grad_()
+    grad = torch.randn_like(function())
+    return milliseconds(lambda: torch.autograd.grad(function(), inputs, grad), device)
 
 
 def adam(device: torch.device, quick: bool) -> Iterator[Row]:
     """Suspect 4: one step of Adam on weights of the generator's number, and the difference after ten."""
     shapes = [(256, 256, 3, 3)] * (2 if quick else 14) + [(256, 256)] * 20 + [(256,)] * 100
     after = {}
-    for name, flags in {"foreach": {"foreach": True}, "fused": {"fused": True}}.items():
+    for name in ("foreach", "fused"):
         torch.manual_seed(0)
         weights = [torch.randn(shape, device=device).requires_grad_() for shape in shapes]
         for weight in weights:
             weight.grad = torch.randn_like(weight)
-        optimizer = torch.optim.Adam(weights, lr=2e-4, betas=(0.5, 0.999), **flags)
+        optimizer = torch.optim.Adam(weights, lr=2e-4, betas=(0.5, 0.999), **{name: True})
         for _ in range(10):
             optimizer.step()
         after[name] = torch.cat([weight.detach().flatten() for weight in weights])
         difference = (after[name] - after["foreach"]).abs().max().item()
-        yield {
-            "suspect": 4,
-            "what": f"Adam, {name}",
-            "ms": milliseconds(optimizer.step, device),
-            "difference": difference,
-        }
+        ms = milliseconds(optimizer.step, device)
+        yield {"suspect": 4, "what": f"Adam, {name}", "ms": ms, "difference": difference}
 
 
 class FewKernelInstanceNorm(torch.autograd.Function):
@@ -120,31 +113,26 @@ def few_kernels(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return FewKernelInstanceNorm.apply(x, weight, bias) if x.ndim == 4 else F.instance_norm(x, None, None, weight, bias)
 
 
-def plain(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return F.instance_norm(x, weight=weight, bias=bias, eps=ops.EPSILON)
-
-
-def group_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return F.group_norm(x, x.shape[1], weight.to(x.dtype), bias.to(x.dtype), ops.EPSILON)
-
-
 def written_out(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return ops._InstanceNorm.apply(x, weight.view(-1, 1, 1), bias.view(-1, 1, 1)).to(x.dtype)
 
 
 def instance_norms(device: torch.device, quick: bool) -> Iterator[Row]:
     """Suspect 6: forms of instance norm at the first and the last width of a DeepFashion step of 32 pairs."""
-    for shape in ((2, 4, 16, 8),) if quick else ((64, 64, 128, 128), (64, 256, 32, 32)):
-        for dtype in (torch.float32, torch.bfloat16):
-            for layout, memory_format in LAYOUTS.items():
-                forms = {"F.instance_norm": plain, "F.group_norm": group_norm, "few kernels": few_kernels}
-                if device.type == "cuda" and dtype == torch.bfloat16:
-                    forms["written out, compiled"] = torch.compile(written_out, dynamic=False)
-                for name, form in forms.items():
-                    x = torch.randn(shape, device=device).to(dtype, memory_format=memory_format)
-                    weight, bias = torch.ones(shape[1], device=device), torch.zeros(shape[1], device=device)
-                    what = f"{name}, {tuple(shape)}, {str(dtype)[6:]}, {layout}"
-                    yield {"suspect": 6, "what": what, "ms": milliseconds(with_backward(form, x, weight, bias), device)}
+    shapes = ((2, 4, 16, 8),) if quick else ((64, 64, 128, 128), (64, 256, 32, 32))
+    for shape, dtype, layout in product(shapes, (torch.float32, torch.bfloat16), LAYOUTS):
+        forms = {
+            "F.instance_norm": lambda x, w, b: F.instance_norm(x, weight=w, bias=b, eps=ops.EPSILON),
+            "F.group_norm": lambda x, w, b: F.group_norm(x, x.shape[1], w.to(x.dtype), b.to(x.dtype), ops.EPSILON),
+            "few kernels": few_kernels,
+        }
+        if device.type == "cuda" and dtype == torch.bfloat16:
+            forms["written out, compiled"] = torch.compile(written_out, dynamic=False)
+        for name, form in forms.items():
+            x = torch.randn(shape, device=device).to(dtype, memory_format=LAYOUTS[layout])
+            inputs = [x, torch.ones(shape[1], device=device), torch.zeros(shape[1], device=device)]
+            ms = milliseconds_with_backward(partial(form, *inputs), inputs, device)
+            yield {"suspect": 6, "what": f"{name}, {tuple(shape)}, {str(dtype)[6:]}, {layout}", "ms": ms}
 
 
 def convolutions(device: torch.device, quick: bool) -> Iterator[Row]:
@@ -155,17 +143,10 @@ def convolutions(device: torch.device, quick: bool) -> Iterator[Row]:
         for inputs, outputs in case.channels:
             shapes = (batch, inputs, side, side), (outputs, inputs, case.kernel, case.kernel)
             x, weight = (torch.randn(s, device=device).to(dtype, memory_format=LAYOUTS[layout]) for s in shapes)
-            x.requires_grad_(case.input_learns)
-            weight.requires_grad_(case.weight_learns)
+            learned = [x] * case.input_learns + [weight] * case.weight_learns
             convolve = partial(F.conv2d, x, weight, None, case.stride, 1)
-            learned = [tensor for tensor in (x, weight) if tensor.requires_grad]
-            grad = torch.randn_like(convolve())
-
-            def run(convolve=convolve, learned=learned, grad=grad) -> None:
-                torch.autograd.grad(convolve(), learned, grad)
-
             what = f"{name}, {inputs} to {outputs} channels, {str(dtype)[6:]}, {layout}"
-            yield {"suspect": 8, "what": what, "ms": milliseconds(run, device)}
+            yield {"suspect": 8, "what": what, "ms": milliseconds_with_backward(convolve, learned, device)}
 
 
 def heat_maps(device: torch.device, quick: bool) -> Iterator[Row]:
@@ -196,26 +177,20 @@ def scores(device: torch.device, quick: bool) -> Iterator[Row]:
 
 def step_variants(device: torch.device, quick: bool) -> Iterator[Row]:
     """Suspect 6: whole training steps of 32 pairs in other memory formats and with another instance norm."""
-    on_gpu = device.type == "cuda"
-    for mode, precision in product(
-        ("market",) if quick else ("fashion", "market"), ("bf16", "tf32") if on_gpu else ("fp32",)
-    ):
-        for name in (
-            "channels_last, instance norm of few kernels",
-            "contiguous, VGG19 and discriminator channels_last",
-        ):
-            everything_last = name.startswith("channels_last")
-            flags = [f"--precision={precision}", "--channels_last" if everything_last else "--no-channels_last",
-                     "--init_type=normal", *(TINY_TRAINING if quick else [])]  # fmt: skip
-            model = build("training", mode, flags, device)
-            if not everything_last:
-                for net in (model.vgg, model.net_D):
-                    net.to(memory_format=torch.channels_last)
-            norm = few_kernels if everything_last else ops.instance_norm
-            with patch.object(ops, "instance_norm", norm):
-                run = one_call(model, random_batch(1 if quick else 32, mode))
-                ms = milliseconds(run, device, 5)
-            yield {"suspect": 6, "what": f"step, {mode}, {precision}, {name}", "ms": ms}
-            del model, run
-            if on_gpu:
-                torch.cuda.empty_cache()
+    modes = ("market",) if quick else ("fashion", "market")
+    precisions = ("bf16", "tf32") if device.type == "cuda" else ("fp32",)
+    names = ("channels_last, instance norm of few kernels", "contiguous, VGG19 and discriminator channels_last")
+    for mode, precision, name in product(modes, precisions, names):
+        everything_last = name.startswith("channels_last")
+        flags = [f"--precision={precision}", "--channels_last" if everything_last else "--no-channels_last",
+                 "--init_type=normal", *(TINY_TRAINING if quick else [])]  # fmt: skip
+        model = build("training", mode, flags, device)
+        if not everything_last:
+            for net in (model.vgg, model.net_D):
+                net.to(memory_format=torch.channels_last)
+        with patch.object(ops, "instance_norm", few_kernels if everything_last else ops.instance_norm):
+            run = one_call(model, random_batch(1 if quick else 32, mode))
+            ms = milliseconds(run, device, 5)
+        yield {"suspect": 6, "what": f"step, {mode}, {precision}, {name}", "ms": ms}
+        del model, run
+        free_memory(device)

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import astuple, fields
 from statistics import median
-from typing import Any
 
 import torch
 from torch.autograd import DeviceType
@@ -27,15 +26,15 @@ from torch.profiler import ProfilerActivity, profile
 from models.base_model import BaseModel
 from scripts.benchmark.gpu_cells import Cell
 from scripts.benchmark.gpu_report import TINY_TRAINING, Row, describe_error
-from scripts.benchmark.measure import count_gflop, seconds
+from scripts.benchmark.measure import count_gflop, free_memory, seconds
 from scripts.benchmark.networks import MODES, build, one_call, random_batch
 from scripts.benchmark.published_step import build_published, with_heat_maps
 from util.device import select_device
 
-PREPARED = 1  # models that a process makes in advance
 WARM_UP = 3  # calls before any timing
 WARM_UP_OF_GRAPH = 6  # three plain steps, the recording, and two replays
 KERNELS_LISTED = 25
+ANNOTATIONS = ("Optimizer.", "Torch-Compiled", "##", "CompiledFunction")  # names of events that are no kernels
 KERNEL_CLASSES = {  # the first pattern that a kernel's name contains
     "Triton pointwise": r"^triton_poi",
     "Triton reduction": r"^triton_(red|per)",
@@ -89,21 +88,12 @@ def prepare(cell: Cell, device: torch.device, quick: bool) -> tuple[BaseModel, f
     return model, gflop
 
 
-def free_memory(device: torch.device) -> None:
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-
-
 def measure(job: list[Cell], device: torch.device, quick: bool) -> Iterator[Row]:
     """{"ready": seconds} when the first models are prepared, then rows of all cells."""
     start = time.monotonic()
     prepared = {}
-    for cell in job[:PREPARED]:
-        with suppress(Exception):  # for example no memory beside the other processes: it is tried again, and reported
-            prepared[cell] = prepare(cell, device, quick)
+    with suppress(Exception):  # for example no memory beside the other processes: it is tried again, and reported
+        prepared[job[0]] = prepare(job[0], device, quick)
     free_memory(device)
     yield {"ready": time.monotonic() - start}
     model = previous = None
@@ -175,7 +165,8 @@ def profile_call(run: Callable[[], object], device: torch.device) -> Row:
     events = profiler.events()
     on_host = [e for e in events if e.device_type == DeviceType.CPU]
     launches = sum("LaunchKernel" in e.name or "GraphLaunch" in e.name for e in on_host)
-    kernels = [e for e in events if is_on_device(e)] if on_gpu else on_host
+    on_device = [e for e in events if e.device_type == DeviceType.CUDA and not getattr(e, "is_user_annotation", False)]
+    kernels = [e for e in on_device if not e.name.startswith(ANNOTATIONS)] if on_gpu else on_host
     classes, times, calls = Counter(), Counter(), Counter()
     for event in kernels:
         ms = (event.time_range.elapsed_us() if on_gpu else event.self_cpu_time_total) / 1e3
@@ -186,12 +177,6 @@ def profile_call(run: Callable[[], object], device: torch.device) -> Row:
     listed = [(name[:150], calls[name], ms) for name, ms in times.most_common(KERNELS_LISTED)]
     return {"kernels": number or None, "launches": launches or None, "kernels ms": times.total() or None,
             "classes": dict(classes.most_common()), "listed": listed}  # fmt: skip
-
-
-def is_on_device(event: Any) -> bool:
-    if event.device_type != DeviceType.CUDA or getattr(event, "is_user_annotation", False):
-        return False
-    return not event.name.startswith(("Optimizer.", "Torch-Compiled", "##", "CompiledFunction"))
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """What all parts of the benchmark share: timing, counted operations, the matrix product to compare with, tables."""
 
+import gc
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
@@ -36,6 +37,14 @@ def seconds(call: Callable[[], object], device: torch.device) -> float:
 
 def median_seconds(call: Callable[[], object], repeats: int, device: torch.device) -> float:
     return median(seconds(call, device) for _ in range(repeats))
+
+
+def free_memory(device: torch.device) -> None:
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
 
 
 def count_gflop(call: Callable[[], object]) -> float:

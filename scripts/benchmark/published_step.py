@@ -27,10 +27,8 @@ def plain_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def with_heat_maps(batch: dict[str, Any]) -> dict[str, Any]:
     """A loader's batch as the published loader makes it: with heat maps (B,18,H,W), float32, on the host."""
     size = batch["source_image"].shape[-2:]
-    maps = {
-        f"{role}_pose": draw_heat_maps(batch[f"{role}_keypoints"], size).contiguous() for role in ("source", "target")
-    }
-    return {**batch, **maps}
+    roles = ("source", "target")
+    return batch | {f"{role}_pose": draw_heat_maps(batch[f"{role}_keypoints"], size).contiguous() for role in roles}
 
 
 class PublishedStep(DPTNModel):
@@ -52,21 +50,16 @@ class PublishedStep(DPTNModel):
 
     def forward(self, reconstruct_source: bool = True) -> None:
         net, image = self.net_G, self.batch.source_image
-        source_pose, target_pose = self.poses
         with self.autocast():
-            f_ss, f_st = (
-                net.encoder(torch.cat((image, source_pose, own), dim=1)) for own in (source_pose, target_pose)
-            )
+            f_ss, f_st = (net.encoder(torch.cat((image, self.poses[0], pose), dim=1)) for pose in self.poses)
             f_st = net.ptm(f_ss, f_st, net.source_encoder(image))
             self.fake_target, self.fake_source = net.decoder(f_st), net.decoder(f_ss)
 
     def generator_losses(self) -> dict[str, Tensor]:
         batch = self.batch
         losses = {"ad_gen_t": self.gan_loss.generator(self.discriminate(self.fake_target))}
-        for task, fake, real in (
-            ("t", self.fake_target, batch.target_image),
-            ("s", self.fake_source, batch.source_image),
-        ):
+        images = {"t": (self.fake_target, batch.target_image), "s": (self.fake_source, batch.source_image)}
+        for task, (fake, real) in images.items():
             with self.autocast():
                 fake_features, real_features = self.vgg(fake), self.vgg(real)
             content, style = content_and_style(fake_features, real_features)

@@ -15,7 +15,7 @@ from data.synthetic.people import render_people
 from inference.pose_transfer import PoseTransfer
 from metrics.pixel import score_pixels
 from metrics.protocols import PROTOCOLS
-from metrics.stream import read_images
+from metrics.stream import read_image
 from models import create_model
 from options.test_options import TestOptions
 from scripts.benchmark.measure import median_seconds, seconds, speed_flags
@@ -107,8 +107,8 @@ def generate_and_score(transfer: PoseTransfer) -> tuple[Tensor, pd.Series]:
     images, scores = [], []
     for batch in create_test_loader(transfer.opt, dataset, transfer.device):
         images.append(transfer.generate(batch))
-        reals, _ = read_images([dataset.photo_dir / name for name in batch["target_name"]], dataset.stored_size)
-        for fake, real in zip(images[-1], reals):
+        for fake, name in zip(images[-1], batch["target_name"]):
+            real, _ = read_image(dataset.photo_dir / name, dataset.stored_size)
             scores.append(score_pixels(fake, real, None, METRICS, PROTOCOLS["standard"], transfer.opt.dataset_mode))
     return torch.cat(images), pd.DataFrame(scores)[METRICS].mean()
 

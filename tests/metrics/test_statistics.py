@@ -31,6 +31,17 @@ def test_file_gives_the_fid_of_its_photos(file, call, flags, results, market):
     assert photos["n_real"] == 6
 
 
+def test_damaged_photo_is_one_line_without_a_flag_of_other_commands(call, market, tiny):
+    photo = next((market / "train").iterdir())
+    photo.write_bytes(photo.read_bytes()[:300])
+    flags = [f"--fid_real_path={market}/train", "--dataset_mode=market", "--nThreads=0", "--gpu_id=-1"]
+    done = call(statistics, *flags, f"--out={market}/real.npz")
+    assert done.returncode == 2
+    assert "not all images can be evaluated:" in done.stderr
+    assert str(photo) in done.stderr
+    assert not (market / "real.npz").exists()
+
+
 def test_file_of_another_protocol_or_precision_is_refused(file, call, flags):
     for flag, message in (
         ("--protocol=standard", "protocol dptn, not standard; inception torchvision, not pytorch-fid"),
