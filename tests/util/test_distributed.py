@@ -89,8 +89,10 @@ def test_accumulated_gradients_equal_those_of_the_batch(alone, accumulate):
     ids=["plain", "compile"],
 )
 def test_gradients_averaged_during_backward_equal_those_averaged_after_it(tmp_path, settings):
-    """After two steps, the second with the weights and Adam moments of the first. The compiled generator has the size and
-    the batch of tests/models/test_compile.py, so that torch may find its code in the cache."""
+    """After two steps, the second with the weights and Adam moments of the first.
+
+    Generator and batch have the sizes of tests/models/test_compile.py, so that torch finds compiled code in its cache.
+    """
     run_workers(tmp_path / "gradients.pt", "averager", *settings)
     gradients = torch.load(tmp_path / "gradients.pt", weights_only=True)
     assert list(gradients) == settings
