@@ -102,8 +102,8 @@ class PhotoDataset(Dataset):
         return read_image(self.folder / self.names[index], self.view.size, self.view.photos)
 
 
-def read_pair(generated: Path, photo: Path, view: View) -> tuple[list[Tensor], list[Problem]]:
-    """A generated image and its target as `view` shows them, (3,H,W) each, and what is wrong with the files."""
+def read_pair(generated: Path, photo: Path, view: View) -> tuple[list[Tensor | None], list[Problem]]:
+    """A generated image and its target as `view` shows them, (3,H,W) each; for a wrong file None and a problem."""
     height, width = view.size
     if view.strips and _has_size(generated, (height, STRIP * width)):
         strip, problems = read_image(generated, (height, STRIP * width))

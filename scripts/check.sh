@@ -11,7 +11,7 @@ install_visdom() { # up to Python 3.11, pip builds it from source, which needs p
 }
 
 slow_files() { # those that take longest come first, so that no process waits for them at the end
-    printf 'tests/%s.py\n' models/test_compile scripts/test_benchmark_gpu models/test_goldens inference/test_onnx_export
+    printf 'tests/%s.py\n' models/test_compile scripts/test_benchmark_gpu inference/test_onnx_export models/test_goldens
     grep -rl 'mark\.slow' tests --include='test_*.py' | sort
 }
 

@@ -126,7 +126,7 @@ def score(context: Context, results_dir: Path) -> Iterator[Row]:
         "copy_source": ["--baseline=copy_source"],
         "mean_image": ["--baseline=mean_image", f"--fid_real_path={data}/train"],
     }
-    with ThreadPoolExecutor(len(evaluations)) as pool:
+    with ThreadPoolExecutor(1 if context.quick else len(evaluations)) as pool:
         outs = {name: record.with_name(f"{name}.jsonl") for name in evaluations}
         runs = [pool.submit(run_python, *common, *flags, f"--out={outs[name]}", timeout=context.left())
                 for name, flags in evaluations.items()]  # fmt: skip

@@ -37,7 +37,7 @@ def learn(*flags: str, steps: int = 20) -> tuple[dict[str, float], dict[str, flo
     [
         *([f"--gan_mode={mode}", *NO_VGG] for mode in GAN_MODES),
         ["--norm=batch", *NO_VGG],
-        ["--precision=bf16"],
+        pytest.param(["--precision=bf16"], marks=pytest.mark.slow),  # VGG19 without bf16 instructions
         ["--channels_last"],
         ["--precision=bf16", "--channels_last", "--gan_mode=wgangp", "--norm=batch", *NO_VGG],
         *([f"--init_type={name}", *NO_VGG] for name in ("normal", "xavier", "kaiming")),

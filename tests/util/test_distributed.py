@@ -22,10 +22,11 @@ from util.errors import UserError
 
 
 @pytest.fixture
-def torchrun() -> Callable[..., subprocess.CompletedProcess]:
+def torchrun(memory) -> Callable[..., subprocess.CompletedProcess]:
     """torchrun(processes, script, flags...) starts the script in several processes and waits for them."""
 
     def run_processes(processes: int, script: str, *flags: object) -> subprocess.CompletedProcess:
+        memory.free()
         return subprocess.run(
             [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--standalone",
              REPOSITORY / script, *map(str, flags)],
@@ -276,10 +277,11 @@ def test_two_processes_train_as_one(run, torchrun, market):
     assert len(state["random"]) == 1
 
 
-def test_resume_with_more_processes_stops_by_signal(run, market):
+def test_resume_with_more_processes_stops_by_signal(run, market, memory):
     flags = train_flags(market, "--batchSize=4", "--print_freq=4", "--niter=1", "--niter_decay=0", "--val_pairs=0")
     run("train", *flags, "--name=a")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+    memory.free()
     process = subprocess.Popen(
         [*launcher, REPOSITORY / "train.py", "--name=a", "--continue_train", "--niter=500"],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
