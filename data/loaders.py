@@ -42,8 +42,9 @@ class EpochBatchSampler(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         order = torch.randperm(self.length, generator=generator) if self.shuffle else torch.arange(self.length)
-        for batch in order.split(self.batch_size)[self.start : len(self)]:
-            yield batch[self.rank :: self.processes].tolist()
+        for batch in range(self.start, len(self)):
+            indices = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            yield indices[self.rank :: self.processes].tolist()
 
 
 class PairLoader:

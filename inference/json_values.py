@@ -31,10 +31,10 @@ def field(container: Any, key: str, kind: Any) -> Any:
 
 
 def to_numbers(values: Sequence[Any]) -> np.ndarray:
-    """A list of numbers of a size below MAX_COORDINATE -> float64 array."""
+    """A list of numbers between -MAX_COORDINATE and MAX_COORDINATE -> float64 array."""
     for value in values:
         if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < MAX_COORDINATE:
-            raise ValueError(f"{_shortener.repr(value)[:60]} is not a number below {MAX_COORDINATE:,.0f}")
+            raise ValueError(f"{_shortener.repr(value)[:60]} is not a number between ±{MAX_COORDINATE:,.0f}")
     return np.array(values, float)
 
 

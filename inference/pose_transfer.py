@@ -163,7 +163,7 @@ class PoseTransfer:
         lengths = len(images), len(sources), len(targets)
         if 0 in lengths or set(lengths) - {1, max(lengths)}:
             given = "{} source images, {} source poses, {} target poses".format(*lengths)
-            raise ValueError(f"{given}: each must be one, or as many as the others")
+            raise ValueError(f"{given}: each must be one, or as many as the others, and none empty")
         samples = {
             "source_image": torch.stack([stretch(image, self.network_size) for image in images]),
             "source_keypoints": scale_keypoints(sources, self.stored_size, self.network_size),

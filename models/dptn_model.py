@@ -66,8 +66,8 @@ class DPTNModel(BaseModel):
         add("--num_CABs", type=count, default=2, help="Context Augment Blocks")
         add("--num_TTBs", type=count, default=2, help="Texture Transfer Blocks; 0: CABs refine f_st")
         add("--ptm_values", choices=PTM_VALUES, default="f_s",
-            help="features whose texture is transferred: of the source encoder, or of the source-to-source "
-            "branch")  # fmt: skip
+            help="features whose texture is transferred: of the source encoder, or of the "
+            "source-to-source branch")  # fmt: skip
         if not is_train:
             return
         add("--netD", choices=DISCRIMINATORS, default="spectral",
@@ -90,8 +90,8 @@ class DPTNModel(BaseModel):
             "1: no source-to-source task")  # fmt: skip
         add("--ratio_g2d", type=weight, default=0.1, help="discriminator's learning rate as a fraction of --lr")
         add("--vgg_weights", default="imagenet", metavar="imagenet|random|PATH",
-            help="VGG19 of the losses: torchvision's, seeded random weights, or a torchvision vgg19 state "
-            "dict")  # fmt: skip
+            help="VGG19 of the losses: torchvision's, seeded random weights, or a torchvision "
+            "vgg19 state dict")  # fmt: skip
 
     @staticmethod
     def validate_options(opt: Namespace, network_size: tuple[int, int]) -> None:

@@ -91,7 +91,9 @@ def memory() -> Memory:
 @pytest.fixture(autouse=True)
 def free_memory(memory: Memory) -> Iterator[None]:
     yield
-    if memory.resident_bytes() - memory.after_free > MUCH_MEMORY:
+    now = memory.resident_bytes()
+    memory.after_free = min(memory.after_free, now)
+    if now - memory.after_free > MUCH_MEMORY:
         memory.free()
 
 

@@ -54,7 +54,7 @@ def formula_model(*flags: str) -> BaseModel:
 
 
 def cut_vgg(model: BaseModel) -> BaseModel:
-    """Leave VGG19 up to relu2_2: two content features and one style feature, in an eighth of the time."""
+    """Leave VGG19 up to relu2_2: two content features and one style feature, a quarter of the operations."""
     model.vgg.features = model.vgg.features[:9]
     return model
 

@@ -5,7 +5,8 @@ report.json, rewritten after each row, profile.txt, samples.png, and the generat
 that fails gives one line, and the next one runs; a part for which too little time is left is skipped with a line.
 
 The parts (--parts) run in the order of --help. While the untimed ones run, processes prepare and compile the settings
-of the grid in the background; nothing else runs beside a timed part. A share of the time is kept for the training.
+of the grid in the background (on the CPU only in the part "prepare"); nothing else runs beside a timed part. A share of
+the time is kept for the training.
 """
 
 import os
@@ -94,7 +95,7 @@ def run_parts(context: Context, names: list[str], for_training: float) -> None:
     started = False
     try:
         for name in [name for name in PARTS if name in names]:
-            beside = ("prepare",) if context.quick else BESIDE_WORKERS  # a rehearsal is on a machine of less memory
+            beside = ("prepare",) if context.device.type == "cpu" else BESIDE_WORKERS  # a rehearsal saves memory
             if name in beside and "prepare" in names and not started:
                 started = True
                 gpu_grid.start_workers(context, names)

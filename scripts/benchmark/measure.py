@@ -1,4 +1,4 @@
-"""What all parts of the benchmark share: timing, counted operations, the matrix product to compare with, tables."""
+"""What parts of the benchmark share: timing, operations, the matrix product to compare with, tables, free memory."""
 
 import gc
 import time

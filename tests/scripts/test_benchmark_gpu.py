@@ -64,6 +64,19 @@ def test_run_part_ends_a_part_that_takes_too_long(context, monkeypatch):
     assert report(context)["b"]["rows"]
 
 
+@pytest.mark.parametrize(("device", "before"), [("cuda", ["machine"]), ("cpu", ["machine", "goldens", "people"])])
+def test_processes_that_prepare_start_once_beside_untimed_parts(context, monkeypatch, device, before):
+    """On the CPU only while it waits for them."""
+    started = []
+    names = ["machine", "goldens", "people", "prepare"]
+    monkeypatch.setattr(gpu, "PARTS", {name: gpu.Part(lambda _context: iter(()), 1, 10) for name in names})
+    monkeypatch.setattr(gpu, "free_memory", lambda _device: None)
+    monkeypatch.setattr(gpu.gpu_grid, "start_workers", lambda context, _: started.append(list(context.parts)))
+    context.device = torch.device(device)
+    gpu.run_parts(context, names, for_training=0)
+    assert started == [before]
+
+
 def test_run_python_raises_the_last_line_of_a_failed_command():
     with pytest.raises(RuntimeError, match="status 3: last"):
         gpu_report.run_python("-c", "print('first\\nlast'); raise SystemExit(3)", timeout=60)
