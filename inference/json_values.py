@@ -34,7 +34,7 @@ def to_numbers(values: Sequence[Any]) -> np.ndarray:
     """A list of numbers between -MAX_COORDINATE and MAX_COORDINATE -> float64 array."""
     for value in values:
         if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < MAX_COORDINATE:
-            raise ValueError(f"{_shortener.repr(value)[:60]} is not a number between ±{MAX_COORDINATE:,.0f}")
+            raise ValueError(f"{_shortener.repr(value)[:60]} is not a number within ±{MAX_COORDINATE:,.0f}")
     return np.array(values, float)
 
 

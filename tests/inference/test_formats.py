@@ -227,15 +227,15 @@ CANVAS = {"canvas_width": 10, "canvas_height": 20}
         ({"people": [{"face_keypoints_2d": []}]}, "no pose_keypoints_2d"),
         ({"people": [{"pose_keypoints_2d": "0 0 0"}]}, "not a proper one"),
         ({"people": [{"pose_keypoints_2d": [1] * 45}]}, "has 45 numbers, not 54 (18 joints) or 75 (BODY_25)"),
-        ({"people": [body("9", 9, 1)]}, "'9' is not a number between ±1,000,000"),
-        ({"people": [body(float("nan"), 9, 1)]}, "nan is not a number between ±1,000,000"),
-        ({"people": [body(True, 9, 1)]}, "True is not a number between ±1,000,000"),
+        ({"people": [body("9", 9, 1)]}, "'9' is not a number within ±1,000,000"),
+        ({"people": [body(float("nan"), 9, 1)]}, "nan is not a number within ±1,000,000"),
+        ({"people": [body(True, 9, 1)]}, "True is not a number within ±1,000,000"),
         ({"people": [body(0.2, 0.3, 1)]}, "the photo's size is needed"),
         ({"people": [body(-0.8, 0.3, 1)]}, "coordinates from -1 to 1"),
         ({"people": [body(5, 5, 1)], "canvas_width": -3, "canvas_height": 4}, "are not a size"),
         (
             {"people": [body(5, 5, 1)], "canvas_width": "3", "canvas_height": 4},
-            "'3' is not a number between ±1,000,000",
+            "'3' is not a number within ±1,000,000",
         ),
         ([{"people": [], **CANVAS}, {"people": [], **CANVAS}], "no person in it"),
         (coco(images=5), "no images, or not a proper one"),
@@ -254,7 +254,7 @@ CANVAS = {"canvas_width": 10, "canvas_height": 20}
         (marks(), "the photo's size is needed"),
         (marks(x=320), "joints beyond 2: fractions"),
         (marks(y="a"), "no y, or not a proper one"),
-        (marks(visibility="a"), "'a' is not a number between ±1,000,000"),
+        (marks(visibility="a"), "'a' is not a number within ±1,000,000"),
     ],
 )
 def test_read_people_bad_file_is_one_clear_error(content, message, tmp_path):

@@ -140,7 +140,7 @@ def test_read_people_of_a_folder_of_yolo_texts(tmp_path):
         ("0 0.5 0.5 0.1 0.1 " + "0.5 " * 60, "65 numbers in a line, expected 5 of class and box"),
         ("0 0.5 0.5 0.1 0.1 " + "9 9 1 " * 17, "joints beyond 2: fractions of the photo from 0 to 1 are expected"),
         ("0 0.5 0.5 0.1 0.1 " + "1 1 1 " * 17, "the photo's size is needed"),
-        ("0 0.5 0.5 0.1 0.1 " + "nan " * 51, "nan is not a number between ±1,000,000"),
+        ("0 0.5 0.5 0.1 0.1 " + "nan " * 51, "nan is not a number within ±1,000,000"),
     ],
 )
 def test_read_people_bad_layout_is_one_clear_error(content, message, tmp_path):
