@@ -47,7 +47,7 @@ def main() -> None:
     if "own" in networks:
         verdict = judge(scores, load_state(args.training / STATE_FILE)["progress"]["total"])
         links[os.path.relpath(args.training / "web/index.html", args.results)] = "its training, with all losses"
-    cells = scores.map("{:.3f}".format).assign(psnr=scores["psnr"].map("{:.2f}".format))
+    cells = scores.apply(lambda column: column.map(("{:.2f}" if column.name == "psnr" else "{:.3f}").format))
     rows = [("", *METRICS.values()), *((METHODS[name], *row) for name, *row in cells.itertuples())]
     write_page(args.results / "demo.html", make_page(rows, verdict, examples, networks, links))
     print("\n" + "\n".join(f"{row[0]:<28}" + "".join(f"{cell:>13}" for cell in row[1:]) for row in rows))
