@@ -22,6 +22,8 @@ os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # no further processes that c
 os.environ["XDG_CACHE_HOME"] = os.path.join(
     os.path.dirname(__file__), "../.pytest_cache", os.environ.get("PYTEST_XDIST_WORKER", "")
 )
+# models/cpu_compile.py sets the same folder, but too late where a test file has imported torch's compiler before
+os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.path.join(os.environ["XDG_CACHE_HOME"], "dptn_compiled")
 
 REPOSITORY = Path(__file__).parent.parent
 PROGRAMS = {"run", "call", "command", "torchrun"}  # fixtures that run a whole command
