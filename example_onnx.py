@@ -4,7 +4,7 @@
     python -m data.synthetic --dataset_mode market --seed 1 --identities 1 --out dataset/unseen_people
     cd dataset/unseen_people && python ../../example_onnx.py ../../onnx/transfer.onnx test market-annotation-test.csv
 
-The first command needs PyTorch, but this program and transfer.onnx also work where PyTorch is not installed.
+The first two commands need PyTorch. This program and transfer.onnx also work where it is not installed.
 """
 
 import csv
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("model", type=Path, metavar="MODEL", help="transfer.onnx of scripts/export_onnx.py")
     parser.add_argument("photos", type=Path, metavar="PHOTOS", help="folder of photos of the stored size")
     parser.add_argument("keypoints", type=Path, metavar="KEYPOINTS.csv", help="keypoints csv of the photos")
-    parser.add_argument("--source", metavar="NAME", help="the person; default: the first by name")
+    parser.add_argument("--source", metavar="NAME", help="photo of the person; default: the first by name")
     parser.add_argument("--pose", metavar="NAME", help="the photo whose pose is taken; default: the last by name")
     parser.add_argument("--out", default="example_onnx.png", metavar="FILE", help="default: example_onnx.png")
     args = parser.parse_args()
@@ -43,15 +43,15 @@ def main() -> None:
         source, target = args.source or min(poses), args.pose or max(poses)
         pixels = np.asarray(Image.open(args.photos / source).convert("RGB"))  # uint8 (H,W,3)
         inputs = {"image": pixels, "source_keypoints": poses[source], "target_keypoints": poses[target]}
-        sizes = {one.name: tuple(one.shape[1:]) for one in session.get_inputs()}
+        shapes = {one.name: tuple(one.shape[1:]) for one in session.get_inputs()}
         for name, value in inputs.items():
-            if sizes.get(name) != value.shape:
-                raise ValueError(f"{name} has the shape {value.shape}, but {args.model} takes {sizes}")
+            if shapes.get(name) != value.shape:
+                raise ValueError(f"{name} has the shape {value.shape}, but {args.model} takes {shapes}")
         (generated,) = session.run(None, {name: value[None] for name, value in inputs.items()})  # a batch of one
         Image.fromarray(np.concatenate([pixels, generated[0]], axis=1)).save(args.out)
     except KeyError as error:
         parser.error(f"{args.keypoints} has no photo or column {error}")
-    except Exception as error:  # onnxruntime's have no class of their own in common
+    except Exception as error:  # onnxruntime's errors share no base class
         parser.error((str(error) or type(error).__name__).splitlines()[0])
     print(f"{args.out}: {source}, and the person in it in the pose of {target}")
 

@@ -32,7 +32,7 @@ def dptn(pretrained: str | None = None) -> generator.Generator:
     Raises UserError if there are no such weights, or they do not fit.
     """
     if pretrained is None:
-        net = _build(PRETRAINED / "untrained")  # no such folder: the paper's sizes
+        net = _build()
         networks.initialize(net, "orthogonal")
         return net
     weights = _find_weights(pretrained)
@@ -53,10 +53,11 @@ def pose_transfer(pretrained: str, **flags: typing.Any) -> inference.pose_transf
     return inference.pose_transfer.PoseTransfer.load(run.name, checkpoints_dir=run.parent, which_epoch=epoch, **flags)
 
 
-def _build(run: pathlib.Path) -> generator.Generator:
-    """A generator in eval mode, of the sizes that the folder of a run names."""
-    flags = [f"--checkpoints_dir={run.parent}", f"--name={run.name}"]
-    opt = test_options.TestOptions().parser(flags, from_run=True).parse_args(flags)  # also in a program under torchrun
+def _build(run: pathlib.Path | None = None) -> generator.Generator:
+    """A generator in eval mode, of the sizes that the folder of a run names; without one, of the paper's."""
+    flags = [f"--checkpoints_dir={run.parent}", f"--name={run.name}"] if run else []
+    # not parse(), which refuses to run under torchrun
+    opt = test_options.TestOptions().parser(flags, from_run=bool(run)).parse_args(flags)
     return models.find_model(opt.model).define_G(opt).eval()
 
 
@@ -64,7 +65,7 @@ def _find_weights(pretrained: str) -> pathlib.Path:
     """The path of the weights that `pretrained` names."""
     path = pathlib.Path(pretrained)
     if path.name.endswith(ENDING):
-        return path.resolve()
+        return path.parent.resolve() / path.name  # not of a link's target, which may have another name
     names = sorted(folder.name for folder in PRETRAINED.iterdir())
     if pretrained not in names:
         raise errors.UserError(

@@ -1,7 +1,7 @@
 """Advice instead of bad images: what is wrong with a user's photo or pose, and what to do about it.
 
-The limits let the photos of the published pair lists pass. With their published keypoints, fewer than 1 in 100 gets
-advice; framed anew, 1 or 2 in 100, mostly because a head or legs are cut off.
+The limits let nearly all photos of the published pair lists pass. With their published keypoints, fewer than 1 in 100
+gets advice; framed anew, 1 or 2 in 100, mostly because a head or legs are cut off.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ RIVAL = 0.5  # fraction of the chosen person's prominence: others below it are b
 OUTSIDE = 0.1  # fraction of the photo's height or width: joints further outside are wrong or of another photo
 MAX_OUTSIDE = {"top": 0.2, "bottom": 0.2, "left": 0.25, "right": 0.25}  # fraction of the frame beyond that side
 MAX_SCALE = 1.6  # frame pixels per photo pixel: a photo enlarged more than this is blurred
-MAX_TILT = 60.0  # degrees between the line from neck to hips and the vertical
+MAX_TILT = 60.0  # degrees between the line from shoulders to hips and the vertical
 HEAD_ROOM = 0.35  # torso lengths above the neck: with less, and no head joint known, the photo cuts the head off
 
 
@@ -35,19 +35,24 @@ def advise(
     """Everything that is wrong with a photo or pose, worst first; empty if nothing is.
 
     people: everyone found, the chosen person first.
-    photo_size: (H, W), and `frame` the chosen person's; None where only the pose counts (a target, a keypoint file).
+    photo_size, frame: (H, W) of the photo, and the frame of the chosen person; None for a target, where only the pose
+        counts.
     what: the name of the photo, with which each line begins.
     """
     if not people:
         return [Advice(f"{what}: no person found; use a photo that shows one from head to hips at least", True)]
     pose = np.asarray(people[0].keypoints, float)
     if not can_be_framed(pose):
+        if not np.isnan(pose[TORSO]).any():
+            text = "neck and hips are less than a pixel apart; are the keypoints fractions instead of pixels?"
+            return [Advice(f"{what}: {text}", True)]
         joints = ", ".join(name for name, joint in zip(JOINTS, pose) if not np.isnan(joint).any())
         return [Advice(f"{what}: only {joints} found of the person; shoulders and hips must be visible", True)]
     problems = [*_pose_problems(pose), *_rival_problems(people)]
     if photo_size is not None:
         problems += _photo_problems(pose, photo_size)
-        problems += _frame_problems(photo_size, frame) if frame is not None else []
+        if frame is not None:
+            problems += _frame_problems(photo_size, frame)
     return [Advice(f"{what}: {problem}") for problem in problems]
 
 
@@ -65,7 +70,7 @@ def _pose_problems(pose: np.ndarray) -> Iterator[str]:
     angle = np.degrees(np.arctan2(abs(across), down))
     if angle > MAX_TILT:  # False for the NaN of missing hips or shoulders
         how = "upside down" if angle > 180 - MAX_TILT else "sideways"
-        yield f"the person is {how}; turn the photo upright (its rotation mark may be lost), or use another pose"
+        yield f"the person is {how}; turn the photo upright (its EXIF orientation may be lost), or use another pose"
 
 
 def _rival_problems(people: Sequence[Person]) -> Iterator[str]:

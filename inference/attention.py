@@ -1,7 +1,8 @@
 """Where each target token takes its texture from: the cross-attention of the Texture Transfer Blocks (section 3.2).
 
-The network runs with PyTorch's fused attention, which never stores the weights softmax(q k^T / sqrt(d)). Hooks compute
-them once more beside it, so the module itself stays as it is. `draw_panel` is the paper's figure of the module.
+The network runs with PyTorch's fused attention, which never stores the weights softmax(q k^T / sqrt(d / heads)).
+Hooks recompute them from the inputs of each cross-attention, so the module itself stays as it is. `draw_panel` is the
+paper's figure of the module.
 
 Attention shows which source tokens a block reads. It does not prove that they determine the generated pixel: the
 skip connections, the other blocks and the decoder take part too.
@@ -19,6 +20,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from inference.cached_source import CachedSource, Pose
+from models.ops import at_least_float32
 from models.pose_transformer import MultiHeadAttention
 from util.draw_pose import draw_skeleton
 from util.image import contact_sheet
@@ -42,18 +44,18 @@ class Attention(NamedTuple):
 
 
 def attention_weights(module: MultiHeadAttention, query: Tensor, key: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(d)) of the module's heads for (B,N,d) and (B,M,d): (B,heads,N,M), in float32 or better."""
+    """softmax(q k^T / sqrt(d / heads)) for (B,N,d) and (B,M,d): (B,heads,N,M), in float32 or better."""
     projections = zip((query, key), module.in_proj.weight.chunk(3), module.in_proj.bias.chunk(3))
-    q, k = (F.linear(*xwb).unflatten(-1, (module.heads, -1)).transpose(1, 2) for xwb in projections)
+    q, k = (F.linear(x, w, b).unflatten(-1, (module.heads, -1)).transpose(1, 2) for x, w, b in projections)
     scores = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5
-    return scores.to(torch.promote_types(scores.dtype, torch.float32)).softmax(-1)
+    return at_least_float32(scores).softmax(-1)
 
 
 def attend(source: CachedSource, keypoints: Pose) -> Attention:
     """Generate `source` in the pose (18,2), and record the cross-attention of every Texture Transfer Block."""
     weights, tokens = [], []
     ptm = source.net.ptm
-    with ExitStack() as hooks:  # which removes them
+    with ExitStack() as hooks:  # all are removed at its end
         hooks.enter_context(ptm.ttbs[0].register_forward_pre_hook(lambda _, inputs: tokens.append(inputs[0])))
         hooks.enter_context(ptm.norm.register_forward_hook(lambda _, inputs, output: tokens.append(output)))
         for ttb in ptm.ttbs:
@@ -89,7 +91,7 @@ def draw_panel(
 
     Source image, target pose, generated image with the point marked, the point's weights over the source (the darker,
     the smaller), energy of the target features before and after the module, and with `flow` the source image warped by
-    `warp_by_attention`.
+    `warp_by_attention`. `keypoints`: the target pose (18,2) in pixels of the stored size.
     """
     size, weights = (source.height, source.width), attention.map(block, head)
     scale = max(1, PANEL_HEIGHT // source.height)

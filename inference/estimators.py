@@ -117,7 +117,8 @@ class BlazePose(Estimator):
 
 
 def is_back_view(pose: np.ndarray) -> bool:
-    """Whether (18,2) is seen from behind: the right shoulder is half a torso length to the right of the left one.
+    """Whether (18,2) is seen from behind: the right shoulder is more than half a torso length to the right of the left
+    one in the photo.
 
     BlazePose reports a face on the back of every head, so face joints of such poses are dropped. In Market-1501's rows,
     which OpenPose made, an eighth of these poses have a nose, and nine of ten that are as clearly seen from the front.

@@ -1,6 +1,6 @@
 """The steps of scripts/extract_poses.py: find the most prominent person in each photo, and cache what was found.
 
-Rows are cached in a file as soon as they are found, so that a stopped run resumes.
+Rows are cached in a file during the search, so that a stopped run resumes.
 """
 
 import json
@@ -24,7 +24,7 @@ from util.files import append_text, write_text
 from util.image import contact_sheet, decode_photo, photo_names
 from util.worker_processes import map_in_processes
 
-CHUNK = 4  # photos that a process takes at a time, because one takes seconds on a CPU
+CHUNK = 4  # photos that a process takes at a time: few, because one takes seconds on a CPU
 SHEET = (8, 12)  # rows, columns of `skeleton_sheet`; if there are more photos, evenly spaced ones are shown
 CELL = (256, 176)  # height, width of one photo on the sheet
 
@@ -35,7 +35,7 @@ class ExtractedRow(NamedTuple):
     """What was found in one photo."""
 
     num_people: int
-    keypoints: np.ndarray  # (18,2) of (y, x) of the most prominent person, all NaN if there is nobody
+    keypoints: np.ndarray  # (18,2) of the most prominent person, (y, x) in photo pixels; all NaN if there is nobody
     choice: str = ""  # who was taken and why, if there are several people
 
 
@@ -66,7 +66,8 @@ class RowCache:
         """
         self.path, rows = path, {}
         try:
-            rows = self._read(settings) if path.exists() else {}
+            if path.exists():
+                rows = self._read(settings)
         except UserError:
             if not overwrite:
                 raise
@@ -92,7 +93,7 @@ class RowCache:
         return rows
 
     def add(self, name: str, row: ExtractedRow) -> None:
-        """The row is in the file when this returns."""
+        """Add a row, and append it to the file."""
         self.rows[name] = row
         append_text(self.path, _json_line([name, *row]))
 
@@ -102,9 +103,12 @@ def _json_line(content: object) -> str:
 
 
 def extract_rows(find: Callable[[str], ExtractedRow | str], names: list[str], workers: int, cache: RowCache) -> None:
-    """Search the photos and add their rows to `cache`. UserError at the end for photos that cannot be decoded."""
+    """Search the photos and add their rows to `cache`. `find` returns a row, or why a photo cannot be decoded.
+
+    UserError at the end for photos that cannot be decoded.
+    """
     problems = []
-    for name, found in zip(names, map_in_processes(find, names, workers, "photos", CHUNK)):
+    for found, name in zip(map_in_processes(find, names, workers, "photos", CHUNK), names):
         if isinstance(found, str):
             problems.append(found)
         else:
@@ -127,7 +131,7 @@ def find_row(name: str, folder: Path, estimator: tuple[str, str, torch.device]) 
 
 
 def round_down(keypoints: np.ndarray) -> np.ndarray:
-    """Hundredths of a pixel, for short numbers in the csv; rounded down, because rounding up could leave the photo."""
+    """Round down to hundredths of a pixel: numbers in the csv are short, and no joint moves out of the photo."""
     return np.floor(keypoints.astype(np.float64) * 100) / 100
 
 

@@ -34,10 +34,10 @@ class PoseFile(NamedTuple):
 def read_people(path: Path, format_name: str | None = None, photos: Photos = UNKNOWN_PHOTOS) -> PoseFile:
     """The people in each photo of a keypoint file, or of a folder of .json files (or of .txt, if it has no .json).
 
-    `format_name` is one of FORMATS; with None, the first file with people decides by its content, and the others must
-    have the same format. `photos` gives photo names and sizes that the file
-    lacks. A coordinate of exactly -1 makes a joint missing in every format, because PATN's csv cannot hold it. Raises
-    UserError, also if there is no person at all.
+    `format_name` is one of FORMATS; with None, the first file that is neither [] nor empty decides by its content, and
+    the others must have the same format. `photos` gives photo names and sizes that the file lacks. A coordinate of
+    exactly -1 makes a joint missing in every format, because PATN's csv cannot hold it. Raises UserError, also if there
+    is no person at all.
     """
     if not path.exists():
         raise UserError(f"{path}: no such file or folder")
@@ -77,8 +77,8 @@ def keypoint_files(folder: Path) -> list[Path]:
 def write_poses(path: Path, poses: Mapping[str, np.ndarray], format_name: str, photos: Photos = UNKNOWN_PHOTOS) -> None:
     """Write (18,2) of (y, x) by photo name, NaN = missing, to one file or to a folder of one JSON file per photo.
 
-    A single photo may go to a .json file in every format. dwpose and mediapipe need the photos' sizes. Each file is
-    written atomically, and none before all are encoded. Raises UserError.
+    A single photo may go to a .json file in every format but patn. dwpose and mediapipe need the photos' sizes. Each
+    file is written atomically, and none before all are encoded. Raises UserError.
     """
     for name in poses:
         _check_photo_name(name, path)
@@ -134,5 +134,5 @@ def _check_photo_name(name: str, file: Path) -> None:
     """UserError for a name that could leave the photo folder, or that PATN's csv cannot hold."""
     path = PurePosixPath(name)
     if not path.name or path.is_absolute() or ".." in path.parts or "\\" in name or not fits_in_csv(name):
-        limits = "no colons, quotes, control characters or ways out of the folder"
+        limits = "no colons, quotes, backslashes, control characters, spaces around it or ways out of the folder"
         raise UserError(f"{file}: {name!r} cannot be the name of a photo; {limits}")

@@ -91,7 +91,8 @@ def frame_people(
 ) -> list[Frame]:
     """A frame of `size` (H, W) for each pose of a sequence of one person, as that data set would frame it.
 
-    poses: (18,2) each, in photo pixels, which `can_be_framed`. An unknown data set is framed like 'fashion'.
+    poses: (18,2) each, in photo pixels; `can_be_framed` is true of each. A data set that PLACEMENTS does not have is
+        framed like 'fashion'.
     All frames have one scale. Their centers follow the person, averaged over time by a Gaussian with a standard
     deviation of `sigma` poses, which does not change a steady movement.
     """
@@ -166,8 +167,9 @@ def crop(photo: Image.Image, frame: Frame) -> Image.Image:
         return photo
     spans, box = [], []
     for corner, frame_length, photo_length in zip((frame.left, frame.top), frame.size[::-1], photo.size):
-        first = int(np.ceil(np.clip(-corner * frame.scale, 0, frame_length)))
-        end = int(np.floor(np.clip((photo_length - corner) * frame.scale, 0, frame_length)))
+        # rounded, so that no line at the photo's border is lost to a rounding error
+        first = int(np.ceil(np.clip(round(-corner * frame.scale, 6), 0, frame_length)))
+        end = int(np.floor(np.clip(round((photo_length - corner) * frame.scale, 6), 0, frame_length)))
         if first >= end:
             raise UserError("the person lies outside the photo; check that the keypoints belong to it")
         spans.append((first, end))  # the frame's pixels that lie inside the photo

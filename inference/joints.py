@@ -1,4 +1,4 @@
-"""Joint orders of other programs, and the conversion of each to OpenPose's COCO-18: by joint name, never by number."""
+"""Joint orders of other programs, converted to and from OpenPose's COCO-18: by joint name, never by number."""
 
 from collections.abc import Sequence
 

@@ -1,6 +1,6 @@
 """Values in the JSON of other programs, which may be of any kind: each is checked before it is used.
 
-All functions but `short` raise ValueError with a short message that says what was expected and what is there.
+All functions but `short` raise ValueError with a short message that says what is wrong.
 """
 
 import reprlib
@@ -26,7 +26,7 @@ def short(value: Any) -> str:
 def field(container: Any, key: str, kind: Any) -> Any:
     """`container[key]`, an instance of `kind`."""
     if not isinstance(container, dict) or not isinstance(container.get(key), kind):
-        raise ValueError(f"no {key}, or not a proper one, in {short(container)}")
+        raise ValueError(f"no {key}, or one of another type than expected, in {short(container)}")
     return container[key]
 
 

@@ -291,7 +291,7 @@ class Detections(PoseFormat):
         if isinstance(keypoints, dict):
             x, y = (field(keypoints, axis, list) for axis in "xy")
             rows = to_points([list(point) for point in zip(x, y, strict=True)], keypoints.get("visible"))
-        elif isinstance(keypoints[0], list):
+        elif isinstance(keypoints[0], list | None):
             rows = to_points(keypoints, detection.get("keypoint_scores"))
         else:
             rows = _to_rows(keypoints)

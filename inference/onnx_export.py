@@ -2,7 +2,7 @@
 
 `export` writes two files with a dynamic batch size and operators of ONNX alone (domain ai.onnx, opset 18):
 generator.onnx is the network (`GeneratorGraph`), transfer.onnx goes from images and poses to images (`TransferGraph`).
-Letters: B images, H x W the network's resolution, h x w the stored size.
+Letters: B images, H x W the stored size, h x w the network's resolution.
 """
 
 import json
@@ -34,7 +34,7 @@ MAX_SQUARED_DISTANCE = math.ceil(2 * SIGMA**2 * CUTOFF_BITS * math.log(2))  # fr
 
 
 class GeneratorGraph(nn.Module):
-    """Image (B,3,H,W) in [-1, 1], heat maps (B,18,H,W) of its pose and of the target pose -> image (B,3,H,W)."""
+    """Image (B,3,h,w) in [-1, 1], heat maps (B,18,h,w) of its pose and of the target pose -> image (B,3,h,w)."""
 
     inputs, output = ("image", "source_pose", "target_pose"), "generated"
 
@@ -53,8 +53,8 @@ class GeneratorGraph(nn.Module):
 class TransferGraph(nn.Module):
     """What `PoseTransfer` does, in one graph.
 
-    uint8 RGB images (B,h,w,3), and float32 keypoints (B,18,2) of their poses and of the target poses, (y, x) in pixels
-    of the stored size, NaN = missing -> uint8 RGB images (B,h,w,3).
+    uint8 RGB images (B,H,W,3), and float32 keypoints (B,18,2) of their poses and of the target poses, (y, x) in pixels
+    of the stored size, NaN = missing -> uint8 RGB images (B,H,W,3).
     """
 
     inputs, output = ("image", "source_keypoints", "target_keypoints"), "generated"
@@ -75,8 +75,8 @@ class TransferGraph(nn.Module):
     def stretch(self, image: Tensor) -> Tensor:
         """`util.image.stretch` of levels 0..255: Pillow rounds half up after each of the two directions.
 
-        A product with a matrix is exact for DeepFashion, whose weights are multiples of 1/32. ONNX's Resize computes
-        positions in float32, which turns halves around.
+        A product with a matrix is exact for DeepFashion, because the matrix holds multiples of 1/32. ONNX's Resize
+        computes positions in float32, so it rounds some values between two levels the other way.
         """
         if self.stored_size[1] != self.network_size[1]:
             image = (image @ self.columns.T + 0.5).floor()
@@ -85,10 +85,10 @@ class TransferGraph(nn.Module):
         return image
 
     def draw_heat_maps(self, keypoints: Tensor) -> Tensor:
-        """`data.keypoints.draw_heat_maps` of keypoints in pixels of the stored size: (B,18,2) -> (B,18,H,W).
+        """`data.keypoints.draw_heat_maps` of keypoints in pixels of the stored size: (B,18,2) -> (B,18,h,w).
 
-        The values are looked up by the squared distance, a whole number, so that the graph needs no float64, which GPUs
-        and browsers lack.
+        The values are looked up by the squared distance, a whole number: so they are exact without exponentials in
+        float64.
         """
         pixels = scale_keypoints(keypoints, self.stored_size, self.network_size)
         centers = pixels.nan_to_num(OFF_IMAGE).clamp(-OFF_IMAGE, OFF_IMAGE).int()
@@ -151,8 +151,8 @@ def require_packages() -> None:
 def graphs(transfer: PoseTransfer) -> tuple[GeneratorGraph, TransferGraph]:
     """The modules behind FILES, in their order. `transfer` is on the CPU."""
     net = transfer.model.net_G.eval()
-    sizes = transfer.stored_size, transfer.network_size
-    return GeneratorGraph(net, transfer.network_size).eval(), TransferGraph(net, *sizes).eval()
+    size = transfer.network_size
+    return GeneratorGraph(net, size).eval(), TransferGraph(net, transfer.stored_size, size).eval()
 
 
 def describe(transfer: PoseTransfer, half: bool) -> dict[str, str]:
@@ -170,7 +170,7 @@ def describe(transfer: PoseTransfer, half: bool) -> dict[str, str]:
 
 def to_onnx(graph: GeneratorGraph | TransferGraph, metadata: dict[str, str], half: bool) -> bytes:
     """The content of the ONNX file of `graph`, which is on the CPU and in eval mode."""
-    logging.getLogger("onnxscript").setLevel(logging.ERROR)  # notes on operators that it does not fold
+    logging.getLogger("onnxscript").setLevel(logging.ERROR)  # it notes each operator that it cannot fold
     batch = torch.export.Dim("batch")
     with torch.no_grad(), plain_forms(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*axis name.*")  # several inputs have the same batch size
@@ -181,7 +181,7 @@ def to_onnx(graph: GeneratorGraph | TransferGraph, metadata: dict[str, str], hal
     program.model.metadata_props.update(metadata)
     model = program.model_proto
     for node in model.graph.node:
-        del node.metadata_props[:]  # PyTorch's traces of its calls, with the paths of this machine
+        del node.metadata_props[:]  # stack traces of the export, with paths of this machine
     if half:
         store_in_half(model)
     return model.SerializeToString()
@@ -190,8 +190,8 @@ def to_onnx(graph: GeneratorGraph | TransferGraph, metadata: dict[str, str], hal
 def store_in_half(model: Any) -> None:
     """Store the matrices and kernels of an onnx.ModelProto as float16, each with a Cast back to float32.
 
-    Vectors stay float32: biases and norms are small, and the table of Gaussians has values below float16's. The matrix
-    that stretches DeepFashion's images holds multiples of 1/32, which are exact.
+    Vectors stay float32: biases and norms are small, and the table of Gaussians has values below the smallest of
+    float16. The matrix that stretches DeepFashion's images holds multiples of 1/32, which are exact.
     """
     from onnx import TensorProto, helper, numpy_helper
 
@@ -229,9 +229,9 @@ def run_onnx(path: Path, graph: GeneratorGraph | TransferGraph, inputs: Sequence
 
 
 def open_session(file: Path | bytes, threads: int = 0) -> Any:
-    """An onnxruntime.InferenceSession on the CPU with so many threads; 0: as many as there are cores.
+    """An onnxruntime.InferenceSession on the CPU.
 
-    file: its path or its content.
+    file: the ONNX file's path or its content. threads: their number; 0: as many as there are cores.
     """
     import onnxruntime
 

@@ -19,10 +19,12 @@ from inference.studio_offers import describe_offers, render_offers
 from util.errors import UserError
 from util.files import is_taken, write_bytes
 
-PAGES = [Path(__file__).with_name(name) for name in ("studio_page", "static_page")]  # later files replace earlier ones
+# files of the second folder replace those of the first one
+PAGE_FOLDERS = [Path(__file__).with_name(name) for name in ("studio_page", "static_page")]
 LICENSE = Path(__file__).parent.parent / "LICENSE"
-ORT = "onnxruntime-web 1.30.0"
-ORT_URL = "https://registry.npmjs.org/onnxruntime-web/-/onnxruntime-web-1.30.0.tgz"
+ORT_VERSION = "1.30.0"
+ORT = f"onnxruntime-web {ORT_VERSION}"
+ORT_URL = f"https://registry.npmjs.org/onnxruntime-web/-/onnxruntime-web-{ORT_VERSION}.tgz"
 # npm's value of "integrity"
 ORT_SHA512 = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
 ORT_FILES = {  # in the package -> in the folder; .js, because some hosts do not serve .mjs as JavaScript
@@ -38,7 +40,7 @@ POLICY = (
 
 
 def read_ort(file: Path | None) -> dict[str, bytes]:
-    """onnxruntime-web for the folder, path -> content: from npm, or from npm's package as a `file`.
+    """onnxruntime-web for the folder, path -> content: downloaded from npm, or from `file`, npm's package.
 
     Raises UserError if npm cannot be reached, or if the package is not ORT.
     """
@@ -63,7 +65,7 @@ def make_page(transfer: PoseTransfer, ort: dict[str, bytes]) -> dict[str, bytes]
 
     _, graph = onnx_export.graphs(transfer)
     network = onnx_export.to_onnx(graph, onnx_export.describe(transfer, half=True), half=True)
-    files = {path.name: path.read_bytes() for page in PAGES for path in sorted(page.iterdir())}
+    files = {path.name: path.read_bytes() for folder in PAGE_FOLDERS for path in sorted(folder.iterdir())}
     files["index.html"] = add_policy(files["index.html"].decode()).encode()
     licenses = {f"ort/{name}": Path(onnxruntime.__file__).with_name(name).read_bytes() for name in ORT_LICENSES}
     files |= {"LICENSE": LICENSE.read_bytes(), "transfer.onnx": network, **ort, **licenses}

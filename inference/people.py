@@ -18,7 +18,8 @@ class Person(NamedTuple):
     """One person of a photo."""
 
     keypoints: np.ndarray  # (18,2) of (y, x) in pixels of the photo, NaN = missing, with at least one known joint
-    confidence: float = 1.0  # mean of the known joints, 0 to 1; 1 where the program states none
+    # 0 to 1: the mean of the known joints, times that of the person, as far as the program states them
+    confidence: float = 1.0
 
 
 PeopleByPhoto = dict[str, list[Person]]  # by the photo's name
@@ -35,11 +36,15 @@ def extent(person: Person) -> float:
 
 
 def prominence(person: Person) -> float:
-    """The extent, times the number of known joints, times their mean confidence."""
+    """The extent, times the number of known joints, times the confidence."""
     return extent(person) * known_joints(person) * person.confidence
 
 
-ORDERS = {"prominent": prominence, "largest": extent, "first": lambda person: 0}  # the sort is stable: 0 keeps an order
+ORDERS = {
+    "prominent": prominence,
+    "largest": extent,
+    "first": lambda person: 0,
+}  # 0: the sort is stable
 CHOICES = (*ORDERS, "error")  # who is taken if a photo shows several people; "error": nobody
 
 

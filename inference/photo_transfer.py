@@ -1,8 +1,10 @@
 """The steps of scripts/transfer.py: check the options, find and frame the people, generate images, save them."""
 
+import math
 import os
 import sys
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -32,7 +34,10 @@ from util.image import contact_sheet, from_pil, is_photo, save_image, to_pil
 
 DEFAULT_FPS = 25.0
 SEQUENCE_SHEET_ROWS = 12
-MAX_BAD_POSES = 0.1  # fraction of a sequence: advice on fewer poses is dropped, because their neighbors hide the faults
+MAX_JPEG_HEIGHT = 65_500  # pixels, libjpeg's limit
+MAX_BAD_POSES = (
+    0.1  # fraction of a sequence: advice on so few poses is dropped, because their neighbors hide the faults
+)
 VIEW_SECONDS = 0.5  # standard deviation of the Gaussian that averages the path of a sequence's view
 
 
@@ -102,9 +107,12 @@ def _check_image_outputs(opt: Namespace, sources: Sequence[PoseSource]) -> list[
         raise UserError(f"--out {out}: there are {count} poses; name a folder, or .gif, .webp or .mp4")
     if is_folder(opt.out) and out.exists() and not out.is_dir():
         raise UserError(f"--out {out}: is not a folder; images end in .png or .jpg")
+    height = find_dataset(opt.dataset_mode).stored_size[0]
+    if opt.sheet and opt.sheet.suffix.lower() in (".jpg", ".jpeg") and count * height > MAX_JPEG_HEIGHT:
+        raise UserError(f"--sheet {opt.sheet}: JPEG cannot hold {count} rows of {height} pixels; give .png")
     paths = _image_paths(opt.out, [name for source in sources for name, _ in source.entries])
     check_name_lengths([path.name for path in paths], "the names of the poses, of which each result's name is made")
-    if repeated := {str(path) for path in paths if paths.count(path) > 1}:
+    if repeated := {str(path) for path, number in Counter(paths).items() if number > 1}:
         raise UserError(f"two poses would be written to {', '.join(sorted(repeated))}; rename one, or use two runs")
     return paths
 
@@ -177,7 +185,10 @@ def _find_and_frame(
 
 
 def frame_source(found: FoundPeople, size: tuple[int, int], dataset_mode: str) -> tuple[Frame | None, list[Advice]]:
-    """How the source photo is framed to `size` (H, W), and what is wrong with it. No frame: it cannot be framed."""
+    """How the source photo is framed to `size` (H, W), and what is wrong with it.
+
+    None: its person cannot be framed. A photo of the stored size has a frame even if it shows nobody; see `is_fatal`.
+    """
     frame = None
     if found.photo_size == size:
         frame = identity_frame(size)
@@ -251,8 +262,8 @@ def save_results(opt: Namespace, result: TransferResult, fps: float | None) -> N
     else:
         write_animation(map(to_pil, result.images), opt.out, fps)
         print(f"{count} images, {fps:g} per second, in {opt.out}")
-        if count > 1:
-            levels = flicker(result.images.numpy(), result.target_keypoints)
+        levels = flicker(result.images.numpy(), result.target_keypoints) if count > 1 else math.nan
+        if not math.isnan(levels):  # people may fill the images
             print(f"flicker outside the person: {levels:.2f} of 255 levels from one image to the next")
     if opt.sheet:
         save_image(comparison_sheet(result, SEQUENCE_SHEET_ROWS if fps else count), opt.sheet)

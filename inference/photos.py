@@ -25,11 +25,16 @@ class Photos:
             self._names_by_stem.setdefault(result_stem(name), []).append(name)
 
     def name(self, stem: str) -> str:
-        """The photo of the keypoint file `stem`.json; without a folder, `stem` or `stem`.jpg. Raises UserError."""
+        """The photo of the keypoint file `stem`.json. Raises UserError if the folder has none or several.
+
+        Without a folder, it is `stem` itself if that ends like a photo, else `stem`.jpg.
+        """
         has_suffix = Path(stem).suffix.lower() in PHOTO_SUFFIXES
         if not self.folder:
             self.has_assumed_names |= not has_suffix
             return stem if has_suffix else f"{stem}.jpg"
+        if stem in self._names:
+            return stem
         found = self._names_by_stem.get(result_stem(stem if has_suffix else f"{stem}.jpg"), [])
         if len(found) != 1:
             raise UserError(f"{self.folder}: {', '.join(found) or 'no photo'} for the pose of {stem!r}, expected one")
@@ -39,7 +44,7 @@ class Photos:
         """The photo that a keypoint file, perhaps of another machine, calls `path`, with / or Windows' separators.
 
         With a folder, leading parts of the path that the folder lacks are dropped. Without one, an absolute path is
-        reduced to the file name.
+        reduced to the file name. A path without suffix is taken whole, as in `name`.
         """
         windows = PureWindowsPath(path)  # splits at both separators
         if not windows.suffix:
@@ -51,17 +56,20 @@ class Photos:
         return next((ending for ending in endings if ending in self._names), endings[-1 if windows.anchor else 0])
 
     def name_of_id(self, number: int) -> str:
-        """The photo of COCO's image `number`: COCO's file names have 12 digits; in a folder, fewer are accepted."""
+        """The photo of COCO's image `number`: NUMBER.jpg if the folder has it, else with 12 digits as in COCO."""
         return self.name(str(number) if str(number) in self._names_by_stem else f"{number:012d}")
 
     def size(self, name: str, declared: Size | None = None) -> Size:
-        """(H, W) of a photo as viewers show it; without a folder, what its file `declared`. Raises UserError."""
+        """(H, W) of a photo as viewers show it. Raises UserError.
+
+        It is the `size` given for all, else the photo's own, else (without a folder) what its keypoint file `declared`.
+        """
         if self._size:
             return self._size
         if not self.folder:
             if not declared:
                 how = "scripts/convert_poses.py takes it by --photos DIR or --size WIDTH HEIGHT"
-                raise UserError(f"{name}: the photo's size is needed, which its keypoint file does not tell; {how}")
+                raise UserError(f"{name}: the photo's size is needed; {how}")
             return declared
         if name not in self._names:
             reason = explain_missing([name], self._names, self.folder).get(name, "")

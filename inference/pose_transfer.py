@@ -50,7 +50,7 @@ class PoseTransfer:
 
     On a Linux CPU, the process keeps freed memory from then on (util/device.py). To change the weights, call
     `model.load_networks` and nothing else, because compiled networks hold the weights as constants.
-    Letters of the shapes: B images; H x W is `stored_size`.
+    Letters of the shapes: B images; H x W is `stored_size`, h x w `network_size`.
     """
 
     def __init__(self, opt: Namespace, device: torch.device) -> None:
@@ -90,8 +90,9 @@ class PoseTransfer:
             stored size, NaN = missing, joints in the order of data/keypoints.py.
 
         Each input may be a single one that is used for all of the others. Returns uint8 images of the stored size in
-        the type of `source_images`: one image if all three inputs are single, else B (PIL images: a list). They are
-        generated `opt.batchSize` at a time. Raises ValueError for wrong types, shapes or sizes.
+        the type of `source_images` (a tensor on the CPU): one image if all three inputs are single, else B (PIL
+        images: a list). They are generated `opt.batchSize` at a time. Raises ValueError for wrong types, shapes or
+        sizes.
         """
         images, one_image = _to_pil_images(source_images)
         sources, one_source = _to_keypoint_tensor(source_keypoints, "source")
@@ -110,9 +111,9 @@ class PoseTransfer:
         """Generate the images of a loader's batch (data/pose_pair_dataset.py): uint8 (B,3,H,W), on the CPU.
 
         batch: `source_image` uint8 (B,3,h,w) at the network's resolution, `source_keypoints` and `target_keypoints`
-            float32 (B,18,2) in whole pixels of that resolution. On CUDA and with --compile, a batch smaller than
-            `opt.batchSize` is filled up with copies of its last sample, because cuDNN would tune its convolutions anew
-            for another size, and torch would compile for it.
+            float32 (B,18,2) in whole pixels of that resolution. On CUDA, and elsewhere with --compile, a batch smaller
+            than `opt.batchSize` is filled up with copies of its last sample, because cuDNN would tune its convolutions
+            anew for another size, and torch would compile for it.
         """
         ((_, images),) = self.generate_all([batch])
         return images
@@ -149,7 +150,7 @@ class PoseTransfer:
         return _StartedBatch(batch, images, copied)
 
     def _fill_up(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Repeat the last sample up to `opt.batchSize`, on CUDA and with --compile."""
+        """Repeat the last sample up to `opt.batchSize`, on CUDA or with --compile."""
         count, size = len(batch["source_image"]), self.opt.batchSize
         if count >= size or not (self.opt.compile or self.device.type == "cuda"):
             return batch
@@ -182,7 +183,7 @@ def _to_pil_images(images: Images) -> tuple[list[Image.Image], bool]:
         if not isinstance(images, Sequence) or not images or not all(isinstance(x, Image.Image) for x in images):
             raise ValueError("source images: expected PIL images, a uint8 array or a uint8 tensor")
         return [to_upright_rgb(image).image for image in images], False
-    channel_axis, shape = (-3, "(B,3,H,W)") if isinstance(images, Tensor) else (-1, "(B,H,W,3)")
+    channel_axis, shape = (-3, "(3,H,W) or (B,3,H,W)") if isinstance(images, Tensor) else (-1, "(H,W,3) or (B,H,W,3)")
     dtype = str(images.dtype).removeprefix("torch.")
     if dtype != "uint8" or images.ndim not in (3, 4) or images.shape[channel_axis] != 3:
         raise ValueError(f"source images: expected uint8 {shape}, got {dtype} {tuple(images.shape)}")

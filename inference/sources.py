@@ -36,7 +36,7 @@ class KeypointCsvs(NamedTuple):
 class PoseSource(NamedTuple):
     """The poses of one value of --pose. Photos are decoded one at a time, when `find_people` asks for them."""
 
-    what: str
+    what: str  # the value of --pose, for messages
     # name, and a function that returns the photo to search, or the people, the most prominent first
     entries: Iterable[tuple[str, Callable[[], Image.Image] | list[Person]]]
     count: int | None  # None for a video or an animation, whose frames are not counted in advance
@@ -66,7 +66,7 @@ def open_poses(text: str, csvs: KeypointCsvs, every: int = 1, size: tuple[int, i
     """Every `every`-th pose of a photo, a folder, a video, a keypoint file, a folder of these, or of 'csv:NAME'.
 
     csvs: where csv:NAME is looked up. Poses of these files come in pixels of the stored size.
-    size: (H, W) of the photos of keypoint files that hold fractions.
+    size: (H, W) of the photos of keypoint files; fractions, and pixels of another canvas, are scaled to it.
 
     In a folder of photos and keypoint files, the photos are searched and the keypoint files ignored, with a note.
     Keypoint files are read at once, photos and videos when `find_people` needs them. Raises UserError.
@@ -80,11 +80,12 @@ def open_poses(text: str, csvs: KeypointCsvs, every: int = 1, size: tuple[int, i
     if not path.exists():
         raise UserError(f"{path}: no such photo, video, keypoint file or folder; rows of a csv are {ROW_PREFIX}NAME")
     if path.is_dir():
-        listed = photo_names(path, expected={file.name for file in keypoint_files(path)})
+        files = keypoint_files(path)
+        listed = photo_names(path, expected={file.name for file in files})
         photos = sorted(listed, key=lambda name: (natural_sort_key(name), name))
-        if not photos and not keypoint_files(path):
+        if not photos and not files:
             raise UserError(f"{path}: neither photos nor keypoint files (.json, .txt) in this folder")
-        if photos and keypoint_files(path):
+        if photos and files:
             print(f"note: {path}: it has photos, so its keypoint files are not read", file=sys.stderr)
     elif is_moving(path):
         frames, fps = read_frames(path, every)

@@ -1,9 +1,11 @@
 """The server of scripts/studio.py: a page on which joints are dragged and the generated image follows.
 
-Poses travel as JSON lists of 18 [y, x] in pixels of the stored size, null = missing. Photos and images stay in memory,
-and no path comes from the page. A tab's source is cached (inference/cached_source.py) until the tab replaces it, closes
-or has been idle while others were used. The tab is named by the server, so that one which closes while its source is
-still being computed frees it too. One thread runs the network; inference/studio_guard.py checks the requests.
+Poses travel as JSON lists of 18 [y, x] in pixels of the stored size, null = missing. Photos stay in memory; GIFs and
+keypoint files pass through a temporary folder, which is deleted at once. No path comes from the page.
+
+A tab's source is cached (inference/cached_source.py) until the tab replaces it, closes or has been idle while others
+were used. `start` names the tab before it sends a source: so a tab that closes while its source is being computed can
+free it too. One thread runs the network; inference/studio_guard.py checks the requests.
 """
 
 import asyncio
@@ -29,6 +31,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from data.keypoints import NUM_JOINTS
+from inference.advice import is_fatal
 from inference.attention import attend
 from inference.cached_source import CachedSource, compile_target_part
 from inference.estimators import Estimator
@@ -40,7 +43,7 @@ from inference.photos import Photos
 from inference.pose_transfer import PoseTransfer
 from inference.sources import FoundPeople
 from inference.studio_guard import Guard, read_body
-from inference.studio_offers import FPS, Rendered, describe_offers, to_json, to_png, to_url
+from inference.studio_offers import FPS, Offers, describe_offers, to_json, to_png, to_url
 from inference.tracks import interpolate
 from inference.video import write_animation
 from util.errors import UserError, first_line
@@ -60,7 +63,7 @@ KEYPOINT_FORMATS = {"dwpose": "pose.json", "patn": "pose.csv"}  # what can be ex
 class Studio:
     """What the page asks for. Methods that answer a request take its body, and run in the network's thread."""
 
-    def __init__(self, transfer: PoseTransfer, estimator: Estimator | None, offers: Rendered) -> None:
+    def __init__(self, transfer: PoseTransfer, estimator: Estimator | None, offers: Offers) -> None:
         self.transfer, self.estimator, self.offers = transfer, estimator, offers
         self.target_part = compile_target_part(transfer)
         self.thread = ThreadPoolExecutor(1)  # runs the network
@@ -89,7 +92,7 @@ class Studio:
             people = self.estimator.find_people(photo)
             found = FoundPeople("photo", people, (photo.height, photo.width))
             frame, found_advice = frame_source(found, size, self.transfer.opt.dataset_mode)
-            if frame is None:
+            if is_fatal(found_advice):
                 raise UserError("\n".join(one.text for one in found_advice))
             pose, advice = to_frame(people[0].keypoints, frame), [one.text for one in found_advice]
         image = crop(photo, frame)
@@ -116,9 +119,9 @@ class Studio:
         return Response(to_png(image), media_type="image/png")
 
     def attend(self, body: bytes) -> Response:
-        """{tab, keypoints, block, head} -> N*N bytes: each target token's weights, as fractions of its largest.
+        """{tab, keypoints, block, head} -> N*N bytes (N tokens): each target token's weights over the source's tokens.
 
-        A head of null is the mean of all.
+        They are scaled so that the largest of each target token is 255. A head of null is the mean of all.
         """
         request = _to_object(body)
         block, head = request.get("block"), request.get("head")
@@ -134,9 +137,10 @@ class Studio:
         return JSONResponse({})
 
     def import_pose(self, body: bytes) -> Response:
-        """A keypoint file of any known format -> {keypoints}, those of its most prominent person.
+        """A keypoint file -> {keypoints} of the most prominent person of its first photo that shows anyone.
 
-        They are kept if they lie in or near the stored size, and framed otherwise.
+        They are kept if they lie in the image or at most a quarter of its size outside, and framed otherwise. UserError
+        also for a file in fractions of a photo whose size it does not state.
         """
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "pose.json"
@@ -167,8 +171,8 @@ class Studio:
         """{poses, between} -> {poses} with `between` more between each two."""
         request = _to_object(body)
         poses, between = _to_poses(request.get("poses")), request.get("between")
-        if not isinstance(between, int) or not 0 <= between * len(poses) <= MAX_FRAMES:
-            raise UserError(f"between: {between!r} makes more than {MAX_FRAMES} poses, or is no number")
+        if not isinstance(between, int) or between < 0 or len(poses) + (len(poses) - 1) * between > MAX_FRAMES:
+            raise UserError(f"between: expected a number that makes {MAX_FRAMES} poses at most, got {between!r}")
         return JSONResponse({"poses": [to_json(pose) for pose in interpolate(poses, between)]})
 
     def animate(self, body: bytes) -> Response:
@@ -181,7 +185,7 @@ class Studio:
             return Response(path.read_bytes(), media_type="image/gif")
 
     def _source(self, request: dict[str, Any]) -> CachedSource:
-        """The cached source of a tab. HTTPException 410 if it is cached no more: the page sends it again."""
+        """The cached source of a tab. HTTPException 410 if it is no longer cached; for images the page resends it."""
         tab = str(request.get("tab"))
         if tab not in self.sources:
             raise HTTPException(410, "other tabs have displaced the source; move a joint, then try again")

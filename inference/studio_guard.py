@@ -1,8 +1,8 @@
 """What may reach the page of scripts/studio.py: this computer's browser at the page's own address, and small requests.
 
 Without --host, a request must name the loopback address (a web site whose name was pointed at it is refused), and a
-browser's request must come from the page itself. With --host, the address may have any name, but each request needs
-the token that the command prints, which the first one stores in a cookie.
+request that names its origin must come from the page itself. With --host, the address may have any name, but each
+request needs the token that the command prints, which the first one stores in a cookie.
 """
 
 import secrets
@@ -31,9 +31,10 @@ class Guard:
     def __init__(self, app: ASGIApp, hosts: set[str], token: str | None = None) -> None:
         """`hosts`: what the header Host may be, with ports; with a `token`, it may be anything."""
         self.app, self.hosts, self.token = app, hosts, token
+        self.cookie = f"{COOKIE}_{token[:8]}" if token else COOKIE  # the ports of a host share its cookies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":  # the server's start and end
+        if scope["type"] != "http":  # the server's start and end; websockets, for which the app has no route
             await self.app(scope, receive, send)
             return
         await (self._refusal(Request(scope)) or self.app)(scope, receive, partial(_send_with_headers, send))
@@ -45,11 +46,12 @@ class Guard:
             return _error(403, f"this page is at http://{min(self.hosts)}, not at {host!r}")
         if request.headers.get("origin", f"http://{host}") != f"http://{host}":
             return _error(403, "requests of other pages are refused")
-        if self.token is not None and not _is_equal(request.cookies.get(COOKIE, ""), self.token):
+        if self.token is not None and not _is_equal(request.cookies.get(self.cookie, ""), self.token):
             if not _is_equal(request.query_params.get("token", ""), self.token):
                 return _error(403, "open the address that the command printed, with its token")
             page = RedirectResponse("/", 303)  # so that the token is not in the address that the browser keeps
-            page.set_cookie(COOKIE, self.token, httponly=True, samesite="strict")
+            # "strict" would not be sent where the link is opened from another web site
+            page.set_cookie(self.cookie, self.token, httponly=True, samesite="lax")
             return page
         length = request.headers.get("content-length", "0")
         return _error(413, TOO_LARGE) if not length.isdigit() or int(length) > MAX_BODY else None

@@ -19,38 +19,41 @@ from inference.framing import can_be_framed
 from inference.pose_transfer import PoseTransfer
 from util.draw_pose import JOINT_COLORS, LIMB_COLORS, LIMBS
 
-FPS = 12.0  # of the walk
+FPS = 12.0  # poses per second, on the page and in its GIF
 EXAMPLES = 6  # rendered people that the page offers
 PRESETS = 16  # poses of the data set that it offers beside those of a rendered person
 SEED = 1  # not that of pretrained/rendered_market's training
 
 
-class Rendered(NamedTuple):
-    """What the page offers before a photo is chosen: people to click, poses to click, a walk to play."""
+class Offers(NamedTuple):
+    """What the page offers before a photo is chosen. Poses are (18,2) in pixels of the stored size."""
 
-    examples: list[tuple[Image.Image, np.ndarray]]  # images of the stored size and their keypoints (18,2)
-    presets: list[np.ndarray]
-    walk: list[np.ndarray]
-    template: np.ndarray  # a standing person, for photos whose pose nothing estimates
+    examples: list[tuple[Image.Image, np.ndarray]]  # people to click: images of the stored size and their poses
+    presets: list[np.ndarray]  # poses to click
+    walk: list[np.ndarray]  # to play
+    template: np.ndarray  # a standing person, for photos where no estimator runs
 
 
-def render_offers(mode: str, size: tuple[int, int]) -> Rendered:
-    """Render people in the look of data set `mode`, or of fashion for one that has no look, at `size` (H, W)."""
+def render_offers(mode: str, size: tuple[int, int]) -> Offers:
+    """Rendered people at `size` (H, W), in the look of data set `mode`, or of fashion if LOOKS does not have it."""
     mode = mode if mode in LOOKS else "fashion"
     people = [_standing_person(number, mode) for number in range(EXAMPLES)]
-    examples = [(Image.fromarray(photo.pixels).resize(size[::-1]), _scaled(photo, size)) for photo in people]
-    presets = [_scaled(photo, size) for photo in render_identity(1, mode, 8, SEED)]
-    walk = [_scaled(photo, size) for photo in render_walk(mode, 12, 1.0, 60.0, SEED)]
-    return Rendered(examples, presets, walk, examples[0][1])
+    examples = [(Image.fromarray(photo.pixels).resize(size[::-1]), _keypoints_at(photo, size)) for photo in people]
+    presets = [_keypoints_at(photo, size) for photo in render_identity(1, mode, photos=8, seed=SEED)]
+    walk = [_keypoints_at(photo, size) for photo in render_walk(mode, frames=12, cycles=1.0, yaw=60.0, seed=SEED)]
+    return Offers(examples, presets, walk, examples[0][1])
 
 
 def data_set_poses(opt: Namespace) -> list[np.ndarray]:
-    """Poses of the data set's test split, spread over its csv file, in pixels of the stored size; none without it."""
+    """PRESETS poses that can be framed, evenly spaced in the test split's csv; none if there is no such file.
+
+    They are (18,2) in pixels of the stored size.
+    """
     dataset = find_dataset(opt.dataset_mode)
     path = Path(opt.dataroot) / dataset.keypoints_csv.format(phase="test")
     rows = read_keypoints(path).values() if path.is_file() else []
     poses = [pose * dataset.csv_scale() for pose in rows if can_be_framed(pose)]
-    return poses[:: max(1, len(poses) // PRESETS)][:PRESETS]
+    return [poses[round(number)] for number in np.linspace(0, len(poses) - 1, min(PRESETS, len(poses)))]
 
 
 def _standing_person(number: int, mode: str) -> RenderedPhoto:
@@ -61,11 +64,12 @@ def _standing_person(number: int, mode: str) -> RenderedPhoto:
     return render_photo("", person, posture, background, find_dataset(mode).stored_size, random)
 
 
-def _scaled(photo: RenderedPhoto, size: tuple[int, int]) -> np.ndarray:
+def _keypoints_at(photo: RenderedPhoto, size: tuple[int, int]) -> np.ndarray:
+    """The keypoints (18,2) in pixels of the photo resized to `size` (H, W)."""
     return photo.keypoints * (np.array(size) / photo.pixels.shape[:2])
 
 
-def describe_offers(transfer: PoseTransfer, offers: Rendered) -> dict[str, Any]:
+def describe_offers(transfer: PoseTransfer, offers: Offers) -> dict[str, Any]:
     """`offers`, sizes and colors as the page reads them, from JSON."""
     return {
         "name": transfer.opt.name, "size": transfer.stored_size, "fps": FPS,

@@ -14,7 +14,7 @@ DESCRIPTION = """A page on which you drag the joints of a pose, and the generate
     studio.py                                                  the network of pretrained/rendered_market
     studio.py --name DPTN_fashion --dataset_mode fashion       a run of your own, or the authors' weights
 
-It needs starlette and uvicorn (pip install -r requirements-studio.txt), and no network. Photos stay in memory.
+It needs starlette and uvicorn (pip install -r requirements-studio.txt), and no connection. Photos stay in memory.
 """
 PRETRAINED = Path(__file__).resolve().parent.parent / "pretrained"
 DEFAULT_RUN = "rendered_market"
@@ -51,5 +51,7 @@ class StudioOptions(TestOptions):
 
     def validate(self, opt: argparse.Namespace) -> None:
         super().validate(opt)
+        if opt.estimator_weights and not opt.estimator:
+            raise ValueError("--estimator_weights needs --estimator")
         if not opt.num_TTBs:
             raise ValueError("--num_TTBs 0: the page needs a network with Texture Transfer Blocks")

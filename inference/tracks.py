@@ -13,7 +13,7 @@ from util.draw_pose import LIMBS
 
 MAX_GAP = 0.4  # seconds that `clean` fills: about as long as the body hides a limb during a step
 SMOOTHING = 0.1  # seconds, the standard deviation of the smoothing in `clean`
-LEAP = 0.06  # fraction of the person's extent, about 10 cm: a joint that leaps further and back again was misplaced
+LEAP = 0.06  # of the longer side of a person's box, about 10 cm: a joint that leaps further and back was misplaced
 # A limb that shortens or turns more than this points at the camera: `interpolate` moves its joints on straight lines.
 MIN_LENGTH_RATIO = 0.5
 MAX_TURN = math.radians(150)
@@ -33,7 +33,8 @@ def clean(track: np.ndarray, fps: float, max_gap: float = MAX_GAP, smoothing: fl
 def repair(track: np.ndarray) -> np.ndarray:
     """Correct single frames: swap left and right joints back where they were exchanged, make joints that leap missing.
 
-    A joint is expected halfway between its positions in the frames before and after; it needs both to be corrected.
+    A joint is expected halfway between its positions in the frames before and after; without one of these,
+    nothing is corrected.
     """
     track = _known_or_missing(track)
     seen = track[~np.isnan(track).all(axis=(1, 2))]  # frames with a person

@@ -21,7 +21,8 @@ Each value of --pose is
   a photo (.jpg, .png, ...)    the pose of its most prominent person
   a folder of photos           the pose of each, sorted so that frame2 comes before frame10
   a video or animation         .mp4 .mov .avi .webm .mkv .gif .webp
-  a keypoint file              .json, .csv or .txt of any kind that scripts/convert_poses.py reads, or a folder of them
+  a keypoint file              .json, .csv or .txt of any kind that scripts/convert_poses.py reads, or a folder of them;
+                               no fractions of a photo whose size the file does not state
   csv:NAME                     the row NAME of the data set's keypoints csv (--dataroot; test, then train), or of
                                --keypoints_csv
 
@@ -44,7 +45,9 @@ class TransferOptions(TestOptions):
         add_batch_size(self.add_photo_flags(parser))
         add = parser.add_argument_group("results").add_argument
         add("--out", metavar="PATH", help="an image, an animation or a folder, see above (required)")
-        sheet = "source, its skeleton, the pose's skeleton and the result in a row per pose; of a sequence, 12 rows"
+        sheet = (
+            "source, its skeleton, the pose's skeleton and the result, a row per pose; of a sequence 12 rows at most"
+        )
         add("--sheet", type=image_path, metavar="FILE", help=sheet)
 
         add = parser.add_argument_group("sequences").add_argument
@@ -60,7 +63,8 @@ class TransferOptions(TestOptions):
         """What a command needs that generates a photo's person in other poses; returns the group 'data'."""
         run, data = self.add_network_flags(parser)
         add_which_epoch(run)
-        data.add_argument("--keypoints_csv", type=Path, metavar="FILE", help="where csv:NAME is looked up instead")
+        csv_help = "where csv:NAME is looked up instead; target poses are in pixels of the stored size"
+        data.add_argument("--keypoints_csv", type=Path, metavar="FILE", help=csv_help)
 
         add = parser.add_argument_group("photo and poses").add_argument
         add("--source", type=Path, metavar="PHOTO", help="the person to generate (required)")

@@ -19,7 +19,7 @@ from types import ModuleType
 import numpy as np
 from PIL import Image, ImageSequence
 
-from util.errors import UserError
+from util.errors import UserError, first_line
 from util.files import atomic_write, is_taken
 from util.image import DECODING_ERRORS, to_upright_rgb
 
@@ -41,9 +41,10 @@ def is_moving(path: Path) -> bool:
 def read_frames(path: Path, every: int = 1) -> tuple[Iterator[tuple[str, Image.Image]], float | None]:
     """(name, RGB frame) of every `every`-th frame, and how many of these make a second (None: the file does not say).
 
-    `path` is a video or an animation (`is_moving`). Names are STEM_00001 and so on, by the frame's number in the file.
+    `path` is a video or an animation (`is_moving`). Names are STEM_00001 and so on: frames are numbered as they come.
     Frames are decoded one at a time. Videos are turned upright by their rotation mark; frames of an animation that last
-    longer than usual are repeated. Raises UserError at once if the file cannot be opened, later for an undecodable one.
+    longer than usual are repeated. Raises UserError at once if the file cannot be opened, later if a frame cannot
+    be decoded.
     """
     frames, fps = _open_video(path) if path.suffix.lower() in VIDEOS else _open_animation(path)
     named = ((f"{path.stem}_{number:05d}", frame) for number, frame in enumerate(frames, start=1))
@@ -103,14 +104,18 @@ def _last_line(text: str) -> str:
 def _ffmpeg() -> ModuleType:
     try:
         import imageio_ffmpeg
+
+        imageio_ffmpeg.get_ffmpeg_exe()
     except ImportError as error:
         raise UserError("videos need imageio-ffmpeg: pip install imageio-ffmpeg") from error
+    except RuntimeError as error:  # the package came without ffmpeg, and the system has none
+        raise UserError(f"videos need ffmpeg ({first_line(error)})") from error
     logging.getLogger("imageio_ffmpeg").setLevel(logging.ERROR)  # it warns of each video that was filmed upright
     return imageio_ffmpeg
 
 
 def is_folder(out: str | Path) -> bool:
-    """Whether output goes to a folder `out`: it ends in '/', has no suffix, or is an existing folder."""
+    """Whether output goes to a folder `out`: it ends in '/' or '\\', has no suffix, or is an existing folder."""
     return str(out).endswith(("/", "\\")) or not Path(out).suffix or Path(out).is_dir()
 
 

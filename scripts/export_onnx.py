@@ -4,10 +4,10 @@
     python scripts/export_onnx.py --checkpoints_dir pretrained --name rendered_market --out onnx
 
 It writes two files to --out, and replaces existing ones:
-  generator.onnx  the network: image (B,3,H,W) in [-1, 1], heat maps (B,18,H,W) of its pose and of the target pose ->
-                  image (B,3,H,W)
-  transfer.onnx   everything: uint8 RGB images (B,h,w,3) of the stored size, keypoints (B,18,2) of their poses and of
-                  the target poses, float32 (y, x) in pixels, NaN = missing -> uint8 RGB images (B,h,w,3)
+  generator.onnx  the network: image (B,3,h,w) in [-1, 1], heat maps (B,18,h,w) of its pose and of the target pose ->
+                  image (B,3,h,w)
+  transfer.onnx   everything: uint8 RGB images (B,H,W,3) of the stored size, keypoints (B,18,2) of their poses and of
+                  the target poses, float32 (y, x) in pixels, NaN = missing -> uint8 RGB images (B,H,W,3)
 Then it runs both in onnxruntime on random inputs, and prints how far they are from PyTorch. It needs the packages of
 requirements-onnx.txt; example_onnx.py uses transfer.onnx.
 """

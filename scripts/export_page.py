@@ -38,7 +38,8 @@ def main() -> None:
     onnx_export.require_packages()
     run = {name: value for name, value in vars(args).items() if name not in ("out", "ort")}
     if args.checkpoints_dir is None:
-        run["checkpoints_dir"] = "./checkpoints" if Path("checkpoints", args.name).is_dir() else PRETRAINED
+        is_pretrained = (PRETRAINED / args.name).is_dir() and not Path("checkpoints", args.name).is_dir()
+        run["checkpoints_dir"] = PRETRAINED if is_pretrained else "./checkpoints"
     transfer = onnx_export.load_on_cpu(**run)
     if args.ort is None:
         print(f"fetching {page_export.ORT_URL} (33 MB)", flush=True)

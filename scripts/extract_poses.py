@@ -5,9 +5,9 @@
 
 The csv is PATN's: one row per photo, sorted by name, in pixels of the photo as train.py reads it (turned upright by its
 EXIF orientation), -1 = missing. A photo without a person gets a row of -1 and is listed. Of several people, extent
-times number of joints times confidence decides, and the photos are listed with who was taken. Each row is cached in
-OUT.csv.rows as soon as it is found: after a stop, the same command resumes. Photos that cannot be decoded are listed
-when all others are done; the csv is written once they are repaired or removed.
+times number of joints times confidence decides, and the photos are listed with who was taken. Rows are cached in
+OUT.csv.rows during the search: after a stop, the same command resumes. Photos that cannot be decoded are named
+(the first ten) when all others are done; the csv is written once they are repaired or removed.
 """
 
 import sys
@@ -22,7 +22,7 @@ from inference.estimators import CPU, ESTIMATORS
 from inference.extraction import RowCache, extract_rows, find_photos, find_row, load_once, round_down, skeleton_sheet
 from util.arguments import positive_int
 from util.device import describe_device, select_device
-from util.errors import UserError, run_main, summarize
+from util.errors import UserError, run_main
 from util.files import sha256
 from util.image import DECODING, image_path, save_image
 from util.worker_processes import available_cores
@@ -73,7 +73,8 @@ def main() -> None:
     cache.path.unlink()
 
     if several := [f"{name}: {row.choice}" for name, row in rows.items() if row.choice]:
-        print(f"photos with several people, of whom the most prominent was taken: {len(several)}\n{summarize(several)}")
+        what = f"photos with several people, of whom the most prominent was taken: {len(several)}"
+        print("\n  ".join([what, *several]))
     if nobody := [name for name, row in rows.items() if not row.num_people]:
         print("\n  ".join([f"photos without a person, whose joints are all -1: {len(nobody)}", *nobody]))
     print(f"{len(rows)} rows written to {args.out}")

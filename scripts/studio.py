@@ -42,17 +42,20 @@ def main() -> None:
     offers = render_offers(opt.dataset_mode, transfer.stored_size)
     studio = Studio(transfer, estimator, offers._replace(presets=data_set_poses(opt) + offers.presets))
     if opt.compile:
-        print("compiling the network: on a CPU once, then it is cached", flush=True)
+        print("compiling the network; on a CPU the next start finds it in the cache", flush=True)
         studio.warm_up()
     with listening:
-        # Otherwise TCP holds each image back for 40 ms, until its header is acknowledged.
+        # asyncio sets it for other kinds of sockets only. Without it, TCP holds each image back for 40 ms, until its
+        # header is acknowledged.
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         port = listening.getsockname()[1]
         token = secrets.token_urlsafe(16) if opt.host else None
         print(f"{opt.name}, {opt.which_epoch} on {describe_device(device)}")
         address = f"http://{socket.gethostname() if host == '0.0.0.0' else host}:{port}/"
         print(f"{address}{f'?token={token}' if token else ''} (Ctrl-C ends it)", flush=True)
-        app = create_app(studio, {f"{name}:{port}" for name in (LOOPBACK, "localhost")}, token)
+        names = {LOOPBACK, "localhost"}
+        hosts = {f"{name}:{port}" for name in names} | (names if port == 80 else set())  # browsers leave out port 80
+        app = create_app(studio, hosts, token)
         uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listening])
 
 

@@ -1,14 +1,16 @@
-// What the page asks of a server in scripts/studio.py: here worker.js runs the network in the browser.
+// Replaces studio_page/transport.js where there is no server: answers the page's requests itself. worker.js runs the
+// network in the browser.
 
-const look = await (await fetch(new URL("start.json", import.meta.url))).json();
-const [height, width] = look.size;
+// what the page shows first, sizes and colors: describe_offers in inference/studio_offers.py
+const offers = await (await fetch(new URL("start.json", import.meta.url))).json();
+const [height, width] = offers.size;
 const worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
 const broken = new Promise((_, reject) => {
-  worker.onerror = () => reject(noNetwork("ort/ort.js or worker.js is missing"));
+  worker.onerror = () => reject(cannotRun("worker.js or ort/ort.js could not be loaded"));
 });
 broken.catch(() => {}); // each request reports the error
-const answers = { start: () => look, photo: framePhoto, source: setSource, image: generate };
-let source = null; // {image, keypoints} of the latest request "source"
+const answers = { start: () => offers, photo: framePhoto, source: setSource, image: generate };
+let source = null; // of the latest request "source": {image: R, G, B bytes, keypoints}
 
 // Answers with a Response, as the server does.
 export async function post(name, body = {}) {
@@ -38,7 +40,7 @@ async function framePhoto(file) {
   context.drawImage(canvas, 0, y + h - 1, width, 1, 0, y + h, width, height - y - h);
   const image = canvas.toDataURL();
   const advice = ["place the joints of the source by hand: this page has no estimator"];
-  return { image, keypoints: look.examples[0].keypoints, advice };
+  return { image, keypoints: offers.examples[0].keypoints, advice };
 }
 
 async function setSource({ image, keypoints }) {
@@ -54,7 +56,7 @@ async function setSource({ image, keypoints }) {
 
 async function generate({ keypoints }) {
   const poses = { source_keypoints: toNumbers(source.keypoints), target_keypoints: toNumbers(keypoints) };
-  const rgb = await run({ image: source.image, ...poses, size: look.size });
+  const rgb = await run({ image: source.image, ...poses, size: offers.size });
   const pixels = new ImageData(width, height);
   pixels.data.fill(255);
   rgb.forEach((level, i) => { pixels.data[4 * Math.floor(i / 3) + (i % 3)] = level; });
@@ -66,13 +68,13 @@ async function generate({ keypoints }) {
 function run(inputs) {
   const { port1, port2 } = new MessageChannel();
   const done = new Promise((resolve, reject) => {
-    port1.onmessage = ({ data: { pixels, error } }) => (error ? reject(noNetwork(error)) : resolve(pixels));
+    port1.onmessage = ({ data: { pixels, error } }) => (error ? reject(cannotRun(error)) : resolve(pixels));
   });
   worker.postMessage(inputs, [port2]);
   return Promise.race([done, broken]);
 }
 
-function noNetwork(reason) {
+function cannotRun(reason) {
   return new Error(`the network does not run in this browser: ${reason}`);
 }
 

@@ -16,6 +16,6 @@ self.onmessage = async ({ data: { image, source_keypoints, target_keypoints, siz
     const { generated } = await (await session).run(inputs);
     port.postMessage({ pixels: generated.data });
   } catch (error) {
-    port.postMessage({ error: error.message });
+    port.postMessage({ error: String(error.message ?? error) }); // WebAssembly may throw a number
   }
 };

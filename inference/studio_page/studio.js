@@ -1,5 +1,5 @@
-// The page of scripts/studio.py and scripts/export_page.py, which differ in transport.js. One request is in flight at a
-// time; when it returns, the latest pose is sent.
+// The page of scripts/studio.py and scripts/export_page.py, which differ in transport.js. One image is requested at a
+// time; when it comes, the latest pose is sent.
 
 import { Editor, drawSkeleton, element, setAttributes } from "./editor.js";
 import { close, post } from "./transport.js";
@@ -250,6 +250,7 @@ async function exportPose(format, name) {
 }
 
 async function exportGif() {
+  if (source.dirty) await sendSource();
   say(`generating ${sequence.length} images …`);
   download(await (await post("animation", { tab: look.tab, poses: sequence })).blob(), "animation.gif");
   say("");

@@ -11,7 +11,7 @@ export async function post(name, body = {}) {
   throw Object.assign(new Error(error), { status: response.status });
 }
 
-// The tab is closed, or hidden.
+// The page is left: its tab is closed, or shows another page.
 export function close(tab) {
   navigator.sendBeacon("api/close", JSON.stringify({ tab }));
 }

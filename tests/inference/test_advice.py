@@ -57,6 +57,12 @@ def test_advise_face_only_is_fatal_and_names_the_joints():
     assert "nose, right eye, left eye" in found.text
 
 
+def test_advise_fractions_for_pixels_says_so():
+    [found] = advice(standing() / 1000)
+    assert is_fatal([found])
+    assert found.text.endswith("are the keypoints fractions instead of pixels?")
+
+
 def test_advise_missing_torso_or_few_joints_says_which():
     text = only(advice(without(5, 8)))
     assert "left shoulder and right hip not found" in text

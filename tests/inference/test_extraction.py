@@ -1,6 +1,7 @@
 """Parts of inference/extraction.py; tests/scripts/test_extract_poses.py runs the whole."""
 
 import os
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -22,6 +23,22 @@ def test_row_cache_add_on_a_full_disk_names_the_file(tmp_path):
     cache.path.symlink_to("/dev/full")
     with pytest.raises(UserError, match=r"a\.rows: could not be written \(No space left on device\)"):
         cache.add("a.jpg", ExtractedRow(0, np.full((18, 2), np.nan)))
+
+
+def test_extract_rows_takes_all_that_the_processes_yield(tmp_path, monkeypatch):
+    """The progress bar is complete only when its generator ends."""
+    row = ExtractedRow(0, np.full((18, 2), np.nan))
+    ended = []
+
+    def compute(find, names, *_) -> Iterator[ExtractedRow]:
+        yield from map(find, names)
+        ended.append(True)
+
+    monkeypatch.setattr(extraction, "map_in_processes", compute)
+    cache = RowCache(tmp_path / "a.rows", {}, ["a.jpg", "b.jpg"], overwrite=False)
+    extraction.extract_rows(lambda _: row, ["a.jpg", "b.jpg"], 1, cache)
+    assert ended
+    assert list(cache.rows) == ["a.jpg", "b.jpg"]
 
 
 def test_skeleton_sheet_of_many_photos_shows_some(tmp_path, monkeypatch):

@@ -166,6 +166,12 @@ def test_crop_of_a_ramp_keeps_its_values(scale):
     np.testing.assert_allclose(image[..., 0], 2 * (21.7 + (j + 0.5) / scale - 0.5), atol=1)
 
 
+def test_crop_whole_photo_loses_no_line_to_a_rounding_error():
+    photo = ramp(100, 50)
+    image = crop(photo, Frame(0.64, -1e-13, 1e-13, (64, 32)))
+    np.testing.assert_array_equal(image, photo.resize((32, 64), Image.Resampling.BICUBIC, reducing_gap=3.0))
+
+
 def test_crop_shrinking_averages():
     stripes = Image.fromarray(np.tile(np.array([0, 255], np.uint8), (400, 200)).reshape(400, 400)).convert("RGB")
     image = np.asarray(crop(stripes, Frame(0.13, 3, 5, (40, 30))), int)

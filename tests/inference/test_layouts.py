@@ -98,6 +98,14 @@ def test_read_people_of_a_results_list_counts_boxes(tmp_path):
     assert found.without_joints == 1
 
 
+def test_read_people_takes_a_first_joint_that_is_null(tmp_path):
+    keypoints = [None, *([[x, 2.0 * x] for x in range(1, 17)])]
+    found = read_people(save(tmp_path / "a.json", [{"keypoints": keypoints, "keypoint_scores": [0.5] * 17}]))
+    ((person,),) = found.people.values()
+    assert np.isnan(person.keypoints[0]).all()
+    assert person.keypoints[15].tolist() == [2.0, 1.0]  # the left eye, COCO's joint 1
+
+
 def test_read_people_of_a_folder_accepts_empty_lists(tmp_path):
     """MMPose and YOLO write one for a photo without people."""
     save(tmp_path / "a.json", [])
@@ -121,11 +129,11 @@ def test_read_people_of_a_folder_of_yolo_texts(tmp_path):
     [
         ([{"keypoints": [1, 2, 3] * 18}], "keypoints of 18 joints, expected COCO's 17"),
         ([{"keypoints": [1] * 50}], "50 numbers in keypoints, expected x, y, confidence"),
-        ([{"keypoints": 5}], "no keypoints, or not a proper one"),
+        ([{"keypoints": 5}], "no keypoints, or one of another type than expected"),
         ([{"keypoints": None}, {"bbox": []}], "no person in it; 2 have no known joint"),
         ([{"keypoints": [[1, 2]] * 17, "keypoint_scores": [1]}], "expected one confidence for each of 17 joints"),
         ([{"keypoints": [[1, 2, 3, 4]] * 17}], "expected a list of [x, y]"),
-        ([{"keypoints": {"x": [1]}}], "no y, or not a proper one"),
+        ([{"keypoints": {"x": [1]}}], "no y, or one of another type than expected"),
         ([{"image_id": None, "keypoints": [1, 2, 3] * 17}], "no image_id"),
         ([{"image_id": "../a.jpg", "keypoints": [9, 2, 3] * 17}], "'../a.jpg' cannot be the name"),
         ([{"instances": 5}], "no instances"),

@@ -74,8 +74,8 @@ def test_out_that_is_not_empty_is_one_line(tmp_path, call):
 def test_unknown_run_and_package_are_one_line_and_write_nothing(tmp_path, call, package):
     package.write_bytes(package.read_bytes()[:-1])
     wrong = {
-        "--name=nobody": "nobody", "--which_epoch=7": "7_net_G.pth", f"--ort={package}": "its SHA-512 is another",
-        f"--ort={tmp_path / 'missing.tgz'}": "missing.tgz",
+        "--name=nobody": "checkpoints/nobody", "--which_epoch=7": "7_net_G.pth",
+        f"--ort={package}": "its SHA-512 is another", f"--ort={tmp_path / 'missing.tgz'}": "missing.tgz",
     }  # fmt: skip
     for flag, message in wrong.items():
         done = call(export_page, f"--ort={package}", f"--out={tmp_path / 'page'}", flag)

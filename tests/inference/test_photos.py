@@ -33,6 +33,14 @@ def test_name_of_path_finds_the_photo_below_the_folder(photos, path, expected):
     assert photos.name_of_path(path) == expected
 
 
+def test_name_with_a_suffix_is_that_photo_also_beside_another_format(photos):
+    Image.new("L", (8, 8)).save(photos.folder / "b.png")
+    photos = Photos(photos.folder)
+    assert photos.name("b.png") == "b.png"
+    with pytest.raises(UserError, match=r"b\.jpg, b\.png for the pose of 'b', expected one"):
+        photos.name("b")
+
+
 def test_name_of_path_without_a_folder_keeps_relative_paths():
     photos = Photos()
     assert photos.name_of_path("images\\a.jpg") == "images/a.jpg"

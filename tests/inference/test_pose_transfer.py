@@ -86,8 +86,8 @@ def test_call_generates_what_the_test_command_generates(transfer, checkpoints, r
     [
         (np.zeros((64, 64, 3), np.uint8), 1, 1, r"source images must be \(128, 64\) .*got \(64, 64\)"),
         (np.zeros((128, 64, 3)), 1, 1, "expected uint8"),
-        (np.zeros((3, 128, 64), np.uint8), 1, 1, r"expected uint8 \(B,H,W,3\)"),
-        (torch.zeros((128, 64, 3), dtype=torch.uint8), 1, 1, r"expected uint8 \(B,3,H,W\)"),
+        (np.zeros((3, 128, 64), np.uint8), 1, 1, r"expected uint8 \(H,W,3\) or \(B,H,W,3\)"),
+        (torch.zeros((128, 64, 3), dtype=torch.uint8), 1, 1, r"expected uint8 \(3,H,W\) or \(B,3,H,W\)"),
         (torch.zeros((3, 128, 64), dtype=torch.bfloat16), 1, 1, "expected uint8 .*got bfloat16"),
         (torch.zeros((3, 128, 64), requires_grad=True), 1, 1, "expected uint8 .*got float32"),
         (np.zeros((0, 128, 64, 3), np.uint8), (0, 18, 2), (0, 18, 2), "0 source images, 0 source poses, 0 target"),

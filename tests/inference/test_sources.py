@@ -33,7 +33,7 @@ def test_open_poses_folder_includes_linked_folders_and_counts_other_files(tmp_pa
     (tmp_path / "poses/linked").symlink_to(tmp_path / "disk")
     ((name, photo),) = open_poses(str(tmp_path / "poses"), KeypointCsvs()).entries
     assert (name, photo().size) == ("linked/a.webp", (10, 8))
-    assert "1 files are no photos and are left out: linked/notes.txt" in capsys.readouterr().err
+    assert "left out because they are not photos (1): linked/notes.txt" in capsys.readouterr().err
 
 
 def test_open_poses_folder_with_both_ignores_keypoint_files_with_a_note(tmp_path, capsys):

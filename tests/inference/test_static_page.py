@@ -28,7 +28,7 @@ from inference import onnx_export, page_export
 from inference.onnx_export import TransferGraph, open_session
 from inference.page_export import POLICY
 from inference.pose_transfer import PoseTransfer
-from inference.studio_offers import Rendered, render_offers
+from inference.studio_offers import Offers, render_offers
 from scripts import export_page
 from tests.inference.stand_in_ort import expected_image, write_package
 from tests.inference.test_studio_page import CHROMIUM, WRIST, assert_close, center, drag, pixels, wait_for_image
@@ -70,7 +70,7 @@ def files(tmp_path_factory) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def offers() -> Rendered:
+def offers() -> Offers:
     return render_offers("market", SIZE)
 
 
@@ -112,7 +112,7 @@ def open_page(browser, site) -> Iterator[Callable[..., Page]]:
     assert failures == []
 
 
-def person(offers: Rendered, number: int) -> tuple[np.ndarray, np.ndarray]:
+def person(offers: Offers, number: int) -> tuple[np.ndarray, np.ndarray]:
     """uint8 (H,W,3), and (18,2) rounded as in start.json."""
     image, pose = offers.examples[number]
     return np.asarray(image), pose.round(3)

@@ -21,7 +21,7 @@ from inference.estimators import Estimator
 from inference.framing import crop, frame_person, to_frame
 from inference.people import Person
 from inference.studio import MAX_SOURCES, TAB_LENGTH, Studio, create_app
-from inference.studio_offers import Rendered, data_set_poses
+from inference.studio_offers import Offers, data_set_poses
 from inference.tracks import interpolate
 from tests.helpers import write_keypoints
 from tests.inference.test_framing import standing
@@ -69,7 +69,7 @@ def people():
 def studio(tmp_path_factory, people) -> Studio:
     transfer = load_tiny(write_tiny(tmp_path_factory.mktemp("checkpoints")))
     poses = list(keypoints_of(people).astype(float))
-    offers = Rendered([(Image.fromarray(people[0].pixels), poses[0])], poses[:2], poses, poses[0])
+    offers = Offers([(Image.fromarray(people[0].pixels), poses[0])], poses[:2], poses, poses[0])
     return Studio(transfer, None, offers)
 
 
@@ -178,10 +178,14 @@ def test_photo_with_an_estimator_is_framed_like_transfer_does(client, studio, mo
     image = Image.open(io.BytesIO(base64.b64decode(answer["image"].split(",")[1])))
     np.testing.assert_array_equal(image, crop(photo, frame))
     np.testing.assert_allclose(answer["keypoints"], to_frame(pose, frame), atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [(900, 700), SIZE])
+def test_photo_without_a_person_is_an_error(client, studio, monkeypatch, size):
     monkeypatch.setattr(studio, "estimator", OnePerson(None))
-    nobody = client.post("/api/photo", content=file.getvalue())
-    assert nobody.status_code == 400
-    assert nobody.json()["error"].startswith("photo: no person found")
+    answer = client.post("/api/photo", content=png(size[1], size[0], "RGB"))
+    assert answer.status_code == 400
+    assert answer.json()["error"].startswith("photo: no person found")
 
 
 @pytest.mark.parametrize("format_name", ["dwpose", "patn"])
@@ -217,8 +221,9 @@ def test_data_set_poses_are_spread_over_the_test_split(tmp_path):
     rows["20.jpg"] = np.full((18, 2), -1.0)  # nobody
     write_keypoints(tmp_path / "market-annotation-test.csv", rows)
     poses = data_set_poses(opt)
-    np.testing.assert_array_equal([pose[1] - standing()[1].round() for pose in poses[:3]], [[0, 0], [2, 2], [4, 4]])
-    assert len(poses) == 16
+    assert [int((pose - standing().round())[0, 0]) for pose in poses] == [
+        0, 3, 5, 8, 10, 13, 15, 18, 21, 24, 26, 29, 31, 34, 36, 39,
+    ]  # fmt: skip
     opt.dataset_mode = "fashion512"  # PATN's rows are in pixels of 256 x 176
     write_keypoints(tmp_path / "fasion-resize-annotation-test.csv", rows)
     np.testing.assert_array_equal(data_set_poses(opt), np.float32(poses) * 2)
@@ -251,7 +256,9 @@ SOURCE = {"tab": "x" * TAB_LENGTH, "image": to_url(np.zeros((*SIZE, 3), np.uint8
         ("import", b"\xff\xfe\x00", "the file: not a text file"),
         ("import", b'{"people": []}', "the file: no person in it"),
         ("export", {"format": "/etc/passwd", "keypoints": GOOD}, "format: one of dwpose, patn"),
-        ("interpolate", {"poses": [GOOD, GOOD], "between": 10**9}, "makes more than 200 poses"),
+        ("interpolate", {"poses": [GOOD, GOOD], "between": 199}, "200 poses at most, got 199"),
+        ("interpolate", {"poses": [GOOD], "between": -1}, "200 poses at most, got -1"),
+        ("interpolate", {"poses": [GOOD], "between": "1"}, "200 poses at most, got '1'"),
         ("interpolate", {"poses": [], "between": 1}, "poses: expected a list of 1 to 200"),
     ],
 )

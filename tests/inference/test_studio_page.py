@@ -28,7 +28,7 @@ from inference.attention import attend
 from inference.cached_source import CachedSource
 from inference.framing import crop, frame_person, to_frame
 from inference.studio import Studio, create_app
-from inference.studio_offers import Rendered
+from inference.studio_offers import Offers
 from tests.inference.test_framing import standing
 from tests.inference.test_studio import OnePerson
 from tests.inference.tiny_transfer import SIZE, assert_close, keypoints_of, load_tiny, tiny_walk, write_tiny
@@ -53,7 +53,7 @@ def studio(tmp_path_factory, poses) -> Studio:
     people = tiny_walk()
     transfer = load_tiny(write_tiny(tmp_path_factory.mktemp("checkpoints")))
     examples = [(Image.fromarray(people[number].pixels), poses[number]) for number in (0, 3)]
-    return Studio(transfer, None, Rendered(examples, list(poses[1:4]), list(poses), poses[0]))
+    return Studio(transfer, None, Offers(examples, list(poses[1:4]), list(poses), poses[0]))
 
 
 @pytest.fixture(scope="module")

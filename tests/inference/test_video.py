@@ -7,12 +7,13 @@ import sys
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from inference.video import read_frames, write_animation
+from inference.video import check_animation, read_frames, write_animation
 from util.errors import UserError
 
 
@@ -234,6 +235,18 @@ def test_read_frames_unreadable_file_raises(tmp_path):
     (tmp_path / "bad.gif").write_bytes(b"GIF89a and nothing")
     with pytest.raises(UserError, match=r"bad\.gif: cannot be decoded"):
         read_frames(tmp_path / "bad.gif")
+
+
+def test_videos_without_ffmpeg_fail_before_the_first_frame(tmp_path, monkeypatch):
+    """The package may come without ffmpeg where there is no wheel for the processor."""
+
+    def find_none():
+        raise RuntimeError("No ffmpeg exe could be found.\nInstall ffmpeg")
+
+    package = SimpleNamespace(get_ffmpeg_exe=find_none)
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", package)
+    with pytest.raises(UserError, match=r"videos need ffmpeg \(No ffmpeg exe could be found\.\)"):
+        check_animation(tmp_path / "b.mp4", 25)
 
 
 def test_videos_without_imageio_ffmpeg_say_what_to_install(tmp_path, monkeypatch):

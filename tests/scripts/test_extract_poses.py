@@ -86,7 +86,7 @@ def check_csv(path: Path, names: list[str] = NAMES, shift: float = 0.0) -> None:
 
 def test_extract_poses_folder_becomes_a_csv(extract, tmp_path):
     done = extract()
-    skipped = "1 files are no photos and are left out: notes.txt"
+    skipped = "left out because they are not photos (1): notes.txt"
     assert (done.returncode, done.stderr) == (0, f"note: {tmp_path / 'photos'}: {skipped}\n")
     check_csv(tmp_path / "poses.csv")
     who = "17 joints of confidence 0.80, 54 pixels in extent around x = 10, y = 26"

@@ -33,6 +33,9 @@ def test_options_have_no_flag_without_effect(capsys):
     with pytest.raises(SystemExit):
         StudioOptions().parse(["--batchSize=4"])
     assert "unrecognized arguments: --batchSize=4" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        StudioOptions().parse(["--estimator_weights=x.pth"])
+    assert "--estimator_weights needs --estimator" in capsys.readouterr().err
 
 
 def test_studio_without_its_packages_is_one_line(call, tmp_path, monkeypatch):
@@ -79,10 +82,10 @@ def tiny_run(tmp_path, monkeypatch) -> list[str]:
     """Flags of a tiny network's page, which offers nothing."""
     pytest.importorskip("starlette", reason="needs requirements-studio.txt")
     pytest.importorskip("uvicorn", reason="needs requirements-studio.txt")
-    from inference.studio_offers import Rendered
+    from inference.studio_offers import Offers
 
     write_tiny(tmp_path)
-    monkeypatch.setattr("scripts.studio.render_offers", lambda *_: Rendered([], [], [], None))
+    monkeypatch.setattr("scripts.studio.render_offers", lambda *_: Offers([], [], [], None))
     return ["--name=tiny", f"--checkpoints_dir={tmp_path}", "--dataset_mode=market", "--gpu_ids=-1", *TINY_G]
 
 
@@ -100,6 +103,28 @@ def test_accepted_connections_send_at_once(call, tiny_run, monkeypatch):
     done = call(script, *tiny_run, "--port=0")
     assert done.returncode == 0, done.stderr
     assert options[0]
+
+
+@pytest.mark.parametrize("port", [80, 8000])
+def test_studio_address_without_a_port_is_that_of_port_80(call, tiny_run, monkeypatch, port):
+    """Browsers leave out ":80"; only the address that is bound is a stand-in, because port 80 needs root."""
+    import uvicorn
+    from starlette.testclient import TestClient
+
+    statuses = []
+    create_server, getsockname = socket.create_server, lambda _: ("127.0.0.1", port)
+    stand_in = type("Listening", (socket.socket,), {"getsockname": getsockname})
+    monkeypatch.setattr(socket, "create_server", lambda _: stand_in(fileno=create_server(("127.0.0.1", 0)).detach()))
+
+    def answer(server: uvicorn.Server, sockets: list[socket.socket]) -> None:
+        client = TestClient(server.config.app)
+        for host in ("localhost", f"localhost:{port}"):
+            statuses.append(client.get("/", headers={"host": host}).status_code)
+
+    monkeypatch.setattr(uvicorn.Server, "run", answer)
+    done = call(script, *tiny_run, f"--port={port}")
+    assert done.returncode == 0, done.stderr
+    assert statuses == [200 if port == 80 else 403, 200]
 
 
 def test_studio_port_in_use_is_one_line(call, tiny_run):

@@ -355,6 +355,12 @@ def test_transfer_bad_flags_are_one_clear_error(refused, flags, message):
     assert message in refused(*flags)
 
 
+def test_transfer_refuses_a_jpeg_sheet_of_too_many_rows(refused, monkeypatch):
+    monkeypatch.setattr("inference.photo_transfer.MAX_JPEG_HEIGHT", 6 * 128 - 1)
+    message = refused("--pose=walk.csv", "--out=new", "--sheet=sheet.jpg")
+    assert "--sheet sheet.jpg: JPEG cannot hold 6 rows of 128 pixels; give .png" in message
+
+
 def test_transfer_refuses_result_names_that_are_too_long(refused):
     """A result is named after its pose and the folders below --pose."""
     folder = Path("long", "x" * 100)
