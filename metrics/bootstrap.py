@@ -36,7 +36,7 @@ def fid_draws(features: Tensor, real: Gaussian, draws: int) -> np.ndarray:
 
 
 def interval(value: float, draws: np.ndarray) -> Interval:
-    """The interval in which LEVEL percent of the finite draws scatter around `value`.
+    """The interval in which LEVEL percent of the draws scatter around `value`; all draws must be finite.
 
     Draws repeat pairs, which raises every FID. Therefore their scatter around their own mean is taken.
     """

@@ -1,6 +1,7 @@
 """One pass over all pairs for all metrics of all protocols.
 
-Memory holds one number per image and metric, and sums of features; never all images.
+Memory holds one number per image and metric, and sums of features (with --bootstrap the features of the generated
+images, too); never all images.
 """
 
 import math
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from data import find_dataset
+from data.pairs import result_name
 from metrics import fid
 from metrics.bootstrap import Interval, fid_draws, interval, mean_draws
 from metrics.inception import Inception
@@ -226,6 +228,8 @@ class _Evaluator:
             key = protocol.view(setup.pairs.dataset_mode), protocol.network_resize, protocol.lpips_input
             self.groups[key].append(protocol)
         names = pd.Series([sample.generated.name for sample in setup.pairs.samples])
+        if names.duplicated().any():  # a baseline: the names that the results would have
+            names = pd.Series([result_name(sample.source, sample.target) for sample in setup.pairs.samples])
         self.rank = (names.rank(method="first") - 1).to_numpy()  # by file name: the last ones are dropped
 
     def update(self, batch: dict[str, Any]) -> None:

@@ -36,6 +36,8 @@ from util.image import save_image, to_pil
 from util.reproducibility import git_revision, versions
 from util.results import PAGE_FILE, RUN_FILE
 
+EXPECTED_FILES = (RUN_FILE, PAGE_FILE)  # beside the images in a folder of results
+
 
 def main() -> None:
     args = parse()
@@ -44,19 +46,28 @@ def main() -> None:
         return
     report.check_outputs(args.out, args.per_image, args.html)
     pairs = read_pairs(args.pairs) if args.pairs else None
-    first = run(args, pairs)
     if args.against:
-        changed = {"distorated_path": args.against, "name": str(args.against)}
-        changed |= dict.fromkeys(("baseline", "checkpoint", "per_image", "html"))  # these belong to the first results
-        second = run(Namespace(**(vars(args) | changed)), pairs)
-        print(f"\nfirst: {args.name}, second: {args.against}; first - second, {args.bootstrap} draws of the same pairs")
-        print(report.format_table(report.difference_table(first, second)))
+        compare_with_others(args, pairs)
+    else:
+        run(args, pairs)
+
+
+def compare_with_others(args: Namespace, pairs: Sequence[Pair]) -> None:
+    """Evaluate the results, and those of --against, and print the differences."""
+    changed = {"distorated_path": args.against, "name": str(args.against)}
+    changed |= dict.fromkeys(("baseline", "checkpoint", "per_image", "html"))  # these belong to the first results
+    others = Namespace(**(vars(args) | changed))
+    photos_below(args.against, "--against", EXPECTED_FILES)
+    Problems(allowed=False, advice="").add(find_samples(others, pairs)[1], last=True)  # before the first evaluation
+    table = report.difference_table(run(args, pairs), run(others, pairs))
+    print(f"\nfirst: {args.name}, second: {args.against}; first - second, {args.bootstrap} draws of the same pairs")
+    print(report.format_table(table) if len(table) else "no metric has an interval in both evaluations")
 
 
 def run(args: Namespace, pairs: Sequence[Pair] | None) -> Evaluation:
     """Evaluate one folder of results, or a baseline: print the numbers, and write all that `args` wants."""
     start = time.perf_counter()
-    problems = Problems(args.allow_missing)
+    problems = Problems(allowed=False, advice="") if args.against else Problems(args.allow_missing)
     with tempfile.TemporaryDirectory() as scratch:
         setup = make_setup(args, pairs, problems, Path(scratch))
         weights = {"torchvision": args.inception_weights, "pytorch-fid": args.fid_inception_weights}
@@ -119,8 +130,8 @@ def find_samples(args: Namespace, pairs: Sequence[Pair] | None) -> Matches:
     if args.baseline:
         return match_sources(pairs, args.source_path, sources, targets)
     # no subfolders: test.py writes the thumbnails of its page into one
-    expected = (RUN_FILE, PAGE_FILE)
-    results = [name for name in photos_below(args.distorated_path, "--distorated_path", expected) if "/" not in name]
+    found = photos_below(args.distorated_path, "--distorated_path", EXPECTED_FILES)
+    results = [name for name in found if "/" not in name]
     if pairs:
         return match_pairs(pairs, args.distorated_path, results, targets, args.naming)
     return match_names(args.distorated_path, results, targets, sources)

@@ -11,6 +11,7 @@ import torch
 from data import dataset_names, find_dataset
 from metrics.evaluation import DEFAULT, MASKED, METRICS
 from metrics.naming import OTHERS
+from metrics.pixel import WINDOW
 from metrics.protocols import PROTOCOLS
 from util.arguments import count, positive_int
 from util.device import PRECISIONS
@@ -172,6 +173,11 @@ def check(parser: ArgumentParser, args: Namespace) -> None:
     for protocol in map(PROTOCOLS.get, args.protocol):
         if not any(protocol.has(metric) for metric in args.metrics):
             parser.error(f"--protocol {protocol.name} has none of --metrics; it has {', '.join(protocol.metrics)}")
+        height, width = protocol.view(args.dataset_mode).size
+        width += 2 * protocol.margin(args.dataset_mode)
+        if "ssim" in args.metrics and protocol.has("ssim") and min(height, width) < WINDOW:
+            images = f"the images under the {protocol.name} protocol have {height} x {width} (height x width)"
+            parser.error(f"--metrics ssim has a window of {WINDOW} x {WINDOW} pixels, but {images}; leave it out")
     if set(args.metrics) & set(MASKED) and not args.annotations:
         parser.error("mask metrics need the keypoints of the targets: --annotations CSV")
     if not args.fid_real_path and ("fid" in args.metrics or args.baseline == "mean_image"):

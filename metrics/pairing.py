@@ -23,7 +23,7 @@ class Sample(NamedTuple):
 class Problem(NamedTuple):
     """An image that cannot be evaluated, and why."""
 
-    kind: str  # missing, extra, ambiguous, unreadable, wrong size
+    kind: str  # missing, extra, ambiguous, unreadable, wrong size, two persons
     text: str
 
     def __str__(self) -> str:
@@ -87,8 +87,10 @@ def match_pairs(
             problems.append(Problem("ambiguous", f"both {' and '.join(found)} in {results_dir}"))
         elif not found:
             reason = next((reasons[name] for name in names if name in reasons), "")
-            wanted = names[0] if names else f"a result of {pair.source} and {pair.target}"
-            problems.append(Problem("missing", f"{results_dir / wanted}{reason}"))
+            wanted = (
+                results_dir / names[0] if names else f"a result of {pair.source} and {pair.target} in {results_dir}"
+            )
+            problems.append(Problem("missing", f"{wanted}{reason}"))
         elif others:
             both = f"{tuple(owners[found[0]])} and {tuple(pair)}"
             problems.append(Problem("ambiguous", f"{found[0]} would be the result of two pairs, {both}"))

@@ -1,6 +1,6 @@
 """Metrics of the pixels of two images, generated a and target b: PSNR, MAE, L1 and two SSIMs.
 
-psnr, mae, l1 and ssim take gray levels as 0..1, ssim_256 as 0..255.
+psnr, mae, l1 and ssim take levels as 0..1, ssim_256 as 0..255.
 
 SSIM (Wang et al., IEEE TIP 2004) follows scikit-image's conventions, several times as fast. Only windows that lie
 wholly inside the image count, so no border rule matters. With s = a + b and d = a - b, and with means m and variances v
@@ -137,7 +137,7 @@ def score_pixels(
 
 
 def _sum(plane: Tensor) -> float:
-    """Exact for whole numbers: float32 holds every sum along a row of up to 256 columns, float64 the rest."""
+    """Exact for whole numbers in rows of up to 256 columns: float32 holds the sum of a row, float64 the rest."""
     return plane.sum(-1).double().sum().item()
 
 

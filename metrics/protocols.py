@@ -97,7 +97,8 @@ PROTOCOLS = {
         Protocol("dptn"),
         # common practice today
         Protocol("standard", pad=False, ssim_256_range="full", inception="pytorch-fid"),
-        # other papers, as their scripts compute; old scikit-image cuts a Gaussian window at 4 sigma: 13 or 9 taps
+        # other papers, as their scripts compute; scikit-image cuts a Gaussian window at 3.5 sigma (of 1.5: 11 taps, of
+        # 1.2: 9), before 0.15 at 4 sigma (PATN: 13)
         Protocol("patn", ("ssim_256", "l1", "mask_ssim", "is"), strips=True, ssim_256_taps=13, l1_range=2,
                  inception="tensorflow"),
         Protocol("gfla", PIXELS_AND_NETWORKS, **STRETCHED, lpips_batch=64, fid_batch=64),

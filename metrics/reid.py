@@ -35,7 +35,7 @@ from metrics.pairing import Problems
 from metrics.protocols import View
 from metrics.reid_network import SIZE, WIDTH, ReidNetwork, to_input
 from metrics.reid_options import CPU_BATCH, parse, switches
-from metrics.reid_people import Lists, describe_classes, gallery_names, make_lists, strangers, write_list
+from metrics.reid_people import Lists, describe_classes, gallery_names, make_lists, split_by_person, write_list
 from metrics.reid_ranking import PROTOCOL, SCORES, FeatureRows, LabeledFeatures, Ranking, rank_gallery
 from metrics.stream import Item, PairDataset, PhotoDataset, load_batches
 from util.device import describe_device, select_device, use_precision
@@ -81,6 +81,7 @@ def main() -> None:
     if args.list:
         write_list(args.list, lists)
         print(f"{args.list}: {len(lists.queries):,} queries, {len(lists.gallery):,} photos in the gallery ({NOTE})")
+        print("\n".join(summarize_run(args, setup, problems)))
         return
     report.check_outputs(args.out, args.per_image, args.html)
     network = ReidNetwork(args.reid_weights, args.reid_pool).to(setup.device)
@@ -115,7 +116,8 @@ def make_setup(args: Namespace, pairs: Sequence[Pair] | None, problems: Problems
     device = select_device(args.gpu_ids)
     use_precision(args.precision, device)
     samples, wrong = find_samples(args, pairs)
-    problems.add([*wrong, *strangers(args, samples)], last=True)
+    samples, mixed = split_by_person(args, samples)
+    problems.add([*wrong, *mixed], last=True)
     if args.baseline == "real":
         samples = [sample._replace(generated=args.gt_path / sample.target) for sample in samples]
     if not samples:

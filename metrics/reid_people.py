@@ -11,7 +11,7 @@ import pandas as pd
 
 from data import find_dataset
 from data.pairs import Pair
-from metrics.pairing import Problem, Sample
+from metrics.pairing import Matches, Problem, Sample
 from util.errors import UserError, summarize
 from util.files import write_text
 
@@ -47,11 +47,16 @@ def gallery_names(args: Namespace, photos: Iterable[str]) -> list[str]:
     return [name for name in photos if identity(name) != JUNK_PERSON]
 
 
-def strangers(args: Namespace, samples: Iterable[Sample]) -> list[Problem]:
-    """A problem for each sample whose source and target are not the same person: whom should it show?"""
-    person = person_of(args)
-    different = [s for s in samples if s.source is not None and person(s.source) != person(s.target)]
-    return [Problem("two persons", f"{s.generated}: {person(s.source)} and {person(s.target)}") for s in different]
+def split_by_person(args: Namespace, samples: Iterable[Sample]) -> Matches:
+    """The samples whose source and target show one person, and a problem for each other: whom should it show?"""
+    person, same, problems = person_of(args), [], []
+    for sample in samples:
+        if sample.source is None or person(sample.source) == person(sample.target):
+            same.append(sample)
+        else:
+            persons = f"{person(sample.source)} and {person(sample.target)}"
+            problems.append(Problem("two persons", f"{sample.generated}: {persons}"))
+    return same, problems
 
 
 def make_lists(
@@ -67,7 +72,7 @@ def make_lists(
     cameras = [0] * len(targets) + [1] * len(photos) if apart else read_cameras(args, [*targets, *photos])
     paths = [*(sample.generated for sample in samples), *(args.gt_path / name for name in photos)]
     table = pd.DataFrame({"path": paths, "person": persons, "camera": cameras})
-    roles = {*args.without, *(OWN_PHOTO[name] for name in (args.baseline,) if name)}
+    roles = {*args.without} | ({OWN_PHOTO[args.baseline]} if args.baseline else set())
     left_out = [[getattr(sample, role) for role in sorted(roles)] for sample in samples]
     return Lists(table[: len(targets)], table[len(targets) :].set_index(pd.Index(photos)), left_out)
 

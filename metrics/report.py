@@ -124,7 +124,7 @@ def _jsonable(value: float | int | str) -> float | int | str:
 def write_per_image(path: Path, samples: Sequence[Sample], values: pd.DataFrame, pairs: Sequence[Pair] | None) -> None:
     """A row for each of `pairs` (without them, for each sample): source, target, generated, and a column
     PROTOCOL:METRIC for each metric, empty for what was left out."""
-    scores = values.map(str)  # a measured NaN is "nan", not an empty cell
+    scores = values.apply(lambda column: column.map(str))  # a measured NaN is "nan", not an empty cell
     scores.columns = [":".join(key) for key in scores.columns]
     table = pd.DataFrame(samples).join(scores)
     if pairs:
@@ -202,7 +202,7 @@ def _read_record(line: str, where: str) -> dict[str, str]:
 
 
 def _kind(data_set: str, protocol: str, switches: Mapping[str, str]) -> str:
-    """Evaluations of one kind are comparable. Re-identification has switches on the command line."""
+    """Evaluations of one kind share a table. Re-identification has switches on the command line."""
     return data_set + ", " + protocol + (f": {describe_switches(switches)}" if protocol == REID else " protocol")
 
 

@@ -103,7 +103,10 @@ class PhotoDataset(Dataset):
 
 
 def read_pair(generated: Path, photo: Path, view: View) -> tuple[list[Tensor | None], list[Problem]]:
-    """A generated image and its target as `view` shows them, (3,H,W) each; for a wrong file None and a problem."""
+    """A generated image and its target as `view` shows them, (3,H,W) each.
+
+    For a wrong file None and a problem, for a broken strip no images and a problem.
+    """
     height, width = view.size
     if view.strips and _has_size(generated, (height, STRIP * width)):
         strip, problems = read_image(generated, (height, STRIP * width))

@@ -57,7 +57,8 @@ def main() -> None:
 def read_scores(metrics: Path) -> pd.DataFrame:
     """A row for each of METHODS that was measured, a column for each of METRICS."""
     cells = read_records(metrics).drop_duplicates("name", keep="last").set_index("name")
-    scores = cells.reindex(columns=list(METRICS)).map(lambda cell: float(str(cell).split()[0]))
+    numbers = cells.reindex(columns=list(METRICS)).apply(lambda column: column.astype(str).str.split().str[0])
+    scores = numbers.astype(float)
     return scores.reindex([name for name in METHODS if name in scores.index])
 
 

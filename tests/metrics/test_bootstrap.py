@@ -75,6 +75,27 @@ def test_against_is_a_paired_comparison(call, flags, results, market, tiny):
     assert [record["name"] for record in read_jsonl(results)] == ["./market", str(other)] * 2
 
 
+def test_against_a_wrong_folder_fails_before_the_first_evaluation(call, flags, results, tiny):
+    done = call(metrics, *flags, "--metrics=lpips", "--bootstrap=9", "--against=gone")
+    assert (done.returncode, done.stderr) == (2, "error: --against gone: no such folder\n")
+    other = results.parent / "other"
+    other.mkdir()
+    missing, *others = sorted(results.glob("*_vis.*"))
+    for path in others:
+        shutil.copy(path, other)
+    done = call(metrics, *flags, "--metrics=lpips", "--bootstrap=9", f"--against={other}")
+    assert done.returncode == 2
+    assert f"missing: {other / missing.name}" in done.stderr
+    assert "--allow_missing" not in done.stderr  # which cannot be given here
+    assert tiny.seen == 0
+
+
+def test_against_without_intervals_says_so(call, flags, results, tiny):
+    done = call(metrics, *flags, "--metrics=is", "--bootstrap=9", f"--against={results}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("no metric has an interval in both evaluations\n")
+
+
 def test_against_without_pairs_or_bootstrap_is_an_error(call, flags, results):
     for more in ((), ("--bootstrap=9", "--pairs=none"), ("--bootstrap=9", "--allow_missing")):
         done = call(metrics, *flags, "--metrics=l1", f"--against={results}", *more)

@@ -369,7 +369,7 @@ class TestWeights:
         monkeypatch.setenv("TORCH_HOME", str(tmp_path))
         done = call(metrics, *flags, "--metrics=lpips")
         assert done.returncode == 2
-        assert re.fullmatch(rf"error: .*Put a sound {file.name} under {file.parent} .*, or give .*\n", done.stderr)
+        assert re.fullmatch(rf"error: .*Put an undamaged {file.name} under {file.parent} .*, or give .*\n", done.stderr)
         assert call(metrics, *flags, "--metrics=lpips,l1", "--skip_unavailable").returncode == 0
         assert read_jsonl(results)[0]["metrics"]["l1"]["n"] == 8
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from metrics import metrics
+from metrics import metrics, options
 from metrics.options import make_parser, parse
 from tests.helpers import REPOSITORY
 
@@ -42,6 +42,15 @@ def test_bad_command_line_is_one_clear_error(call, flags, message, tmp_path, mon
     done = call(metrics, *flags)
     assert done.returncode == 2
     assert message in done.stderr
+
+
+def test_ssim_of_images_smaller_than_its_window_is_refused(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(options, "WINDOW", 129)
+    done = call(metrics, "--market", "--gt_path=a", "--distorated_path=b", "--metrics=ssim,l1")
+    assert done.returncode == 2
+    images = "the images under the dptn protocol have 128 x 64 (height x width)"
+    assert f"--metrics ssim has a window of 129 x 129 pixels, but {images}; leave it out" in done.stderr
 
 
 def test_distorated_path_has_two_spellings():

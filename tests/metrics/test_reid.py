@@ -352,6 +352,10 @@ class TestErrors:
         done = call(reid, *flags)
         assert done.returncode == 2
         assert re.search(r"two persons: .*: 0000 and 0001\n", done.stderr)
+        done = call(reid, *flags, "--allow_missing")
+        assert done.returncode == 0, done.stderr
+        assert read_jsonl(results)[-1]["metrics"]["mAP"]["n"] == len(pairs) - 1
+        assert "left out: 1 two persons" in done.stdout
 
     def test_gallery_without_right_photos_is_an_error(self, call, flags, market):
         for path in (market / "test").glob("*_c[23]*"):
