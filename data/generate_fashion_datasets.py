@@ -45,7 +45,7 @@ STATES = ("already there", "written", "unusable", "missing")  # of a listed phot
 
 
 def stored_name(raw: Path) -> str:
-    """.../GENDER/CATEGORY/ID/FILE -> the .jpg in the data set, without underscores except the first one of FILE."""
+    """.../GENDER/CATEGORY/ID/FILE -> the .jpg in the data set: ID without underscores, FILE with its first one only."""
     gender, category, item, file = raw.with_suffix(".jpg").parts[-4:]
     outfit, _, view = file.partition("_")
     return f"fashion{gender}{category}{item.replace('_', '')}{outfit}_{view.replace('_', '')}"
@@ -61,7 +61,7 @@ def find_raw_photos(root: Path) -> dict[str, Path]:
     skipped = []
     for name in sorted(file_names(root)):
         path = root / name
-        gender, _, item = ("", "", *path.parts)[-4:-1]
+        gender, _, item = ("", "", "", *path.parts)[-4:-1]
         if gender not in GENDERS or not item.startswith("id_") or set(PHASES) & set(name.split("/")):
             continue
         stored = stored_name(path)

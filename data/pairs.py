@@ -1,10 +1,12 @@
 """PATN's two csv files: which photos make a pair, and where the joints of each photo are (Zhu et al., CVPR 2019).
 
 Pairs: comma separated, columns `from,to`. Keypoints: colon separated, columns `name:keypoints_y:keypoints_x`; both
-lists are JSON lists of 18 numbers in pixels of the stored photo, in the order of `data.keypoints.JOINTS`, -1 for a
-missing joint. Some published files have ': ' between the columns, or coordinates outside the photo; both are accepted.
+lists are JSON lists of 18 numbers in pixels of the data set's `csv_size`, in the order of `data.keypoints.JOINTS`, -1
+for a missing joint. Some published files have ': ' between the columns, or coordinates outside the photo; both are
+accepted.
 
-All problems of a file are collected and reported with their rows before any training starts.
+All problems of a file are collected before any training starts. A message has the first ten with their rows, and the
+number of the others.
 """
 
 import csv
@@ -68,12 +70,12 @@ def result_names(pairs: Iterable[Pair], image_format: str) -> dict[Pair, str]:
 
 
 def read_pairs(path: str | Path) -> list[Pair]:
-    """The pairs of a csv in file order. Raises UserError listing all bad rows."""
+    """The pairs of a csv in file order. Raises UserError that lists the bad rows, for a bad name its first one."""
     table, problems = _read_table(path, ",", PAIR_COLUMNS)
     for name in pd.unique(table.to_numpy().ravel()):  # each name once: it is in dozens of rows
         if problem := _name_problem(name):
             row = table.index[(table == name).any(axis=1)][0]
-            problems.append((row, f"row {row}: {problem}"))
+            problems.append((row, problem))
     _check_rows(problems, path, table)
     return [Pair(*names) for names in zip(*(table[column].tolist() for column in PAIR_COLUMNS))]
 
@@ -84,10 +86,10 @@ def write_pairs(path: Path, pairs: Iterable[Pair]) -> None:
 
 
 def read_keypoints(path: str | Path) -> dict[str, np.ndarray]:
-    """Photo name -> (18,2) float32 of (y, x) in pixels of the stored photo; a missing joint is (NaN, NaN).
+    """Photo name -> (18,2) float32 of (y, x) in the csv's pixels; a missing joint is (NaN, NaN).
 
     A joint is missing if either coordinate is exactly -1; other negative numbers are positions outside the photo.
-    Raises UserError listing all bad rows; a name that occurs twice with different keypoints is one.
+    Raises UserError that lists the bad rows; a name that occurs twice with different keypoints is one.
     """
     table, problems = _read_table(path, ":", KEYPOINT_COLUMNS)
     keypoints: dict[str, np.ndarray] = {}
@@ -95,13 +97,13 @@ def read_keypoints(path: str | Path) -> dict[str, np.ndarray]:
         try:
             values = np.array([_parse_coordinates(text) for text in texts], np.float32)  # (2,18)
         except ValueError as error:
-            problems.append((row, f"row {row} ({name}): {error}"))
+            problems.append((row, f"{name}: {error}"))
             continue
         values[:, (values == -1).any(axis=0)] = np.nan
         if problem := _name_problem(name):
-            problems.append((row, f"row {row}: {problem}"))
+            problems.append((row, problem))
         elif name in keypoints and not np.array_equal(keypoints[name], values.T, equal_nan=True):
-            problems.append((row, f"row {row}: {name} came before with other keypoints; keep one row"))
+            problems.append((row, f"{name} came before with other keypoints; keep one row"))
         keypoints[name] = values.T
     _check_rows(problems, path, table)
     return keypoints
@@ -119,10 +121,10 @@ def write_keypoints(path: Path, keypoints: Mapping[str, np.ndarray]) -> None:
 
 
 def identity_pairs(keypoints: Mapping[str, np.ndarray], identity: Callable[[str], str]) -> list[Pair]:
-    """Every ordered pair of two photos of one identity whose shoulders and hips are all known.
+    """Every ordered pair of two photos of one identity, both with all shoulders and hips known.
 
-    This is PATN's rule: from the published keypoints it makes exactly the 263,632 training pairs of Market-1501 and,
-    with outfits as identities, the 8,570 test pairs of DeepFashion.
+    This is PATN's rule: from the published keypoints it makes as many training pairs of Market-1501 as are published,
+    263,632, and with outfits as identities exactly the published 8,570 test pairs of DeepFashion.
     """
     photos: dict[str, list[str]] = {}
     for name, joints in keypoints.items():
@@ -134,13 +136,13 @@ def identity_pairs(keypoints: Mapping[str, np.ndarray], identity: Callable[[str]
 def check_pairs(
     pairs: list[Pair], keypoints: dict[str, np.ndarray], photo_dir: Path, pairs_csv: Path, keypoints_csv: Path
 ) -> None:
-    """Raise UserError listing the pairs' photos that do not exist or have no keypoints."""
+    """Raise UserError that lists the pairs' photos that do not exist, are no photos or have no keypoints."""
     if not photo_dir.is_dir():
         reason = explain_missing([photo_dir.name], (), photo_dir.parent).get(photo_dir.name, "")
         raise UserError(f"{photo_dir}: photo folder not found{reason}; --dataroot must hold it")
     photos = file_names(photo_dir)
     first_row: dict[str, int] = {}
-    for row, pair in enumerate(pairs, start=2):  # without blank lines
+    for row, pair in enumerate(pairs, start=2):  # the row in the file, if it has no blank lines
         for name in pair:
             first_row.setdefault(name, row)
     not_on_disk = explain_missing(first_row.keys() - photos, photos, photo_dir)
@@ -206,7 +208,7 @@ def _read_table(
         )
     rows = cells[lengths == width].iloc[1:]
     wrong = lengths[(lengths != width) & (lengths > 0)]  # length 0 is a blank line
-    problems = [(row, f"row {row}: {length} columns, expected {width}") for row, length in wrong.items()]
+    problems = [(row, f"{length} columns, expected {width}") for row, length in wrong.items()]
     return pd.DataFrame({column: rows[header.index(column)].str.strip() for column in columns}), problems
 
 
@@ -239,7 +241,7 @@ def _write_table(path: Path, separator: str, table: pd.DataFrame) -> None:
 
 
 def _parse_coordinates(text: str) -> list[float]:
-    """A JSON list of 18 numbers below MAX_COORDINATE -> the numbers. The message of a ValueError says what is wrong."""
+    """A JSON list of 18 numbers within ±MAX_COORDINATE -> the numbers. A ValueError's message says what is wrong."""
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:  # also for thousands of digits or brackets
@@ -248,7 +250,7 @@ def _parse_coordinates(text: str) -> list[float]:
         raise ValueError(f"expected a list of {NUM_JOINTS} numbers, got '{text[:40]}'")
     for value in values:
         if type(value) not in (int, float) or not abs(value) < MAX_COORDINATE:  # a bool is an int for isinstance
-            raise ValueError(f"{str(value)[:40]} is not a number of pixels below {MAX_COORDINATE:,.0f}")
+            raise ValueError(f"{str(value)[:40]} is not a number of pixels within ±{MAX_COORDINATE:,.0f}")
     return values
 
 
@@ -270,9 +272,9 @@ def _name_problem(name: str) -> str | None:
 
 
 def _check_rows(problems: list[tuple[int, str]], path: str | Path, table: pd.DataFrame) -> None:
-    """Raise UserError listing each (row, problem) in the order of the rows, or if the table is empty."""
+    """Raise UserError that lists the (row, problem) in the order of the rows, or if the table is empty."""
     if problems:
-        lines = [f"{path}, {text}" for _, text in sorted(problems, key=lambda problem: problem[0])]
+        lines = [f"{path}, row {row}: {text}" for row, text in sorted(problems, key=lambda problem: problem[0])]
         raise UserError(f"{path} has bad rows:\n{summarize(lines)}")
     if table.empty:
         raise UserError(f"{path}: no rows below the header")

@@ -38,7 +38,7 @@ class ImageCache:
         if distributed.maximum(too_little):
             if too_little:
                 raise UserError(f"--cache_images: {amount}, {free / 1e9:.2f} GB are free; {advice}")
-            raise SystemExit(2)  # another machine has too little
+            raise SystemExit(2)  # another process has too little, and says so
         if distributed.is_main():
             of_free = "" if free is None else f" of {free / 1e9:.2f} GB free"
             print(f"--cache_images: {amount}{of_free}", flush=True)
@@ -101,7 +101,7 @@ class PosePairDataset(Dataset):
         return np.divide(cls.stored_size, cls.csv_size()).astype(np.float32)
 
     def __init__(self, opt: Namespace, phase: str) -> None:
-        """Read and check all but the photos' content. `phase`: 'train' or 'test'. UserError lists all problems."""
+        """Read and check all but the photos' content. `phase`: 'train' or 'test'. UserError for the first bad file."""
         root = Path(opt.dataroot)
         if not root.is_dir():
             raise UserError(f"--dataroot {root}: no such folder")

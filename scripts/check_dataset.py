@@ -4,14 +4,16 @@
     python scripts/check_dataset.py --dataset_mode market --dataroot dataset/mine --own_data
 
 All problems are collected, then listed by severity, which also determines the exit status:
-  error (2: broken)    a csv file is missing or has bad rows; a pair names a photo that is missing, unreadable,
-                       truncated or of a wrong size, or that has no keypoints; results of test pairs cannot be named
+  error (2: broken)    a csv file is missing; a csv or .lst file has bad rows; a folder has no photos; a pair names a
+                       photo that is missing, unreadable, truncated or of a wrong size, or that has no keypoints;
+                       results of test pairs cannot be named
   warning (1: usable)  counts differ from the published set (not with --own_data); photos that no pair uses are missing
                        or cannot be decoded; poses in pairs have no joints; rows occur twice; identities (DeepFashion:
                        outfits) are in both train and test; more than 1 % of the joints are outside their photo;
                        photos have an EXIF orientation, which older versions ignored; names are not UTF-8
   note (0: fit)        also found in the published sets: fewer joints are outside their photo; poses that no pair uses
-                       have no joints; photos are in no list; or files that are no photos; transparent photos
+                       have no joints; photos are in no list; files are not photos. And: photos have transparent pixels
+A bug of this command ends with exit status 3.
 """
 
 import sys

@@ -8,6 +8,7 @@
 It needs the package gdown, 6.3 or newer. A file that exists is neither fetched again nor overwritten, and a stopped
 download resumes. Zip files are unpacked into the same folder. Where Google refuses, or gdown is missing, the message
 says what to get by hand; put it there, also as a zip file, and run the same command again: it checks what is there.
+Logs are different: nobody knows which there are, so Google is asked each time, and zip files stay as they are.
 
 The photos cannot be fetched. DeepFashion's owners send a password on request, and Market-1501 is a download by hand:
   http://mmlab.ie.cuhk.edu.hk/projects/DeepFashion/InShopRetrieval.html
@@ -17,6 +18,7 @@ Exit status: 0 complete, 1 files are missing or not as published, 2 the download
 """
 
 import re
+import shlex
 import sys
 import textwrap
 import zipfile
@@ -67,7 +69,7 @@ class SharedFiles(NamedTuple):
 
 
 def check_lists(dataset_mode: str, folder: Path) -> list[str]:
-    """The csv files and lists must be there, with the published numbers of rows, and keypoints of every photo."""
+    """The files must be there: pairs and lists with the published numbers of rows, keypoints of each photo in pairs."""
     dataset, problems = find_dataset(dataset_mode), []
     for phase, (photos, pairs) in dataset.published.items():
         pairs_csv, keypoints_csv = dataset.pairs_csv.format(phase=phase), dataset.keypoints_csv.format(phase=phase)
@@ -128,7 +130,7 @@ def check_results(dataset_mode: str, folder: Path) -> list[str]:
 
 
 def check_logs(_mode: str, folder: Path) -> list[str]:
-    """Nothing is known about the names of the logs."""
+    """There must be a file; nothing is known about the names of the logs."""
     return [] if folder.is_dir() and any(folder.iterdir()) else ["no logs"]
 
 
@@ -232,10 +234,12 @@ def next_step(what: str, dataset_mode: str, folder: Path) -> str:
     if what == "weights":
         labels = [path.name.removesuffix("_net_G.pth") for path in folder.glob("*_net_G.pth")]
         epoch = "latest" if "latest" in labels else max(labels, key=natural_sort_key)
-        run = f"--checkpoints_dir={folder.parent} --name={folder.name} --which_epoch={epoch}"
-        return f"next: python test.py --dataset_mode={dataset_mode} {run} --results_dir=results/{folder.name}"
+        run = folder if folder.name not in ("", "..") else folder.resolve()
+        flags = [f"--checkpoints_dir={run.parent}", f"--name={run.name}", f"--which_epoch={epoch}"]
+        flags.append(f"--results_dir=results/{run.name}")
+        return f"next: python test.py --dataset_mode={dataset_mode} {shlex.join(flags)}"
     if what == "results":
-        return f"next: bash scripts/eval_{dataset_mode}.sh --distorated_path={folder}"
+        return f"next: bash scripts/eval_{dataset_mode}.sh {shlex.join([f'--distorated_path={folder}'])}"
     return "They are for reading; no command needs them."
 
 

@@ -5,11 +5,12 @@
 
 The rule is PATN's. A photo makes pairs only if its shoulders and hips (joints 2, 5, 8, 11) are all known. The identity
 comes from a column of the keypoints csv (--identity_column) or from the photo's name, by the rule of --dataset_mode:
-  market   the text before the first underscore; '-1' and '0000', Market-1501's distractors, are left out
-  fashion  the text up to 'id' and ten digits (item and outfit); for other names the text before the first underscore
+  market               the text before the first underscore; '-1' and '0000', Market-1501's distractors, are left out
+  fashion, fashion512  the text up to 'id' and ten digits (item and outfit); for other names as market
 
-From the published keypoints this makes exactly the published pairs of Market-1501 train (263,632) and DeepFashion test
-(8,570). Market-1501's 12,000 test pairs are a subset, chosen by an unknown rule, of the 257,198 that this makes there.
+From the published keypoints this makes exactly the published pairs of DeepFashion test (8,570), and as many as are
+published for Market-1501 train (263,632). Market-1501's 12,000 test pairs are a subset, chosen by an unknown rule, of
+the 257,198 that this makes there.
 """
 
 import random
@@ -41,6 +42,8 @@ def main() -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace an existing pairs csv")
     args = parser.parse_args()
 
+    if args.identity_column == "name":
+        parser.error("--identity_column name: this column holds the photo's name; give the one that holds the person")
     if args.keypoints and not (args.out or args.dataroot):
         parser.error("--keypoints needs --out CSV, or --dataroot DIR to write into")
     dataset = find_dataset(args.dataset_mode)
@@ -69,7 +72,7 @@ def main() -> None:
     print(f"{incomplete} left out because a shoulder or a hip is missing")
     print(f"{len(known) - incomplete - len(used)} left out because no other photo of their identity remains")
     print(f"{len(pairs)} pairs of {len(used)} photos of {len(set(map(identity, used)))} identities")
-    if args.max_pairs is not None and args.max_pairs < len(pairs):
+    if args.max_pairs and args.max_pairs < len(pairs):
         chosen = random.Random(args.seed).sample(range(len(pairs)), args.max_pairs)
         pairs = [pairs[index] for index in sorted(chosen)]
         print(f"{len(pairs)} of them kept (--max_pairs, seed {args.seed})")

@@ -34,7 +34,7 @@ FOLDERS = {"train": "bounding_box_train", "test": "bounding_box_test"}
 MODES = ("link", "copy", "rename")
 SOURCES = {
     MarketDataset.keypoints_csv: "published by PATN, Zhu et al., CVPR 2019",
-    MarketDataset.pairs_csv: "published by PATN too; or made from the keypoints by scripts/make_pairs.py",
+    MarketDataset.pairs_csv: "published by PATN too; make_pairs.py can make that of train, but not the 12,000 of test",
 }
 
 
@@ -49,7 +49,7 @@ def find_raw_folder(root: Path, name: str) -> Path:
 
 
 def store_folder(raw: Path, stored: Path, mode: str) -> None:
-    """Link `raw` to `stored`, or copy the photos that `stored` lacks, or move the folder."""
+    """Make `stored` a link to `raw`, or copy the photos that it lacks, or move the folder. UserError if that fails."""
     if mode == "rename" and raw.is_symlink():
         raise UserError(f"{raw}: a link, which --mode rename would break; use --mode link or --mode copy")
     try:

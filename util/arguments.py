@@ -15,9 +15,9 @@ def number(kind: Callable[[str], float], low: float = -math.inf, high: float = m
             value = kind(text)
         except ValueError:
             value = math.nan
-        if not low <= value <= high or math.isinf(value):
-            bounds = f"from {low} to {high}" if high < math.inf else f"of at least {low}"
-            raise argparse.ArgumentTypeError(f"'{text}' is not {_KINDS[kind]} {bounds}")
+        if not low <= value <= high or abs(value) == math.inf:
+            bounds = f" from {low} to {high}" if high < math.inf else f" of at least {low}" if low > -math.inf else ""
+            raise argparse.ArgumentTypeError(f"'{text}' is not {_KINDS[kind]}{bounds}")
         return value
 
     return parse

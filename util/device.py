@@ -17,7 +17,8 @@ def select_device(gpu_ids: str | None, local_rank: int = 0, local_processes: int
     """The device of `--gpu_ids` for process `local_rank` of `local_processes` on this machine.
 
     None: CUDA, else Apple's MPS, else the CPU. '-1': the CPU. '0': CUDA device 0. '0,1': a GPU for each process.
-    A GPU becomes CUDA's current device, or else some calls would also take memory on GPU 0.
+    A GPU becomes CUDA's current device, or else some calls would also take memory on GPU 0. UserError for GPUs that do
+    not exist, for several GPUs and one process, and for fewer GPUs than processes.
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if gpu_ids is None:
@@ -40,7 +41,7 @@ def select_device(gpu_ids: str | None, local_rank: int = 0, local_processes: int
         command = shlex.join(["torchrun", f"--nproc_per_node={len(ids)}", *sys.argv])
         raise UserError(f"--gpu_ids {gpu_ids}: one process uses one GPU. For several, run:\n  {command}")
     if local_processes > len(ids):
-        raise UserError(f"torchrun started {local_processes} processes here, but there are {len(ids)} GPUs for them")
+        raise UserError(f"torchrun started {local_processes} processes here; the number of GPUs for them is {len(ids)}")
     device = torch.device("cuda", ids[local_rank])
     torch.cuda.set_device(device)
     return device

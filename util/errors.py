@@ -17,19 +17,21 @@ def first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-# What torch's RuntimeErrors about worker processes say -> what the user can do
+# What torch's RuntimeErrors about worker processes and memory say -> what the user can do
 FEWER_FILES = "the limit of open files is reached: raise it (ulimit -n 65536), or give fewer --nThreads"
 MORE_SPACE = "/dev/shm is full: give it more space (docker run --shm-size=2g), or use --nThreads 0"
+SMALLER_STEPS = "the GPU's memory is full: give a smaller batch, --precision bf16, or in training --accumulate 2 (4, 8)"
 MORE_MEMORY = "a worker process was killed, perhaps because memory or /dev/shm was full: give fewer --nThreads, or 0"
 REMEDIES = {
     "ancdata": FEWER_FILES, "Too many open files": FEWER_FILES,
     "allocate shared memory": MORE_SPACE, "is killed by signal: Bus error": MORE_SPACE,
     "is killed by signal": MORE_MEMORY, "exited unexpectedly": MORE_MEMORY,
+    "CUDA out of memory": SMALLER_STEPS,
 }  # fmt: skip
 
 
-def worker_remedy(error: RuntimeError) -> str | None:
-    """One line for an error of worker processes, which torch may raise anywhere; None for all other errors."""
+def torch_remedy(error: RuntimeError) -> str | None:
+    """One line for an error of torch whose message has a text in REMEDIES; None for all other errors."""
     return next((f"{remedy} ({first_line(error)})" for text, remedy in REMEDIES.items() if text in str(error)), None)
 
 
@@ -74,7 +76,7 @@ def _status(step: Callable[[], Any]) -> Any:
         return 2
     except RuntimeError as error:
         is_link_loop = str(error).startswith("Symlink loop")  # pathlib's, before Python 3.13
-        if message := str(error) if is_link_loop else worker_remedy(error):
+        if message := str(error) if is_link_loop else torch_remedy(error):
             print(f"error: {message}", file=sys.stderr)
             return 2
         raise

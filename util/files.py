@@ -53,14 +53,14 @@ def atomic_write(path: str | Path, write: Callable[[BinaryIO], object], flush: b
 
 
 def _write_device(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """A rename would put a file in the device's place, which root may do."""
+    """Write into an existing device or pipe. Replacing it, as root may, would put a file in its place."""
     try:
         with tempfile.NamedTemporaryFile() as file:  # images and archives are not written from start to end
             write(file)
             file.flush()
             path.write_bytes(Path(file.name).read_bytes())
     except OSError as error:
-        raise UserError(f"{path}: could not be written ({error.strerror})") from error
+        raise UserError(f"{path}: could not be written ({error.strerror or error})") from error
 
 
 def remove_temporary_files(folder: Path) -> None:
@@ -101,14 +101,14 @@ def to_utf8(text: str) -> bytes:
 
 def check_writable(path: Path) -> None:
     """Make the folder of `path`; UserError if the file cannot be written, so that no long run ends with it."""
-    new = not os.path.lexists(path)
+    new = not path.exists()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.open("a").close()
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from error
     if new:
-        path.unlink()
+        os.unlink(os.path.realpath(path))
 
 
 def is_taken(folder: Path) -> bool:

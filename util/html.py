@@ -1,4 +1,4 @@
-"""Web pages: the style that all of them share, and the pages of a training run and of its test results."""
+"""Web pages: the style that they share (the studio has its own), and the pages of a training run and its results."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,7 @@
 """Images and photos: list, decode, convert between uint8, [-1, 1] and PIL, resize, write.
 
 A photo is a file that a user brings; an image is what the networks see or generate. Sizes are (H, W) except PIL's own.
-Every program lists photos by `photo_names` and decodes them by `decode_photo`, so that what one accepts, all accept.
+Every program recognizes photos by `is_photo` and decodes them by `to_upright_rgb`: what one accepts, all accept.
 """
 
 import contextlib
@@ -319,13 +319,14 @@ def describe_skipped(folder: Path, names: list[str]) -> str:
     hints = ((name, content_hint(folder / name)) for name in names[:SKIPPED_SHOWN])
     listed = [f"{name} ({hint})" if hint else name for name, hint in hints]
     more = f" and {len(names) - SKIPPED_SHOWN} more" if len(names) > SKIPPED_SHOWN else ""
-    return f"{len(names)} files are no photos and are left out: {', '.join(listed)}{more}"
+    return f"left out because they are not photos ({len(names)}): {', '.join(listed)}{more}"
 
 
 def read_list(path: Path) -> list[str]:
-    """Read a .lst file: a photo name per line. Raises UserError for a name that is a path or a duplicate."""
+    """The names in a .lst file, one per line. UserError if it is missing, not UTF-8 or empty, or a name is a path or a
+    duplicate."""
     try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except FileNotFoundError as error:
         origin = "PATN (Zhu et al., CVPR 2019) publishes it together with its csv files"
         raise UserError(f"{path}: file not found; {origin}") from error
@@ -334,7 +335,7 @@ def read_list(path: Path) -> list[str]:
     if not names:
         raise UserError(f"{path}: no names in it")
     if bad := [name for name in names if name in (".", "..") or set(name) & set("/\\:")]:
-        raise UserError(f"{path}: {bad[0]!r} is no plain file name; it may not contain '/', '\\\\' or ':'")
+        raise UserError(f"{path}: {bad[0]!r} is no plain file name; it may not contain '/', '\\' or ':'")
     if len(set(names)) < len(names):
         raise UserError(f"{path}: {len(names) - len(set(names))} names come twice")
     return names

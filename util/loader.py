@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from util import distributed
-from util.errors import MORE_MEMORY, UserError, first_line, worker_remedy
+from util.errors import MORE_MEMORY, UserError, first_line, torch_remedy
 from util.worker_processes import available_shared_memory, ignore_signals_in_worker
 
 WORKER_EXIT_DELAY = 0.5  # seconds: torch's signal handler takes this to notice a killed worker; its error is clearer
@@ -51,7 +51,7 @@ class BatchLoader:
             # torch puts a worker's traceback into the message; the user needs only its last line
             raise UserError(str(error).rsplit("UserError: ", 1)[-1].strip()) from error
         except RuntimeError as error:
-            if remedy := worker_remedy(error):
+            if remedy := torch_remedy(error):
                 raise UserError(remedy) from error
             raise
         except (ConnectionError, EOFError) as error:  # a worker was killed while it sent a batch

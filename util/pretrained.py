@@ -25,9 +25,9 @@ def load_pretrained(net: nn.Module, source: str, published: PretrainedWeights, f
 
     source: the value of `flag`: `published.keyword` (downloaded into torch.hub's folder, below TORCH_HOME), or the path
         of a state dict, in which keys that `net` lacks are ignored.
-    advice: the end of the message for a failed download: what else the user can do.
+    advice: what else the user can do if the download fails; it begins with ", or".
 
-    Raises UserError if the download fails, the file is damaged, or a tensor is missing or of another shape.
+    Raises UserError if the download fails, the file is missing or damaged, or a tensor is missing or of another shape.
     """
     what, library, keyword, url = published
     if source == keyword:
@@ -36,9 +36,9 @@ def load_pretrained(net: nn.Module, source: str, published: PretrainedWeights, f
         except Exception as error:  # torch.load can raise anything for a damaged file
             raise UserError(
                 f"{flag} {keyword}: {library} could not fetch its {what} weights or read them ({first_line(error)}). "
-                f"Put a sound {Path(url).name} under {torch.hub.get_dir()}/checkpoints (TORCH_HOME chooses another "
-                f"folder, if this cannot be written), or give {flag} PATH (a "
-                f"{library} {what.lower()} state dict){advice}."
+                f"Put an undamaged {Path(url).name} under {torch.hub.get_dir()}/checkpoints (TORCH_HOME chooses "
+                f"another folder, if this cannot be written), or give {flag} PATH (a {library} {what.lower()} state "
+                f"dict){advice}."
             ) from error
     else:
         state = load_tensors(source, what=f"{what} weights ({flag})")

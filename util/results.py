@@ -1,6 +1,6 @@
 """The results folder of test.py. Every file is written atomically.
 
-{source}_2_{target}_vis.jpg    the generated images, named as in the published code
+{source}_2_{target}_vis.jpg    the generated images, named as in the published code; .png with --image_format png
 index.html, strips/            a page to browse them, and its strips of thumbnails
 test_run.json                  the options, weights and versions that the images were generated with
 """
@@ -34,9 +34,9 @@ PAGE_FILE = "index.html"
 
 
 def describe_run(opt: Namespace, weights: Path, photo_dir: Path, csv_sha256: Mapping[str, str]) -> dict[str, Any]:
-    """The content of test_run.json: in "made_with" all that the images depend on, then what helps to repeat the run.
+    """The content of test_run.json: in "made_with" what the images depend on, then what helps to repeat the run.
 
-    `csv_sha256`: hashes of the data set's csv files by name.
+    `csv_sha256`: hashes of the data set's csv files by name. Photos are in "made_with" by their folder, not by content.
     """
     made_with = {"weights": sha256(weights), "photos": str(photo_dir.resolve()), "csv files": dict(csv_sha256)}
     # all other flags that shape the network are checked by the strict loading of its weights

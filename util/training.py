@@ -144,8 +144,9 @@ class StopSignal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+        if self._received is None:  # else the process ends now, and a repeated signal must not interrupt its end
+            for number, handler in self._previous.items():
+                signal.signal(number, handler)
 
     def reason(self, output_failed: bool = False) -> StopReason | None:
         """Why to stop now, the same on every process; None to continue. Call it once after each step.

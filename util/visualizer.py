@@ -48,8 +48,8 @@ def _until_first_error(method: Callable[..., None]) -> Callable[..., None]:
 class Visualizer:
     """Shows and records a training run in process 0; in the other processes every method returns at once.
 
-    A write error (such as a full disk) is printed and sets `failed`; later output is dropped. So the caller can still
-    save the training state before it stops.
+    After `write_run_files`, a write error (such as a full disk) is printed and sets `failed`; later output is dropped.
+    So the caller can still save the training state before it stops.
 
     Files in the run folder:
 
@@ -95,7 +95,8 @@ class Visualizer:
     ) -> None:
         """Write train_opt.txt, train_opt.json and parameters.txt, and append a line for this start to run_info.jsonl.
 
-        `options`: the parsed TrainOptions. `device`: its description.
+        `options`: the parsed TrainOptions. `device`: its description. `data_fingerprints`: of data/loaders.py.
+        `model`: a BaseModel. Raises UserError if a file cannot be written.
         """
         if not self.active:
             return

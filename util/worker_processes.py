@@ -35,9 +35,9 @@ def map_in_processes(
     """Yield `function(item)` of each item, in order, with a progress bar if stderr is a terminal.
 
     Function, items and results must be picklable. Each process takes `chunk` items at a time. With one worker, or
-    at most `chunk` items, this process computes them itself. After Ctrl-C, or when the caller stops iterating, items in
-    progress are finished and no others are started. An error of `function` ends the work and is raised. UserError if a
-    process is killed.
+    at most `chunk` items, this process computes them itself. After Ctrl-C, or when the caller stops iterating, the
+    processes finish the chunks that they were given, and get no others. An error of `function` ends the work and is
+    raised. UserError if a process is killed.
     """
     bar = {"total": len(items), "desc": title, "unit": unit, "disable": None}
     if workers == 1 or len(items) <= chunk:  # starting processes would take longer

@@ -194,8 +194,9 @@ VIEWS = ("front", "additional", "side", "additional", "back", "additional", "sid
 def random_scene(random: np.random.Generator, dataset_mode: str) -> tuple[SyntheticPerson, np.ndarray]:
     """A person, and the background of all its photos: (H,W,3) in 0..1 at the resolution of the rendering."""
     person = random_person(random)
-    size = (int(length * LOOKS[dataset_mode].supersampling) for length in find_dataset(dataset_mode).stored_size)
-    return person, LOOKS[dataset_mode].background(random, tuple(size))
+    look = LOOKS[dataset_mode]
+    size = tuple(int(length * look.supersampling) for length in find_dataset(dataset_mode).stored_size)
+    return person, look.background(random, size)
 
 
 def render_photo(
@@ -251,13 +252,13 @@ def render_people(out: Path, dataset_mode: str, counts: Sequence[int], photos: i
     keypoints: dict[str, dict[str, np.ndarray]] = {phase: {} for phase in PHASES}
     work = partial(render_identity, dataset_mode=dataset_mode, photos=photos, seed=seed)
     people = map_in_processes(work, range(1, len(phases) + 1), workers, "rendering", chunk=1, unit="person")
-    for phase, photos_of_person in zip(phases, people):
+    for photos_of_person, phase in zip(people, phases):
         for photo in photos_of_person:
             photo.save(out / phase)
             keypoints[phase][photo.name] = photo.keypoints
     for phase, rows in keypoints.items():
-        files = (out / name.format(phase=phase) for name in (dataset.keypoints_csv, dataset.pairs_csv))
-        keypoints_csv, pairs_csv = files
+        keypoints_csv = out / dataset.keypoints_csv.format(phase=phase)
+        pairs_csv = out / dataset.pairs_csv.format(phase=phase)
         if not keypoints_csv.exists():
             write_keypoints(keypoints_csv, rows)
         if not pairs_csv.exists():
@@ -298,7 +299,8 @@ def make_sheet(out: Path, dataset: type[PosePairDataset]) -> Image.Image:
 
 
 def main() -> None:
-    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = ArgumentParser("python -m data.synthetic", description=__doc__, allow_abbrev=False,
+                            formatter_class=RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("--dataset_mode", choices=sorted(LOOKS), default="market", help="size, layout and look")
     parser.add_argument("--out", required=True, metavar="DIR", help="data root to create or to complete")
     parser.add_argument("--identities", type=positive_int, default=40, metavar="N", help="training identities")

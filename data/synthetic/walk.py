@@ -47,7 +47,8 @@ def render_walk(dataset_mode: str, frames: int, cycles: float, yaw: float, seed:
 
 
 def main() -> None:
-    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = ArgumentParser("python -m data.synthetic.walk", description=__doc__, allow_abbrev=False,
+                            formatter_class=RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("--dataset_mode", choices=sorted(LOOKS), default="market", help="size, layout and look")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="data root to create")
     parser.add_argument("--frames", type=positive_int, default=24, metavar="N", help="number of photos")

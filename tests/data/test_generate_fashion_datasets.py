@@ -95,7 +95,7 @@ def test_raw_photos_of_other_types_and_linked_folders_are_found(call, tmp_path):
     notes = [line.removeprefix(f"note: {root}") for line in done.stderr.splitlines()]
     assert f"/img/loop is not followed: it is a link back to {root}" in notes
     listed = first.parent.relative_to(root) / "notes.txt"
-    assert f": 1 files are no photos and are left out: {listed}" in notes
+    assert f": left out because they are not photos (1): {listed}" in notes
 
 
 def test_phone_photo_is_cropped_upright(call, tmp_path):

@@ -84,7 +84,7 @@ FAULTS = {  # name: exit status, damage, line
     "bad keypoints": (
         2,
         lambda r: append(r / KEYPOINTS, "x.jpg:[1]:[2]\n"),
-        "error .*\n.*row 5 .x.jpg.: expected a list of",
+        "error .*\n.*row 5: x.jpg: expected a list of",
     ),
     "no photos": (
         2,
@@ -149,7 +149,7 @@ FAULTS = {  # name: exit status, damage, line
     "no photo": (
         0,
         lambda r: (r / "train/a.heic").write_bytes(b"\0\0\0\x18ftypheic"),
-        "note .*train: 1 files are no photos and are left out: a.heic .HEIC, as iPhones write it",
+        "note .*train: left out because they are not photos .1.: a.heic .HEIC, as iPhones write it",
     ),
     "renamed photo": (
         2,

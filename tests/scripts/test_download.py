@@ -198,6 +198,15 @@ def test_weights_are_found_by_the_test_command(call, drive, generator):
     assert "--checkpoints_dir=checkpoints --name=DPTN_market --which_epoch=190" in done.stdout
 
 
+def test_next_command_can_be_typed_for_every_folder(call, drive, generator, tmp_path, monkeypatch):
+    folder = tmp_path / "my run"
+    folder.mkdir()
+    (folder / "190_net_G.pth").write_bytes(generator)
+    monkeypatch.chdir(folder)
+    done = call(download, "weights", "--dataset=market", "--folder=.")
+    assert f"--checkpoints_dir={tmp_path} '--name=my run' --which_epoch=190" in done.stdout
+
+
 def test_weights_that_do_not_fit_are_reported(call, drive, generator, tmp_path):
     save_network(define_G(test_options("--ngf=16")), tmp_path / "other.pth")
     drive.folders[folder_id("weights", "fashion")] = {"latest_net_G.pth": (tmp_path / "other.pth").read_bytes()}

@@ -99,5 +99,11 @@ def test_no_pairs_is_an_error(call, tmp_path):
     assert not (tmp_path / "p.csv").exists()
 
 
+def test_column_of_the_name_is_no_identity(call, tmp_path):
+    done = call(make_pairs, "--dataset_mode=market", "--dataroot", tmp_path, "--identity_column=name")
+    assert done.returncode == 2
+    assert "this column holds the photo's name" in done.stderr
+
+
 def test_max_pairs_of_zero_is_refused(call, tmp_path):
     assert call(make_pairs, "--dataset_mode=market", "--dataroot", tmp_path, "--max_pairs=0").returncode == 2

@@ -30,7 +30,7 @@ def test_every_mode_gives_the_data_set_once(call, archive, tmp_path, mode):
     root = tmp_path / "dataset/market"
     done = call(prepare_market, "--raw", archive, "--dataroot", root, "--mode", mode)
     assert done.returncode == 0
-    skipped = "2 files are no photos and are left out: ._0002_c1s1_000451_03.jpg, Thumbs.db"
+    skipped = "left out because they are not photos (2): ._0002_c1s1_000451_03.jpg, Thumbs.db"
     assert [line.split(": ", 2)[2] for line in done.stderr.splitlines()] == [skipped, skipped]
     assert len(list((root / "train").glob("0*.jpg"))) == 3
     assert len(list((root / "test").glob("[-0]*.jpg"))) == 2
@@ -39,7 +39,7 @@ def test_every_mode_gives_the_data_set_once(call, archive, tmp_path, mode):
     assert raw.exists() == (mode != "rename")
     assert (root / "train/Thumbs.db").exists() == (mode != "copy")
     assert f"still needed: {root / 'market-annotation-train.csv'} (published by PATN" in done.stdout
-    assert f"{root / 'market-pairs-test.csv'} (published by PATN too; or made" in done.stdout
+    assert f"{root / 'market-pairs-test.csv'} (published by PATN too; make_pairs.py can make" in done.stdout
 
     before = {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")}
     done = call(prepare_market, "--raw", archive, "--dataroot", root, "--mode", mode)

@@ -21,6 +21,8 @@ def test_number_accepts_its_bounds():
         (weight, "nan", "'nan' is not a number of at least 0"),
         (weight, "inf", "'inf' is not a number of at least 0"),
         (number(float, 0, 1), "x", "'x' is not a number from 0 to 1"),
+        (number(float), "abc", "'abc' is not a number"),
+        (number(float), "-inf", "'-inf' is not a number"),
     ],
 )
 def test_number_rejects_other_values(parse, text, message):

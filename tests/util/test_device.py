@@ -130,7 +130,7 @@ class TestSelectDeviceOfTwoGPUs:
         assert two_gpus == [torch.device("cuda", 1)]
 
     def test_more_processes_than_gpus_is_a_user_error(self):
-        with pytest.raises(UserError, match="torchrun started 3 processes here, but there are 2 GPUs"):
+        with pytest.raises(UserError, match="torchrun started 3 processes here; the number of GPUs for them is 2"):
             select_device(None, 0, 3)
 
     def test_gpu_beyond_the_last_is_a_user_error(self):

@@ -3,6 +3,7 @@
 import contextlib
 
 import pytest
+import torch
 
 from util.errors import UserError, run_main, summarize
 
@@ -30,6 +31,18 @@ def test_run_main_explains_a_link_to_itself(tmp_path, capsys):
     with contextlib.suppress(SystemExit):
         run_main(lambda: (tmp_path / "loop").resolve() and None)
     assert capsys.readouterr().err in ("", f"error: Symlink loop from '{tmp_path / 'loop'}'\n")
+
+
+def test_run_main_says_what_to_do_where_the_gpu_is_full(capsys):
+    def main():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee documentation")
+
+    with pytest.raises(SystemExit) as end:
+        run_main(main)
+    message = capsys.readouterr().err
+    assert end.value.code == 2
+    assert message.startswith("error: the GPU's memory is full: give a smaller batch")
+    assert message.endswith("(CUDA out of memory. Tried to allocate 2.00 GiB.)\n")
 
 
 def test_run_main_raises_errors_of_the_program():

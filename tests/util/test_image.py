@@ -110,7 +110,7 @@ def test_photo_names_are_sorted_and_other_files_are_counted(tmp_path, capsys):
         (tmp_path / name).write_text("no photo")
     (tmp_path / "e.heic").write_bytes(HEIC)
     assert photo_names(tmp_path, expected=["index.html"]) == ["a/c.webp", "b.JPG"]
-    note = f"note: {tmp_path}: 3 files are no photos and are left out: a/.d.png, e.heic (HEIC, as iPhones write it: "
+    note = f"note: {tmp_path}: left out because they are not photos (3): a/.d.png, e.heic (HEIC, as iPhones write it: "
     assert capsys.readouterr().err.startswith(note)
 
 

@@ -44,7 +44,7 @@ def test_load_pretrained_says_what_to_do_after_a_failed_download(monkeypatch):
     assert message.startswith(
         "--toy_weights toynet: toylib could not fetch its Toy weights or read them (no route to host)"
     )
-    assert "Put a sound toy-0123abcd.pth under" in message
+    assert "Put an undamaged toy-0123abcd.pth under" in message
     assert message.endswith("(a toylib toy state dict), or --toy_weights random.")
 
 

@@ -17,6 +17,7 @@ from tests.helpers import LOSS_NAMES, train_flags
 from util.checkpoint import Progress, load_state
 from util.errors import UserError
 from util.training import NonFiniteCheck, StopReason, StopSignal
+from util.worker_processes import STOP_SIGNALS
 
 
 def test_non_finite_loss_stops_the_run(run, market, monkeypatch):
@@ -117,23 +118,30 @@ class TestProgress:
 
 class TestStopSignal:
     @pytest.fixture(autouse=True)
-    def hangups(self):
-        """SIGHUP as a terminal leaves it, also where nohup has started the tests."""
-        before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    def handlers(self):
+        """SIGHUP as a terminal leaves it, also where nohup has started the tests; at the end all as before."""
+        before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
         yield
-        signal.signal(signal.SIGHUP, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
     @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"])
-    def test_signal_becomes_its_reason_and_handlers_are_restored(self, name):
+    def test_signal_becomes_its_reason_and_may_be_repeated_until_the_process_ends(self, name):
         number = getattr(signal, name)
-        before = signal.getsignal(number)
         with StopSignal() as stop:
             assert stop.reason() is None
             os.kill(os.getpid(), number)
             reason = stop.reason()
         assert reason is StopReason[name]
         assert (reason.exit_status, str(reason)) == (128 + number, f"by signal {int(number)}")
-        assert signal.getsignal(number) is before
+        os.kill(os.getpid(), number)
+
+    def test_handlers_are_restored_where_no_signal_came(self):
+        before = [signal.getsignal(number) for number in STOP_SIGNALS]
+        with StopSignal():
+            assert before != [signal.getsignal(number) for number in STOP_SIGNALS]
+        assert before == [signal.getsignal(number) for number in STOP_SIGNALS]
 
     def test_nohup_keeps_hangups_ignored(self):
         before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
