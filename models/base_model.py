@@ -88,9 +88,10 @@ class BaseModel(ABC):
         return net.to(memory_format=torch.channels_last) if self.channels_last else net
 
     def compile(self, function: Callable) -> Callable:
-        """Wrap `function` in torch.compile if --compile is set. UserError where a CPU has no C++ compiler.
+        """Wrap `function` in torch.compile if --compile is set.
 
-        In inference the weights become constants of the compiled code; on a CPU that code is cached on disk.
+        In inference the weights become constants of the compiled code; on a Linux CPU that code is cached on disk.
+        UserError, at once or at the first call, where a CPU has no C++ compiler.
         """
         if not self.opt.compile:
             return function
@@ -181,7 +182,7 @@ class BaseModel(ABC):
         for name, net in self.nets.items():
             counts = {child: sum(p.numel() for p in module.parameters()) for child, module in net.named_children()}
             rows += [f"{name}.{child:<16} {number:>12,}" for child, number in counts.items()]
-            rows.append(f"{name:<18} {sum(counts.values()):>12,}")
+            rows.append(f"{name:<18} {sum(p.numel() for p in net.parameters()):>12,}")
         return "\n".join(rows)
 
     def update_learning_rate(self) -> str:

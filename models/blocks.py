@@ -1,6 +1,7 @@
 """Convolution blocks of the DPTN generator (section 3 of the paper).
 
-All are pre-activation: norm, LeakyReLU(0.1), convolution. Letters: B batch, C channels, H x W positions.
+All but the first and the last are pre-activation: norm, LeakyReLU(0.1), convolution. Letters: B batch, C channels,
+H x W positions.
 `Norm` makes a normalization for a channel count: instance norm in the paper, batch norm by option.
 """
 
@@ -37,7 +38,7 @@ class FirstDownBlock(nn.Module):
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
 
     def forward(self, shared: Tensor, own: Tensor | None = None) -> Tensor:
-        """The input is `shared`, or with `own` (k*B,C,H,W) `shared` and each of these k, along the channels."""
+        """The input is `shared`; with `own` (k*B,C,H,W), further channels of k branches, it is both for each branch."""
         y = self.conv1(shared) if own is None else ops.conv2d_shared_input(self.conv1, shared, own)
         return self.conv2(leaky_relu(self.norm(y)))
 

@@ -1,4 +1,4 @@
-"""`--compile`: torch.compile for training, and for inference on a CPU an on-disk cache of compiled libraries.
+"""`--compile`: torch.compile; for inference on a Linux CPU (torch 2.9 or newer) an on-disk cache of libraries instead.
 
 `torch.compile` keeps no graph whose weights are constants, so each start would compile anew for some 20 s. AOTInductor,
 a part of torch, builds a shared library instead: once for a network and the shapes of its inputs. It is cached in
@@ -31,8 +31,9 @@ MAX_LIBRARIES = 20  # of 22 MB (bf16) to 42 MB (fp32) each; the least recently u
 
 
 def compile_function(function: Callable, nets: nn.Module, device: torch.device, is_train: bool, mode: str) -> Callable:
-    """Compile `function`, which runs `nets`, on its first call. UserError where a CPU has no C++ compiler.
+    """Compile `function`, which runs `nets`, on its first call.
 
+    UserError where a CPU has no C++ compiler: for training at once, for inference when a library must be built.
     Shapes are static on purpose: torch's dynamic shapes fail on some processors. Each new shape is compiled anew.
     `mode`: of torch.compile; a CPU has only its default.
     """

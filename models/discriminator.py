@@ -115,9 +115,10 @@ class ResnetBlock(nn.Module):
 class ResnetDiscriminator(nn.Module):
     """DPTN-TA's, with `blocks` residual blocks: (B,3,H,W) image in [-1, 1] -> (B,4*ndf,H/4,W/4) scores, float32.
 
-    It has no head: the adversarial loss averages over all channels, as published. The last norm and ReLU bound each
-    channel's mean over positions by 0.5, whatever the weights, so the network tells real from generated images by how
-    scores vary over positions. Its modules are numbered so that they carry the published key names.
+    It has no head: the adversarial loss averages over all channels, as published. The norm and ReLU before the residual
+    blocks bound each channel's mean over positions by 0.5, whatever the weights, and each block ends in a norm, which
+    adds 0 to it; so the network tells real from generated images by how scores vary over positions. Its modules are
+    numbered so that they carry the published key names.
     """
 
     def __init__(self, ndf: int, blocks: int) -> None:

@@ -32,7 +32,7 @@ from util.draw_pose import draw_skeleton
 from util.image import from_uint8, to_pil, to_uint8
 
 LAMBDA_GRADIENT_PENALTY = 10.0
-MAX_VISUALS = 4  # samples in `get_current_visuals`
+MAX_VISUALS = 4  # most samples in `get_current_visuals`
 HeatMapFactors = tuple[Tensor, Tensor]  # of rows (B,H,18) and columns (B,W,18), see data/keypoints.py
 
 
@@ -41,7 +41,7 @@ class Batch(NamedTuple):
     them into equal micro-batches."""
 
     source_image: Tensor  # (B,3,H,W) in [-1, 1]
-    source_keypoints: Tensor  # (B,18,2) of (y, x) in pixels of the image, NaN = missing
+    source_keypoints: Tensor  # (B,18,2) of (y, x) in whole pixels of the image, NaN = missing
     target_keypoints: Tensor  # the same
     target_image: Tensor | None = None  # (B,3,H,W) in [-1, 1]; training only
 

@@ -77,7 +77,7 @@ class VGG19Features(nn.Module):
         from torchvision.models.vgg import cfgs, make_layers  # slow to import, and inference does not need it
 
         self.features = make_layers(cfgs["E"], batch_norm=False)[: max(STYLE_LAYERS) + 1]
-        self.requires_grad_(False).eval()
+        self.requires_grad_(False)
 
     def forward(self, images: Tensor) -> Features:
         """(N,3,H,W) -> content features (5) and style features (4), each (N,C,h,w)."""
@@ -95,8 +95,8 @@ class VGG19Features(nn.Module):
 def l1_per_sample(a: Tensor, b: Tensor) -> Tensor:
     """L1 distance, the mean absolute difference, of each sample: two (N,...) -> (N,) float32.
 
-    Differences of bfloat16 values are rounded to bfloat16, which saves two float32 copies of all features; the mean of
-    many is as exact.
+    Differences of bfloat16 values are rounded to bfloat16, which saves two float32 copies of all features; the errors
+    average out in the mean of so many.
     """
     dtype = torch.promote_types(a.dtype, torch.float32)
     return (a - b).abs().mean(tuple(range(1, a.ndim)), dtype=dtype)

@@ -37,8 +37,9 @@ def initialize(net: nn.Module, init_type: str) -> None:
     for name, module in net.named_modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear) and not name.endswith("in_proj"):
             INITIALIZERS[init_type](module.weight)
-            nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.BatchNorm2d):
+            if module.bias is not None:  # DPTN's have one; a network of one's own may do without
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm2d) and module.affine:
             nn.init.normal_(module.weight, 1.0, INIT_GAIN)
 
 

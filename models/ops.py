@@ -248,6 +248,10 @@ def reflection_pad(x: Tensor, width: int) -> Tensor:
     return x
 
 
+# device -> in which type the backward pass of PyTorch's fused attention is slow
+SLOW_IF_FUSED = {"cpu": torch.bfloat16, "cuda": torch.float32}
+
+
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """`F.scaled_dot_product_attention(q, k, v)`: softmax(q k^T / sqrt(d)) v of (B,heads,N,d) each.
 
@@ -255,8 +259,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     takes 1.5 times as long for N = 1024, 10 times for N = 128), and in float32 on CUDA, where it took 19 of the
     155 ms of a DeepFashion step in TF32 on an H200: it is optimized for half precision.
     """
-    slow_if_fused = {"cpu": torch.bfloat16, "cuda": torch.float32}.get(q.device.type)
-    if q.dtype == slow_if_fused and torch.is_grad_enabled():
+    if q.dtype == SLOW_IF_FUSED.get(q.device.type) and torch.is_grad_enabled():
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
         return scores.softmax(-1, dtype=torch.float32).to(q.dtype) @ v
     return F.scaled_dot_product_attention(q, k, v)

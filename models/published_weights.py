@@ -28,25 +28,27 @@ _CAB = {"feed_forward.linear1": "linear1", "feed_forward.linear2": "linear2",
         "norm1.norm": "norm1", "norm2.norm": "norm2"}  # fmt: skip
 
 # Our prefix -> published prefix. '#' is a block's number, from 0, the same on both sides.
-KEYS: dict[str, str] = {
-    # generator: pose-image encoder
+GENERATOR_KEYS: dict[str, str] = {
+    # pose-image encoder
     **_prefixed("encoder.first", "block0", _FIRST_DOWN),
     **_prefixed("encoder.down.#", "encoder#", _TWO_CONVS),
     **_prefixed("encoder.residual.#", "mblock#", {**_TWO_CONVS, "shortcut": "shortcut.0"}),
-    # generator: source encoder
+    # source encoder
     **_prefixed("source_encoder.first", "source_encoder.block0", _FIRST_DOWN),
     **_prefixed("source_encoder.down.#", "source_encoder.encoder#", _TWO_CONVS),
-    # generator: Pose Transformer Module
+    # Pose Transformer Module
     **_prefixed("ptm.cabs.#.self_attention", "PTM.encoder.layers.#.self_attn", _ATTENTION),
     **_prefixed("ptm.ttbs.#.self_attention", "PTM.decoder.layers.#.self_attn", _ATTENTION),
     **_prefixed("ptm.ttbs.#.cross_attention", "PTM.decoder.layers.#.multihead_attn", _ATTENTION),
     **_prefixed("ptm.cabs.#", "PTM.encoder.layers.#", _CAB),
     **_prefixed("ptm.ttbs.#", "PTM.decoder.layers.#", {**_CAB, "norm3.norm": "norm3"}),
     "ptm.norm.norm": "PTM.decoder.norm",
-    # generator: decoder
+    # decoder
     **_prefixed("decoder.up.#", "decoder#", _UP),
     "decoder.output.conv": "outconv.model.2",
-    # discriminator (weight_orig, weight_u, weight_v and bias have the published names, and so has all of DPTN-TA's)
+}
+# weight_orig, weight_u, weight_v and bias have the published names, and so has all of DPTN-TA's discriminator.
+DISCRIMINATOR_KEYS: dict[str, str] = {
     **_prefixed("first", "block0", {"conv1": "model.0", "conv2": "model.2", "shortcut": "shortcut.1"}),
     **_prefixed("blocks.#", "encoder#", {"conv1": "model.1", "conv2": "model.3", "shortcut": "shortcut.1"}),
     "head": "conv",
@@ -69,7 +71,13 @@ def _rules(table: Mapping[str, str]) -> list[tuple[re.Pattern[str], str]]:
     ]
 
 
-_KEY_RULES, _ALIAS_RULES = _rules(KEYS), _rules(ALIASES)
+_GENERATOR_RULES, _DISCRIMINATOR_RULES = _rules(GENERATOR_KEYS), _rules(DISCRIMINATOR_KEYS)
+_ALIAS_RULES = _rules(ALIASES)
+
+
+def _key_rules(state: Mapping[str, Tensor]) -> list[tuple[re.Pattern[str], str]]:
+    """The discriminator's short prefixes must not translate the layers of other networks."""
+    return _DISCRIMINATOR_RULES if "head.weight_orig" in state else _GENERATOR_RULES
 
 
 def _translate(key: str, rules: list[tuple[re.Pattern[str], str]]) -> str | None:
@@ -82,9 +90,9 @@ def _translate(key: str, rules: list[tuple[re.Pattern[str], str]]) -> str | None
 
 def to_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Our state dict under the published names, aliases included (they share their memory)."""
-    published = {}
+    rules, published = _key_rules(state), {}
     for key, tensor in state.items():
-        name = _translate(key, _KEY_RULES) or key
+        name = _translate(key, rules) or key
         published[name] = tensor
         if alias := _translate(name, _ALIAS_RULES):
             published[alias] = tensor
@@ -97,17 +105,18 @@ def load_network(net: nn.Module, path: str | Path, what: str) -> None:
     Raises UserError, listing them, for missing, unexpected and mis-shaped keys, for aliases that disagree and for
     tensors with NaN or infinity.
     """
-    given = {key.removeprefix("module."): tensor for key, tensor in load_tensors(path, what).items()}
-    wanted = net.state_dict()
-    state, problems = {}, []
+    given, wanted = load_tensors(path, what), net.state_dict()
+    if all(key.startswith("module.") for key in given):  # of DataParallel
+        given = {key.removeprefix("module."): tensor for key, tensor in given.items()}
+    rules, state, problems = _key_rules(wanted), {}, []
     for key, target in wanted.items():
-        name = _translate(key, _KEY_RULES) or key
+        name = _translate(key, rules) or key
         alias = _translate(name, _ALIAS_RULES)
         found = [given.pop(n) for n in (name, alias) if n in given]
         if not found:
             problems.append(f"missing key {name} {tuple(target.shape)}")
-        elif any(tensor.shape != target.shape for tensor in found):
-            problems.append(f"key {name}: shape {tuple(found[0].shape)}, expected {tuple(target.shape)}")
+        elif wrong := [tensor for tensor in found if tensor.shape != target.shape]:
+            problems.append(f"key {name}: shape {tuple(wrong[0].shape)}, expected {tuple(target.shape)}")
         elif not all(torch.isfinite(tensor).all() for tensor in found):
             problems.append(f"key {name}: contains NaN or infinity")
         elif len(found) == 2 and not torch.equal(*found):

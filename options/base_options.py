@@ -18,7 +18,8 @@ COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
 
 
 def add_batch_size(group: _ArgumentGroup) -> None:
-    group.add_argument("--batchSize", type=positive_int, default=1, metavar="N", help="pairs in a batch")
+    group.add_argument("--batchSize", type=positive_int, default=1, metavar="N",
+        help="pairs in a batch; in training with several processes, their total")  # fmt: skip
 
 
 class BaseOptions:
@@ -84,6 +85,9 @@ class BaseOptions:
             self.set_run_defaults(parser, argv, ["model", "dataset_mode"])
         chosen, _ = parser.parse_known_args(argv)
         find_dataset(chosen.dataset_mode).modify_commandline_options(parser, self.is_train)
+        if from_run:  # the data set has a default --name
+            self.set_run_defaults(parser, argv, ["model"])
+            chosen, _ = parser.parse_known_args(argv)
         common = {action.dest for action in parser._actions}
         find_model(chosen.model).modify_commandline_options(parser, self.is_train)
         if from_run:
@@ -96,7 +100,10 @@ class BaseOptions:
         does nothing; commands that use an existing run override it."""
 
     def parse(self, argv: Sequence[str] | None = None) -> Namespace:
-        """Options of a command line (default: this process's); exits with status 2 on a bad one."""
+        """Options of a command line (default: this process's); exits with status 2 on a bad one.
+
+        UserError where the files of the run do not allow it.
+        """
         parser = self.parser(argv, from_run=True)
         return self.finish(parser, parser.parse_args(argv))
 
@@ -122,7 +129,7 @@ class BaseOptions:
         if not opt.name or opt.name in (".", "..") or "/" in opt.name or "\\" in opt.name:
             raise ValueError(f"--name '{opt.name}': must be the name of one folder")
         if opt.compile_mode != "default" and not opt.compile:
-            raise ValueError(f"--compile_mode {opt.compile_mode} needs --compile")
+            raise ValueError(f"--compile_mode {opt.compile_mode} needs --compile; else give --compile_mode default")
         find_model(opt.model).validate_options(opt, find_dataset(opt.dataset_mode).network_size)
 
 

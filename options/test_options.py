@@ -52,11 +52,13 @@ class TestOptions(BaseOptions):
     def validate(self, opt: Namespace) -> None:
         super().validate(opt)
         if "," in (opt.gpu_ids or "") or distributed.processes() > 1:
-            raise ValueError(f"{self.command} is one process on one GPU: give --gpu_ids one number and no torchrun")
+            raise ValueError(f"{self.command} is one process on one GPU: give --gpu_ids one number, without torchrun")
 
 
 def _checked(action: Action, value: Any) -> Any:
     """`value` of a run's options, if the command line could give it too; else ValueError or argparse's error."""
+    if isinstance(value, list) and action.nargs in ("+", "*"):
+        return [_checked(action, item) for item in value]
     if (action.nargs == 0 and isinstance(value, bool)) or (value is None and action.default is None):
         return value  # a switch, which takes no text, or a flag that was not given
     if (action.type or str)(str(value)) != value or (action.choices and value not in action.choices):

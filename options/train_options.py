@@ -56,7 +56,7 @@ class TrainOptions(BaseOptions):
         add("--deterministic", action=BooleanOptionalAction, default=False,
             help="only kernels that repeat their results bit for bit: exact resume on CUDA; slower")  # fmt: skip
         add("--val_pairs", type=count, default=0, metavar="N",
-            help="hold out whole identities that have at least N pairs together, for validation, which selects "
+            help="hold out whole identities, with at least N pairs in all, for validation, which selects "
             "best_net_G.pth")  # fmt: skip
         add("--val_metric", choices=list(VAL_METRICS), default="ssim",
             help="metric that selects best_net_G.pth (ssim: the evaluation's ssim_256); lpips and fid need weights of "
@@ -84,24 +84,24 @@ class TrainOptions(BaseOptions):
         add("--display_env", default="main", metavar="NAME", help="visdom: environment")
 
     def parse(self, argv: Sequence[str] | None = None) -> Namespace:
-        """Options of a new run; with --continue_train those of the checkpoint, whose content is then `state`.
+        """Options of a new run; with --continue_train those of the checkpoint.
 
         Raises UserError where a new run would overwrite an old one, or there is no run to resume.
         """
         opt = super().parse(argv)
         run_dir = Path(opt.checkpoints_dir) / opt.name
         if opt.continue_train:
-            self.state = load_state(run_dir / STATE_FILE)
-            return self.resume(self.state["options"], opt, argv)
+            return self.resume(load_state(run_dir / STATE_FILE), opt, argv)
         refuse_existing_run(run_dir)
         return opt
 
-    def resume(self, stored: dict[str, Any], opt: Namespace, argv: Sequence[str] | None) -> Namespace:
-        """Options of a resumed run: those `stored` in its checkpoint, changed only where RESUME_MAY_CHANGE allows it.
+    def resume(self, state: dict[str, Any], opt: Namespace, argv: Sequence[str] | None) -> Namespace:
+        """Options of a resumed run: those in its training `state`, changed only where RESUME_MAY_CHANGE allows it.
 
         `opt` is the command line parsed without the checkpoint: it knows where the run is stored now. Raises UserError
         naming both values where the command line asks for another value than the checkpoint's.
         """
+        stored = state["options"]
         parser = self.parser([f"--model={stored['model']}", f"--dataset_mode={stored['dataset_mode']}"])
         unset = object()  # argparse sets no default where the namespace has a value: what stays unset was not given
         blank = Namespace(**{action.dest: unset for action in parser._actions})
@@ -114,7 +114,7 @@ class TrainOptions(BaseOptions):
             and not moved_file(name, value, stored)
         ]
         if conflicts:
-            untrained = self.state["progress"]["total"] == 0
+            untrained = state["progress"]["total"] == 0
             name = "the same --name, since no step was made" if untrained else "another --name"
             raise UserError(
                 "--continue_train resumes with the checkpoint's options. Leave these flags out, or start a new run "
@@ -146,7 +146,8 @@ class TrainOptions(BaseOptions):
             raise ValueError(f"--val_metric {opt.val_metric} needs --val_pairs N, the pairs on which it is measured")
         if opt.cuda_graph and opt.compile_mode != "default":
             raise ValueError(
-                f"--cuda_graph records the whole step, --compile_mode {opt.compile_mode} parts of it: leave one out"
+                f"--cuda_graph records the whole step, --compile_mode {opt.compile_mode} parts of it: give "
+                "--no-cuda_graph or --compile_mode default"
             )
 
 

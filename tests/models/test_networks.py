@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from models import create_model
-from models.networks import INIT_GAIN, linear_decay
+from models.networks import INIT_GAIN, initialize, linear_decay
 from tests.helpers import CPU, train_options
 
 
@@ -41,6 +41,13 @@ class TestInitialization:
         bound = np.sqrt(1 / weight[0].numel())
         assert 0.99 * bound < weight.abs().max() <= bound
         assert all(not p.any() for name, p in net.named_parameters() if name.endswith("bias"))
+
+
+def test_initialize_takes_layers_without_bias_and_norms_without_weights():
+    net = nn.Sequential(nn.Conv2d(2, 3, 1, bias=False), nn.BatchNorm2d(3, affine=False))
+    net[0].weight.data.fill_(7)
+    initialize(net, "orthogonal")
+    assert net[0].weight.abs().max() <= INIT_GAIN
 
 
 def test_linear_decay_follows_its_formula():

@@ -60,6 +60,19 @@ def test_layers_without_published_names_keep_theirs(tmp_path):
         load_network(define_G(test_options(*TINY_G)), tmp_path / "ours.pth", "generator")
 
 
+def test_other_networks_keep_names_that_mean_something_in_the_discriminator(tmp_path):
+    """Such as conv and head, or a child called module."""
+
+    def make() -> nn.Module:
+        layers = {"conv": nn.Linear(2, 3), "head": nn.Linear(3, 4), "first": nn.Linear(4, 5), "module": nn.Linear(5, 6)}
+        return nn.ModuleDict(layers)
+
+    net, other = make(), make()
+    save_network(net, tmp_path / "ours.pth")
+    load_network(other, tmp_path / "ours.pth", "generator")
+    torch.testing.assert_close(other.state_dict(), net.state_dict(), rtol=0, atol=0)
+
+
 def test_saved_file_stores_aliased_tensors_once(tmp_path):
     save_network(network("generator"), tmp_path / "ours.pth")
     assert (tmp_path / "ours.pth").stat().st_size < 9_794_371 * 4 * 1.01
@@ -121,7 +134,7 @@ def aliases_differ(state):
 
 def alias_misshaped(state):
     state["mblock0.conv1.bias"] = torch.zeros(2)
-    return "mblock0.model.2.bias: shape"
+    return r"mblock0.model.2.bias: shape \(2,\), expected \(256,\)"
 
 
 @pytest.mark.parametrize("damage", [missing, unexpected, misshaped, not_finite, aliases_differ, alias_misshaped])

@@ -184,6 +184,30 @@ def test_switch_of_the_network_comes_from_the_run(value, monkeypatch, tmp_path):
     assert (opt.use_mask, opt.extra, opt.ngf) == (value, None, 8)
 
 
+def test_lists_of_a_subclass_come_from_the_run(monkeypatch, tmp_path):
+    def with_widths(parser, is_train):
+        DPTNModel.modify_commandline_options(parser, is_train)
+        parser.add_argument("--widths", nargs="+", type=int, default=[1])
+
+    class MyModel(DPTNModel):
+        modify_commandline_options = staticmethod(with_widths)
+
+    monkeypatch.setattr("options.base_options.find_model", lambda _name: MyModel)
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x/train_opt.json").write_text(json.dumps({"options": {"widths": [3, 4]}}))
+    assert TestOptions().parse(["--name=x", f"--checkpoints_dir={tmp_path}"]).widths == [3, 4]
+    (tmp_path / "x/train_opt.json").write_text(json.dumps({"options": {"widths": [3, "a"]}}))
+    with pytest.raises(UserError, match="train_opt.json: cannot be read"):
+        TestOptions().parse(["--name=x", f"--checkpoints_dir={tmp_path}"])
+
+
+def test_model_comes_from_the_run_of_the_default_name(tmp_path):
+    (tmp_path / "DPTN_market").mkdir()
+    (tmp_path / "DPTN_market/train_opt.json").write_text(json.dumps({"options": {"model": "DPTNTA", "ngf": 8}}))
+    opt = TestOptions().parse(["--dataset_mode=market", f"--checkpoints_dir={tmp_path}"])
+    assert (opt.name, opt.model, opt.ngf) == ("DPTN_market", "DPTNTA", 8)
+
+
 def test_size_flags_change_their_network():
     """Each size flag changes the parameters of its network; two are dead in the published code."""
 
