@@ -10,8 +10,8 @@ stopped resumes. The table is OUT/ablation.csv, the page OUT/index.html; both ar
 
 A metric's value is the mean over the test pairs; "spread" is the standard deviation over seeds. "difference" is
 the value minus the first setting's on the same pair with the same seed, averaged over pairs; its spread, too, is over
-seeds, because the pairs of one run are not independent. "pairs better" counts pairs on which the setting beats the
-first one.
+seeds, because the pairs of one run are not independent. "pairs better" is the share of pairs on which the setting
+beats the first one.
 """
 
 import re
@@ -85,6 +85,8 @@ def main() -> None:
     add("--jobs", type=positive_int, default=1, metavar="N", help="runs at the same time; more than one on a large GPU")
     add("--gpu_ids", "--gpu_id", metavar="ID", help="as in train.py")
     args = parser.parse_args(own)
+    if any(flag.partition("=")[0] == "--max_minutes" for flag in train_flags):
+        parser.error("--max_minutes would count unfinished runs as finished; choose --niter and --niter_decay instead")
     args.settings, args.seeds = (list(dict.fromkeys(given)) for given in (args.settings, args.seeds))
     common = [f"--dataset_mode={args.dataset_mode}", f"--dataroot={args.dataroot.resolve()}"]
     check_same_training(args.out, [*common, *TRAINING, *train_flags])

@@ -21,8 +21,8 @@ from util.files import write_text
 PAGE = Path(__file__).resolve().parent.parent / "docs/options.md"
 TITLE = """# Options
 
-What `--help` says, for reading. Defaults in brackets; `--dataset_mode market` has another `--name` and `--dataroot`.
-Written by `scripts/list_options.py`; a test compares.
+What `--help` says, for reading. Defaults in brackets; each `--dataset_mode` has its own `--name` and
+`--dataroot`, those here are fashion's. Written by `scripts/list_options.py`; a test compares.
 """
 
 
@@ -54,8 +54,10 @@ def main() -> None:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("--check", action="store_true", help="compare only; write nothing")
     check = parser.parse_args().check
+    train = TrainOptions().parser(["--model=DPTNTA"])  # DPTN's flags and one more, here with DPTN's defaults
+    train.set_defaults(**vars(TrainOptions().parser([]).parse_args([])))
     parsers = {
-        "train.py": TrainOptions().parser(["--model=DPTNTA"]),  # DPTN's flags and one more
+        "train.py": train,
         "test.py": TestOptions().parser([]),
         "scripts/transfer.py": TransferOptions().parser([]),
         "python -m metrics.metrics": metrics_options.make_parser(),

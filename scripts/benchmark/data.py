@@ -1,5 +1,6 @@
 """Time to load a sample on one core, its size, and the time to read the lists at start-up."""
 
+import math
 import tempfile
 import time
 from argparse import Namespace
@@ -61,7 +62,7 @@ def published_start_up(mode: str) -> tuple[float, int]:
     """Seconds to read and check lists as long as the published training set's, and their number of pairs."""
     dataset = find_dataset(mode)
     photos, pairs = dataset.published["train"]
-    per_identity = round(pairs / photos) + 1  # each photo has a pair with every other one of its identity
+    per_identity = math.ceil(pairs / photos) + 1  # each photo has a pair with every other one of its identity
     names = [f"{number // per_identity:05d}_c1s1_{number:06d}_00.jpg" for number in range(photos)]
     joints = np.random.RandomState(0).randint(0, dataset.stored_size[1], (photos, 18, 2)).astype(float)
     keypoints = dict(zip(names, joints))

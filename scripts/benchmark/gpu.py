@@ -28,7 +28,7 @@ from scripts.benchmark import gpu_checks, gpu_grid, gpu_report, gpu_suspects, gp
 from scripts.benchmark.gpu_report import Context, Row
 from scripts.benchmark.gpu_summary import suspects
 from scripts.benchmark.measure import free_memory
-from scripts.benchmark.networks import MODES, PUBLISHED_SIZES
+from scripts.benchmark.networks import PUBLISHED_SIZES
 from util.arguments import number
 from util.device import describe_device, select_device
 from util.errors import run_main
@@ -56,7 +56,7 @@ PARTS = {
     "profile": Part(gpu_grid.report_profiles, 0, 10, printed=False),
     "suspects": Part(gpu_suspects.measure_suspects, 10, 40, printed=False),  # the table at the end prints its rows
     "test.py": Part(gpu_checks.measure_test, 15, 40),
-    "training": Part(gpu_training.measure_training, 45, 0.99),
+    "training": Part(gpu_training.measure_training, 60, 0.99),
 }
 BESIDE_WORKERS = ("goldens", "people", "resume", "torchrun", "prepare")
 
@@ -68,7 +68,7 @@ def main() -> None:
     add("--minutes", type=number(float, 0.1), default=8.0, metavar="M", help="time for everything")
     add("--parts", choices=list(PARTS), nargs="+", default=list(PARTS), metavar="NAME",
         help=f"only these of {', '.join(PARTS)}")  # fmt: skip
-    add("--sizes", choices=list(MODES), nargs="+", metavar="HxW", help=f"only some of {', '.join(MODES)}")
+    add("--sizes", choices=PUBLISHED_SIZES, nargs="+", metavar="HxW", help=f"only some of {', '.join(PUBLISHED_SIZES)}")
     add("--dataroot", type=Path, metavar="DIR",
         help="a data set of Market-1501's layout to train on and to test (default: people are rendered)")  # fmt: skip
     add("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a rehearsal, with --quick")

@@ -5,7 +5,8 @@
 #   bash scripts/benchmark/gpu.sh OUT_DIR --minutes 4 --parts machine grid
 #   bash scripts/benchmark/gpu.sh OUT_DIR --device cpu --quick      # a rehearsal without a GPU
 #
-# The variable PYTHON names the interpreter (default: .venv, else python3), GIT_REVISION the commit of a bare copy.
+# The variable PYTHON names the interpreter (default: .venv, else python3), GIT_REVISION the commit of a copy
+# without .git. OUT_DIR is relative to the current folder, all other paths to the repository.
 set -euo pipefail
 out=${1:?usage: bash scripts/benchmark/gpu.sh OUT_DIR [flags]}
 case $out in

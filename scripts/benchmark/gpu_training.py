@@ -27,6 +27,7 @@ TO_START = 15.0  # seconds until the first step
 
 def measure_training(context: Context) -> Iterator[Row]:
     """Train at half width for the time that is left, as a user would, then test, score and show samples."""
+    people(context)  # rendered before the time is divided
     results_dir, failed = context.scratch / "results", None
     for number, cell in enumerate(training_cells(context)):
         seconds = 5.0 if context.quick else context.left() - TO_SCORE
@@ -73,7 +74,7 @@ def network_flags(context: Context, name: str, cell: Cell) -> list[str]:
 
 
 def train(context: Context, cell: Cell, name: str, seconds: float) -> Row:
-    """Train for `seconds` with the losses of scripts/demo.sh; the schedule should end by then."""
+    """Train for `seconds`, with L1 and adversarial loss alone; the schedule should end by then."""
     batch = BATCH[context.quick]
     pairs = read_pairs(people(context) / "market-pairs-train.csv")
     epochs = max(2, round(expected_pairs(context, seconds) / len(pairs)))

@@ -4,7 +4,8 @@
     python scripts/benchmark.py --only inference --sizes 256x256 --no-compile
 
 Operations are counted by torch, two for each multiply-add. "of matmul" is the fraction of the speed of a 2048^3 matrix
-product timed right before in the same precision: the number to compare between machines. Times are medians.
+product timed right before in the same precision: the number to compare between machines. Times of calls are medians
+of --repeats; start-ups, test.py and the evaluation run once.
 
 Kinds of work, each with a table (--only):
   inference, training  for one image or one pair (a training step: both branches, three discriminator passes, VGG19 on
@@ -25,6 +26,7 @@ Kinds of work, each with a table (--only):
 import os
 import tempfile
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace, RawDescriptionHelpFormatter
+from contextlib import suppress
 from itertools import product
 
 import torch
@@ -33,7 +35,8 @@ from models import model_names
 from scripts.benchmark import data, metrics, networks, onnx_files, results
 from scripts.benchmark.measure import print_table
 from util.arguments import positive_int
-from util.device import PRECISIONS, describe_device, select_device
+from util.device import PRECISIONS, describe_device, select_device, use_precision
+from util.errors import UserError
 
 WORK = ("inference", "training", "data", "metrics", "results", "precision", "onnx")
 TRAINED = ("name", "checkpoints_dir", "dataset_mode", "dataroot")  # flags of test.py that choose a trained network
@@ -41,13 +44,14 @@ TRAINED = ("name", "checkpoints_dir", "dataset_mode", "dataroot")  # flags of te
 
 def parse() -> Namespace:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
-    sizes, precisions = list(networks.MODES), list(PRECISIONS)
+    sizes = list(networks.MODES)
     parser.add_argument("--only", choices=WORK, action="append", help="one kind of work (may be repeated)")
     published = networks.PUBLISHED_SIZES
     parser.add_argument("--sizes", choices=sizes, nargs="+", default=published, help="H x W of the images")
-    parser.add_argument("--precisions", choices=precisions, nargs="+", default=precisions)
+    parser.add_argument("--precisions", choices=list(PRECISIONS), nargs="+", help="default: all that the device has")
     parser.add_argument("--compile", action=BooleanOptionalAction, help="only with, or only without; default: both")
-    parser.add_argument("--channels_last", action=BooleanOptionalAction, default=True, help="memory order N,H,W,C")
+    parser.add_argument("--channels_last", action=BooleanOptionalAction, default=True,
+        help="memory format N,H,W,C; here on by default, in train.py and test.py with --compile only")  # fmt: skip
     parser.add_argument("--model", choices=model_names(), default="DPTN", help="of --only training and inference")
     parser.add_argument("--batch", type=positive_int, help="batch size; default: as in the table of docs/speed.md")
     parser.add_argument("--repeats", type=positive_int, default=7, help="timed calls for each row")
@@ -61,12 +65,24 @@ def parse() -> Namespace:
     args.only = args.only or [name for name in WORK if name != "onnx" and (name != "precision" or args.name)]
     if "precision" in args.only and not args.name:
         parser.error("--only precision needs --name, the run folder of a trained network")
+    if args.only == ["results"] and not set(args.sizes) & set(published):
+        parser.error(f"--only results: people are rendered at {' and '.join(published)}")
     return args
+
+
+def available_precisions(device: torch.device) -> list[str]:
+    names = []
+    for name in PRECISIONS:
+        with suppress(UserError):
+            names.append(use_precision(name, device))
+    return names
 
 
 def main() -> None:
     args = parse()
-    variants = list(product(args.precisions, (False, True) if args.compile is None else (args.compile,)))
+    device = select_device(args.gpu_ids)
+    precisions = args.precisions or available_precisions(device)
+    variants = list(product(precisions, (False, True) if args.compile is None else (args.compile,)))
     memory_order = f"--{'' if args.channels_last else 'no-'}channels_last"
     rendered = [size for size in args.sizes if size in networks.PUBLISHED_SIZES]  # data/synthetic has no other
     test_flags = [f"--batchSize={args.batch or 8}", memory_order]
@@ -77,10 +93,9 @@ def main() -> None:
         roots = {"fashion": args.fashion_root, "market": args.market_root}
         print_table(data.measure(roots, args.repeats), data.COLUMNS)
     if "metrics" in args.only:
-        device = select_device(args.gpu_ids)
         batch = args.batch or (8 if device.type == "cpu" else 64)
         print_table(metrics.measure_pixels(args.repeats), metrics.PIXEL_COLUMNS)
-        rows = metrics.measure_networks(device, batch, args.precisions, args.repeats)
+        rows = metrics.measure_networks(device, batch, precisions, args.repeats)
         print_table(rows, metrics.NETWORK_COLUMNS)
     with tempfile.TemporaryDirectory() as cache:
         os.environ["XDG_CACHE_HOME"] = os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache  # an empty cache of compiled code
@@ -94,7 +109,6 @@ def main() -> None:
             rows = onnx_files.measure(args.sizes, args.batch or 1, compiling, args.repeats)
             print_table(rows, onnx_files.COLUMNS)
         if work := [name for name in args.only if name in ("inference", "training")]:
-            device = select_device(args.gpu_ids)
             print(f"torch {torch.__version__}, {describe_device(device)}")
             flags = [memory_order, f"--model={args.model}"]
             rows = networks.measure(work, args.sizes, variants, args.batch, flags, args.repeats, device)

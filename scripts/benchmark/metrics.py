@@ -20,7 +20,7 @@ from metrics.pairing import Sample
 from metrics.protocols import PROTOCOLS
 from metrics.stream import PairDataset, make_loader
 from scripts.benchmark.measure import count_gflop, matmul_gflops, median_seconds
-from util.device import PRECISIONS
+from util.device import PRECISIONS, use_precision
 from util.image import save_image
 
 PIXELS = ["psnr", "ssim", "ssim_256", "mae", "l1"]
@@ -94,8 +94,8 @@ def measure_networks(device: torch.device, batch: int, precisions: list[str], re
         with torch.no_grad():
             gflop = count_gflop(call) / batch
         for precision in precisions:
-            dtype = PRECISIONS[precision]
-            with torch.inference_mode(), torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32"):
+            dtype = PRECISIONS[use_precision(precision, device)]
+            with torch.inference_mode(), torch.autocast(device.type, dtype=dtype, enabled=precision == "bf16"):
                 call()
                 peak = matmul_gflops(dtype, device)
                 per_image = median_seconds(call, repeats, device) / batch

@@ -66,6 +66,13 @@ def test_other_training_in_the_same_folder_is_refused(call, tmp_path, monkeypatc
     assert "holds runs of another training; choose another --out" in done.stderr
 
 
+def test_time_limit_of_runs_is_refused(call, tmp_path):
+    for flags in (["--max_minutes=5"], ["--max_minutes", "5"]):
+        done = call(ablation, "--out", tmp_path, "--", *flags)
+        assert done.returncode == 2
+        assert "--max_minutes would count unfinished runs as finished" in done.stderr
+
+
 def test_run_that_fails_does_not_stop_the_others(call, tmp_path, monkeypatch):
     def train_and_test(args, name, seed, *_):
         time.sleep(0.2 * (name == "full"))  # others end before the one that they are compared with

@@ -1,5 +1,6 @@
 """The benchmark's tables: test.py end to end, what precision changes, and how a table is printed."""
 
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -11,10 +12,11 @@ from skimage.metrics import peak_signal_noise_ratio
 from torch._subclasses import FakeTensorMode
 from torch.nn.functional import scaled_dot_product_attention
 
+from data import find_dataset
 from data.pairs import read_pairs, result_names
 from data.synthetic.people import render_people
+from scripts.benchmark import data, measure, metrics, results
 from scripts.benchmark import main as benchmark
-from scripts.benchmark import measure, metrics, results
 from tests.helpers import TINY_G, train_flags
 
 FLAGS = ["--gpu_ids=-1", "--batchSize=4", "--nThreads=0", *TINY_G]
@@ -134,6 +136,31 @@ def test_count_gflop_counts_fused_attention_on_a_cpu(fake):
 def test_difference_of_uint8_does_not_wrap_around():
     a, b = torch.tensor([0, 255, 7, 7], dtype=torch.uint8), torch.tensor([255, 0, 7, 5], dtype=torch.uint8)
     assert results.difference(a, b) == (512 / 4, 255)
+
+
+def test_precisions_are_those_of_the_device():
+    assert benchmark.available_precisions(torch.device("cpu")) == ["fp32", "bf16"]
+    assert benchmark.available_precisions(torch.device("mps")) == ["fp32"]
+
+
+def test_default_precisions_run_on_a_cpu(call, monkeypatch):
+    """The command that docs/speed.md names, but for its sizes."""
+    measured = []
+
+    def measure_nothing(work, sizes, variants, *_) -> Iterator[tuple]:
+        measured.append(variants)
+        return iter(())
+
+    monkeypatch.setattr(benchmark.networks, "measure", measure_nothing)
+    done = call(benchmark, "--only=training", "--gpu_ids=-1", "--no-compile")
+    assert done.returncode == 0, done.stderr
+    assert measured == [[("fp32", False), ("bf16", False)]]
+
+
+def test_lists_are_as_long_as_published(monkeypatch):
+    monkeypatch.setattr(find_dataset("market"), "published", {"train": (40, 100)})
+    _, pairs = data.published_start_up("market")
+    assert pairs == 100
 
 
 def test_precision_without_a_name_is_refused(call):
