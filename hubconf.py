@@ -65,7 +65,10 @@ def _find_weights(pretrained: str) -> pathlib.Path:
     """The path of the weights that `pretrained` names."""
     path = pathlib.Path(pretrained)
     if path.name.endswith(ENDING):
-        return path.parent.resolve() / path.name  # not of a link's target, which may have another name
+        beside, target = path.parent.resolve() / path.name, path.resolve()
+        # a link may lead to a file with another name (in a cache of weights), or into the folder of a run
+        has_options = (beside.parent / "train_opt.json").is_file() or not target.name.endswith(ENDING)
+        return beside if has_options else target
     names = sorted(folder.name for folder in PRETRAINED.iterdir())
     if pretrained not in names:
         raise errors.UserError(

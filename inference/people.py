@@ -40,11 +40,7 @@ def prominence(person: Person) -> float:
     return extent(person) * known_joints(person) * person.confidence
 
 
-ORDERS = {
-    "prominent": prominence,
-    "largest": extent,
-    "first": lambda person: 0,
-}  # 0: the sort is stable
+ORDERS = {"prominent": prominence, "largest": extent, "first": lambda person: 0}  # the sort is stable: 0 keeps an order
 CHOICES = (*ORDERS, "error")  # who is taken if a photo shows several people; "error": nobody
 
 

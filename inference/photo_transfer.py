@@ -35,9 +35,7 @@ from util.image import contact_sheet, from_pil, is_photo, save_image, to_pil
 DEFAULT_FPS = 25.0
 SEQUENCE_SHEET_ROWS = 12
 MAX_JPEG_HEIGHT = 65_500  # pixels, libjpeg's limit
-MAX_BAD_POSES = (
-    0.1  # fraction of a sequence: advice on so few poses is dropped, because their neighbors hide the faults
-)
+MAX_BAD_POSES = 0.1  # fraction of a sequence: advice on so few poses is dropped; their neighbors hide the faults
 VIEW_SECONDS = 0.5  # standard deviation of the Gaussian that averages the path of a sequence's view
 
 

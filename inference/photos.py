@@ -25,7 +25,9 @@ class Photos:
             self._names_by_stem.setdefault(result_stem(name), []).append(name)
 
     def name(self, stem: str) -> str:
-        """The photo of the keypoint file `stem`.json. Raises UserError if the folder has none or several.
+        """The photo of the keypoint file `stem`.json: `stem` itself if the folder has it, else the one of that stem.
+
+        UserError if there is none, or there are several.
 
         Without a folder, it is `stem` itself if that ends like a photo, else `stem`.jpg.
         """
@@ -56,7 +58,7 @@ class Photos:
         return next((ending for ending in endings if ending in self._names), endings[-1 if windows.anchor else 0])
 
     def name_of_id(self, number: int) -> str:
-        """The photo of COCO's image `number`: NUMBER.jpg if the folder has it, else with 12 digits as in COCO."""
+        """The photo of COCO's image `number`: the photo NUMBER if the folder has one, else with 12 digits."""
         return self.name(str(number) if str(number) in self._names_by_stem else f"{number:012d}")
 
     def size(self, name: str, declared: Size | None = None) -> Size:

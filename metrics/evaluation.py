@@ -96,6 +96,7 @@ class EvaluationSetup:
     batch_size: int
     workers: int
     bootstrap: int = 0  # resamples of the pairs; 0: no intervals
+    baseline: bool = False  # whether the images are those of a --baseline, without names of their own
 
     def autocast(self) -> AbstractContextManager:
         dtype = PRECISIONS[self.precision]
@@ -227,9 +228,9 @@ class _Evaluator:
         for protocol in self.protocols:
             key = protocol.view(setup.pairs.dataset_mode), protocol.network_resize, protocol.lpips_input
             self.groups[key].append(protocol)
-        names = pd.Series([sample.generated.name for sample in setup.pairs.samples])
-        if names.duplicated().any():  # a baseline: the names that the results would have
-            names = pd.Series([result_name(sample.source, sample.target) for sample in setup.pairs.samples])
+        samples = setup.pairs.samples
+        # for a baseline, the names that results would have
+        names = pd.Series([result_name(s.source, s.target) if setup.baseline else s.generated.name for s in samples])
         self.rank = (names.rank(method="first") - 1).to_numpy()  # by file name: the last ones are dropped
 
     def update(self, batch: dict[str, Any]) -> None:

@@ -57,7 +57,8 @@ def compare_with_others(args: Namespace, pairs: Sequence[Pair]) -> None:
     changed = {"distorated_path": args.against, "name": str(args.against)}
     changed |= dict.fromkeys(("baseline", "checkpoint", "per_image", "html"))  # these belong to the first results
     others = Namespace(**(vars(args) | changed))
-    photos_below(args.against, "--against", EXPECTED_FILES)
+    if not args.against.is_dir():
+        raise UserError(f"--against {args.against}: no such folder")
     Problems(allowed=False, advice="").add(find_samples(others, pairs)[1], last=True)  # before the first evaluation
     table = report.difference_table(run(args, pairs), run(others, pairs))
     print(f"\nfirst: {args.name}, second: {args.against}; first - second, {args.bootstrap} draws of the same pairs")
@@ -119,7 +120,7 @@ def make_setup(args: Namespace, pairs: Sequence[Pair] | None, problems: Problems
     dataset = PairDataset(samples, args.gt_path, args.dataset_mode, protocols, args.metrics, keypoints, has_network)
     return EvaluationSetup(
         dataset, real_photos, real_file, args.cache_dir, device, args.precision, batch_size,
-        workers=args.nThreads, bootstrap=args.bootstrap,
+        workers=args.nThreads, bootstrap=args.bootstrap, baseline=bool(args.baseline),
     )  # fmt: skip
 
 

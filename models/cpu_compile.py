@@ -33,7 +33,7 @@ MAX_LIBRARIES = 20  # of 22 MB (bf16) to 42 MB (fp32) each; the least recently u
 def compile_function(function: Callable, nets: nn.Module, device: torch.device, is_train: bool, mode: str) -> Callable:
     """Compile `function`, which runs `nets`, on its first call.
 
-    UserError where a CPU has no C++ compiler: for training at once, for inference when a library must be built.
+    UserError where a CPU has no C++ compiler: at once, or for inference that is cached when a library must be built.
     Shapes are static on purpose: torch's dynamic shapes fail on some processors. Each new shape is compiled anew.
     `mode`: of torch.compile; a CPU has only its default.
     """

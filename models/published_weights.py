@@ -77,7 +77,7 @@ _ALIAS_RULES = _rules(ALIASES)
 
 def _key_rules(state: Mapping[str, Tensor]) -> list[tuple[re.Pattern[str], str]]:
     """The discriminator's short prefixes must not translate the layers of other networks."""
-    return _DISCRIMINATOR_RULES if "head.weight_orig" in state else _GENERATOR_RULES
+    return _DISCRIMINATOR_RULES if "first.conv1.weight_orig" in state else _GENERATOR_RULES
 
 
 def _translate(key: str, rules: list[tuple[re.Pattern[str], str]]) -> str | None:
@@ -106,7 +106,7 @@ def load_network(net: nn.Module, path: str | Path, what: str) -> None:
     tensors with NaN or infinity.
     """
     given, wanted = load_tensors(path, what), net.state_dict()
-    if all(key.startswith("module.") for key in given):  # of DataParallel
+    if [all(key.startswith("module.") for key in keys) for keys in (given, wanted)] == [True, False]:  # DataParallel's
         given = {key.removeprefix("module."): tensor for key, tensor in given.items()}
     rules, state, problems = _key_rules(wanted), {}, []
     for key, target in wanted.items():

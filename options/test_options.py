@@ -1,7 +1,7 @@
 """Flags of test.py."""
 
 import json
-from argparse import Action, ArgumentParser, ArgumentTypeError, Namespace, _ArgumentGroup
+from argparse import Action, ArgumentParser, ArgumentTypeError, Namespace, _AppendAction, _ArgumentGroup
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ class TestOptions(BaseOptions):
 
 def _checked(action: Action, value: Any) -> Any:
     """`value` of a run's options, if the command line could give it too; else ValueError or argparse's error."""
-    if isinstance(value, list) and action.nargs in ("+", "*"):
+    if isinstance(value, list) and (action.nargs not in (None, 0, "?") or isinstance(action, _AppendAction)):
         return [_checked(action, item) for item in value]
     if (action.nargs == 0 and isinstance(value, bool)) or (value is None and action.default is None):
         return value  # a switch, which takes no text, or a flag that was not given

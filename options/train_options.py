@@ -28,7 +28,6 @@ RESUME_MAY_CHANGE = {
 class TrainOptions(BaseOptions):
     is_train = True
     resuming = False
-    state: dict[str, Any] | None = None  # the checkpoint's content, after `parse` with --continue_train
     description = "Train DPTN. Frequencies count samples (pairs), not batches; --save_epoch_freq counts epochs."
 
     def add_flags(self, parser: ArgumentParser) -> None:

@@ -6,7 +6,8 @@
 The rule is PATN's. A photo makes pairs only if its shoulders and hips (joints 2, 5, 8, 11) are all known. The identity
 comes from a column of the keypoints csv (--identity_column) or from the photo's name, by the rule of --dataset_mode:
   market               the text before the first underscore; '-1' and '0000', Market-1501's distractors, are left out
-  fashion, fashion512  the text up to 'id' and ten digits (item and outfit); for other names as market
+  fashion, fashion512  the text up to 'id' and ten digits (item and outfit); for other names the text before the first
+                       underscore
 
 From the published keypoints this makes exactly the published pairs of DeepFashion test (8,570), and as many as are
 published for Market-1501 train (263,632). Market-1501's 12,000 test pairs are a subset, chosen by an unknown rule, of

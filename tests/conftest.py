@@ -8,6 +8,7 @@ this file too.
 import ctypes
 import gc
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -97,6 +98,17 @@ def free_memory(memory: Memory) -> Iterator[None]:
     memory.after_free = min(memory.after_free, now)
     if now - memory.after_free > MUCH_MEMORY:
         memory.free()
+
+
+@pytest.fixture(autouse=True)
+def signal_handlers() -> Iterator[None]:
+    """A training that a signal stopped keeps its handlers, because its process ends; this one goes on."""
+    from util.worker_processes import STOP_SIGNALS
+
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -77,11 +77,12 @@ def test_dptn_loads_a_path_with_the_sizes_beside_it(tmp_path, monkeypatch):
     path.with_name("train_opt.json").write_text(json.dumps({"options": sizes}))
     loaded, saved = hubconf.dptn(str(path)).state_dict(), torch.load(path)
     torch.testing.assert_close(loaded["decoder.output.conv.weight"], saved["outconv.model.2.weight"], rtol=0, atol=0)
-    blob = Path("0123")  # caches of weights hold links to files with other names
-    path.rename(blob)
-    path.symlink_to(blob.resolve())
-    linked = hubconf.dptn(str(path)).state_dict()
-    torch.testing.assert_close(linked, loaded, rtol=0, atol=0)
+    link = Path("my_net_G.pth")
+    link.symlink_to(path)
+    torch.testing.assert_close(hubconf.dptn(str(link)).state_dict(), loaded, rtol=0, atol=0)
+    path.rename("0123")  # as in caches of weights, where a link leads to a file with another name
+    path.symlink_to(Path("0123").resolve())
+    torch.testing.assert_close(hubconf.dptn(str(path)).state_dict(), loaded, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("entry", [hubconf.dptn, hubconf.pose_transfer])

@@ -26,7 +26,7 @@ REMEDIES = {
     "ancdata": FEWER_FILES, "Too many open files": FEWER_FILES,
     "allocate shared memory": MORE_SPACE, "is killed by signal: Bus error": MORE_SPACE,
     "is killed by signal": MORE_MEMORY, "exited unexpectedly": MORE_MEMORY,
-    "CUDA out of memory": SMALLER_STEPS,
+    "CUDA out of memory": SMALLER_STEPS, "CUDA error: out of memory": SMALLER_STEPS,
 }  # fmt: skip
 
 

@@ -101,7 +101,7 @@ def to_utf8(text: str) -> bytes:
 
 def check_writable(path: Path) -> None:
     """Make the folder of `path`; UserError if the file cannot be written, so that no long run ends with it."""
-    new = not path.exists()
+    new = not os.path.exists(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.open("a").close()

@@ -120,7 +120,7 @@ class StopSignal:
     """A context in which the STOP_SIGNALS and the time limit let the current step finish; see `reason`.
 
     A second Ctrl-C, at least REPEATED_SIGNAL_SECONDS after the first signal, ends the process at once. SIGHUP stays
-    ignored if it is, as `nohup` wants.
+    ignored if it is, as `nohup` wants. After a signal the handlers stay, because the process ends then.
 
     Several processes must stop at the same step, but a message at every step would make each wait for the slowest.
     They agree at the first step, and then about once in AGREEMENT_SECONDS: at each agreement they exchange the mean
@@ -144,7 +144,7 @@ class StopSignal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._received is None:  # else the process ends now, and a repeated signal must not interrupt its end
+        if self._received is None:  # else a repeated signal must not interrupt the end of the process
             for number, handler in self._previous.items():
                 signal.signal(number, handler)
 
@@ -166,13 +166,16 @@ class StopSignal:
         reasons, step_times = zip(*distributed.gather((own, step_time)))
         self._interval = min(max(round(self.AGREEMENT_SECONDS / max(*step_times, 1e-9)), 1), self.MOST_STEPS)
         self._agreed_at, self._steps = time.monotonic(), 0
-        return _strongest(*reasons)
+        agreed = _strongest(*reasons)
+        if self._received is None and agreed is not None and agreed > 0:  # another process got the signal
+            self._received, self._received_at = agreed, time.monotonic()
+        return agreed
 
     def _receive(self, number: int, _frame: FrameType | None) -> None:
         if self._received is None:
             self._received, self._received_at = StopReason(number), time.monotonic()
         elif number == signal.SIGINT and time.monotonic() - self._received_at > self.REPEATED_SIGNAL_SECONDS:
-            raise SystemExit("stopped at once by a second Ctrl-C, without saving; the last saved state is untouched")
+            raise SystemExit("stopped at once by a second Ctrl-C; the last saved state is untouched")
 
 
 def _strongest(*reasons: StopReason | None) -> StopReason | None:

@@ -28,6 +28,7 @@ import tempfile
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace, RawDescriptionHelpFormatter
 from contextlib import suppress
 from itertools import product
+from unittest.mock import patch
 
 import torch
 
@@ -51,7 +52,7 @@ def parse() -> Namespace:
     parser.add_argument("--precisions", choices=list(PRECISIONS), nargs="+", help="default: all that the device has")
     parser.add_argument("--compile", action=BooleanOptionalAction, help="only with, or only without; default: both")
     parser.add_argument("--channels_last", action=BooleanOptionalAction, default=True,
-        help="memory format N,H,W,C; here on by default, in train.py and test.py with --compile only")  # fmt: skip
+        help="memory format N,H,W,C; on by default, in train.py and test.py on CUDA with --compile only")  # fmt: skip
     parser.add_argument("--model", choices=model_names(), default="DPTN", help="of --only training and inference")
     parser.add_argument("--batch", type=positive_int, help="batch size; default: as in the table of docs/speed.md")
     parser.add_argument("--repeats", type=positive_int, default=7, help="timed calls for each row")
@@ -80,6 +81,10 @@ def available_precisions(device: torch.device) -> list[str]:
 
 def main() -> None:
     args = parse()
+    if "data" in args.only:  # before `select_device`, which makes the process keep freed memory
+        roots = {"fashion": args.fashion_root, "market": args.market_root}
+        print_table(data.measure(roots, args.repeats), data.COLUMNS)
+
     device = select_device(args.gpu_ids)
     precisions = args.precisions or available_precisions(device)
     variants = list(product(precisions, (False, True) if args.compile is None else (args.compile,)))
@@ -88,17 +93,15 @@ def main() -> None:
     test_flags = [f"--batchSize={args.batch or 8}", memory_order]
     if args.gpu_ids is not None:
         test_flags.append(f"--gpu_ids={args.gpu_ids}")
-
-    if "data" in args.only:
-        roots = {"fashion": args.fashion_root, "market": args.market_root}
-        print_table(data.measure(roots, args.repeats), data.COLUMNS)
     if "metrics" in args.only:
         batch = args.batch or (8 if device.type == "cpu" else 64)
         print_table(metrics.measure_pixels(args.repeats), metrics.PIXEL_COLUMNS)
         rows = metrics.measure_networks(device, batch, precisions, args.repeats)
         print_table(rows, metrics.NETWORK_COLUMNS)
-    with tempfile.TemporaryDirectory() as cache:
-        os.environ["XDG_CACHE_HOME"] = os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache  # an empty cache of compiled code
+    with (
+        tempfile.TemporaryDirectory() as cache,  # of compiled code
+        patch.dict(os.environ, XDG_CACHE_HOME=cache, TORCHINDUCTOR_CACHE_DIR=cache),
+    ):
         if "results" in args.only:
             print_table(results.measure_time(rendered, test_flags, variants, args.repeats), results.TIME_COLUMNS)
         if "precision" in args.only:

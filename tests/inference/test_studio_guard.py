@@ -62,7 +62,7 @@ def test_guard_refuses_large_bodies_by_their_header_and_by_their_bytes():
 def test_guard_with_a_token_admits_any_host_that_knows_it():
     client = make_client("secret")
     lan = {"host": "192.168.1.5:8000"}
-    for path, headers in (("/", {}), ("/?token=wrong", {}), ("/", {"cookie": "dptn_studio=wrong"})):
+    for path, headers in (("/", {}), ("/?token=wrong", {}), ("/", {"cookie": "dptn_studio_secret=wrong"})):
         assert client.get(path, headers=lan | headers).status_code == 403
     first = client.get("/?token=secret", headers=lan)
     assert (first.status_code, first.headers["location"]) == (303, "/")

@@ -42,7 +42,7 @@ def fill_by_formula(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {key: torch.from_numpy(np.asarray(formula_array(key, tuple(value.shape)))) for key, value in state.items()}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def alexnet_file(tmp_path_factory) -> Path:
     state = nn.ModuleDict({"features": AlexNet().features}).state_dict()
     path = tmp_path_factory.mktemp("weights") / "alexnet.pth"
@@ -50,12 +50,12 @@ def alexnet_file(tmp_path_factory) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def formula_lpips(alexnet_file) -> LPIPS:
     return LPIPS(str(alexnet_file))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def inception_states() -> dict[str, dict[str, torch.Tensor]]:
     """By Protocol.inception: both networks have the same names and shapes but for their classes."""
     torchvision = fill_by_formula(Inception3(aux_logits=False, init_weights=False).state_dict())
@@ -64,7 +64,7 @@ def inception_states() -> dict[str, dict[str, torch.Tensor]]:
     return {"torchvision": torchvision, "pytorch-fid": {**torchvision, **classes}}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def formula_inceptions(inception_states, tmp_path_factory) -> dict[str, Inception]:
     nets = {}
     for kind, state in inception_states.items():
@@ -156,7 +156,7 @@ def read_pixels(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def reid_state() -> dict[str, torch.Tensor]:
     """The formula weights of the goldens of fast-reid, under its newest keys. The classifier knows 12,029 people."""
     keys = json.loads((REPOSITORY / "tests/goldens/reid_keys.json").read_text())
@@ -168,7 +168,7 @@ def reid_state() -> dict[str, torch.Tensor]:
     return {key: torch.from_numpy(value) for key, value in state.items()} | {"heads.weight": classifier}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def reid_file(reid_state, tmp_path_factory) -> Path:
     """A checkpoint as fast-reid writes it."""
     path = tmp_path_factory.mktemp("weights") / "model_final.pth"
@@ -177,6 +177,6 @@ def reid_file(reid_state, tmp_path_factory) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def reid_network(reid_file) -> ReidNetwork:
     return ReidNetwork(reid_file)

@@ -76,14 +76,14 @@ def test_against_is_a_paired_comparison(call, flags, results, market, tiny):
 
 
 def test_against_a_wrong_folder_fails_before_the_first_evaluation(call, flags, results, tiny):
-    done = call(metrics, *flags, "--metrics=lpips", "--bootstrap=9", "--against=gone")
+    done = call(metrics, *flags, "--metrics=fid", "--bootstrap=9", "--against=gone")
     assert (done.returncode, done.stderr) == (2, "error: --against gone: no such folder\n")
     other = results.parent / "other"
     other.mkdir()
     missing, *others = sorted(results.glob("*_vis.*"))
     for path in others:
         shutil.copy(path, other)
-    done = call(metrics, *flags, "--metrics=lpips", "--bootstrap=9", f"--against={other}")
+    done = call(metrics, *flags, "--metrics=fid", "--bootstrap=9", f"--against={other}")
     assert done.returncode == 2
     assert f"missing: {other / missing.name}" in done.stderr
     assert "--allow_missing" not in done.stderr  # which cannot be given here

@@ -1,6 +1,8 @@
 """metrics/evaluation.py, through the command with small networks."""
 
+import json
 import weakref
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,11 +11,12 @@ import torch
 from PIL import Image
 from scipy import stats
 
-from data.pairs import read_keypoints, read_pairs, result_name
+from data.pairs import read_keypoints, read_pairs, result_name, write_pairs
 from metrics import metrics, stream
 from metrics.evaluation import Measurement
 from metrics.fid import Gaussian, frechet_distance
 from metrics.masks import pose_mask
+from metrics.protocols import PROTOCOLS
 from metrics.stream import make_loader
 from tests.metrics.conftest import TinyInception, TinyLPIPS, read_jsonl, read_per_image, read_pixels
 from tests.metrics.reference_metrics import reference_scores
@@ -50,6 +53,24 @@ def test_values_do_not_depend_on_batches_order_and_workers(call, flags, results,
         assert other == pytest.approx(first, rel=1e-6)
     scores = [record["metrics"]["is"]["value"] for record in read_jsonl(results)]
     assert scores[1:3] == pytest.approx([scores[0]] * 2)  # splits follow the order, so the csv's may differ
+
+
+def test_baseline_drops_the_pairs_that_results_would_drop(call, flags, market, tiny, monkeypatch, tmp_path):
+    """The last ones by the names of results; a baseline's images have one name, or those of source photos."""
+    monkeypatch.setitem(PROTOCOLS, "gfla", replace(PROTOCOLS["gfla"], lpips_batch=3))
+    csv = market / "market-pairs-test.csv"
+    pairs = read_pairs(csv)
+    write_pairs(csv, pairs[::-1])
+    flags = [flag for flag in flags if not flag.startswith("--distorated_path")]
+    outputs = [f"--per_image={tmp_path}/a.csv", f"--out={tmp_path}/metrics.jsonl"]
+    done = call(metrics, *flags, *outputs, "--baseline=mean_image", "--metrics=lpips", "--protocol=gfla")
+    assert done.returncode == 0, done.stderr
+    table = read_per_image(tmp_path / "a.csv")
+    table.index = [result_name(*pair) for pair in zip(table["source"], table["target"])]
+    kept = table["gfla:lpips"].astype(float).sort_index()[: len(pairs) // 3 * 3]
+    (record,) = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
+    assert record["metrics"]["lpips"]["n"] == len(kept) < len(pairs)
+    assert record["metrics"]["lpips"]["value"] == pytest.approx(kept.mean())
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -188,14 +188,16 @@ def test_lists_of_a_subclass_come_from_the_run(monkeypatch, tmp_path):
     def with_widths(parser, is_train):
         DPTNModel.modify_commandline_options(parser, is_train)
         parser.add_argument("--widths", nargs="+", type=int, default=[1])
+        parser.add_argument("--extra", action="append", choices=["a", "b"])
 
     class MyModel(DPTNModel):
         modify_commandline_options = staticmethod(with_widths)
 
     monkeypatch.setattr("options.base_options.find_model", lambda _name: MyModel)
     (tmp_path / "x").mkdir()
-    (tmp_path / "x/train_opt.json").write_text(json.dumps({"options": {"widths": [3, 4]}}))
-    assert TestOptions().parse(["--name=x", f"--checkpoints_dir={tmp_path}"]).widths == [3, 4]
+    (tmp_path / "x/train_opt.json").write_text(json.dumps({"options": {"widths": [3, 4], "extra": ["b"]}}))
+    opt = TestOptions().parse(["--name=x", f"--checkpoints_dir={tmp_path}"])
+    assert (opt.widths, opt.extra) == ([3, 4], ["b"])
     (tmp_path / "x/train_opt.json").write_text(json.dumps({"options": {"widths": [3, "a"]}}))
     with pytest.raises(UserError, match="train_opt.json: cannot be read"):
         TestOptions().parse(["--name=x", f"--checkpoints_dir={tmp_path}"])

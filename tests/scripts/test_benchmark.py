@@ -18,6 +18,7 @@ from data.synthetic.people import render_people
 from scripts.benchmark import data, measure, metrics, results
 from scripts.benchmark import main as benchmark
 from tests.helpers import TINY_G, train_flags
+from util.device import use_precision
 
 FLAGS = ["--gpu_ids=-1", "--batchSize=4", "--nThreads=0", *TINY_G]
 
@@ -138,12 +139,19 @@ def test_difference_of_uint8_does_not_wrap_around():
     assert results.difference(a, b) == (512 / 4, 255)
 
 
-def test_precisions_are_those_of_the_device():
+@pytest.fixture
+def exact_products() -> Iterator[None]:
+    """Products of float32 matrices as before the test."""
+    yield
+    use_precision("fp32", torch.device("cpu"))
+
+
+def test_precisions_are_those_of_the_device(exact_products):
     assert benchmark.available_precisions(torch.device("cpu")) == ["fp32", "bf16"]
     assert benchmark.available_precisions(torch.device("mps")) == ["fp32"]
 
 
-def test_default_precisions_run_on_a_cpu(call, monkeypatch):
+def test_default_precisions_run_on_a_cpu(call, monkeypatch, exact_products):
     """The command that docs/speed.md names, but for its sizes."""
     measured = []
 

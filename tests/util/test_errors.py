@@ -35,7 +35,7 @@ def test_run_main_explains_a_link_to_itself(tmp_path, capsys):
 
 def test_run_main_says_what_to_do_where_the_gpu_is_full(capsys):
     def main():
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee documentation")
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee documentation")
 
     with pytest.raises(SystemExit) as end:
         run_main(main)

@@ -118,13 +118,9 @@ class TestProgress:
 
 class TestStopSignal:
     @pytest.fixture(autouse=True)
-    def handlers(self):
-        """SIGHUP as a terminal leaves it, also where nohup has started the tests; at the end all as before."""
-        before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    def hangups(self, signal_handlers):
+        """SIGHUP as a terminal leaves it, also where nohup has started the tests."""
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
-        yield
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
     @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"])
     def test_signal_becomes_its_reason_and_may_be_repeated_until_the_process_ends(self, name):
@@ -164,7 +160,7 @@ class TestStopSignal:
         with StopSignal() as stop:
             os.kill(os.getpid(), signal.SIGINT)
             assert stop.reason() is StopReason.SIGINT
-            with pytest.raises(SystemExit, match="without saving"):  # status 1, not that of a saved run
+            with pytest.raises(SystemExit, match="second Ctrl-C"):  # status 1, not that of a saved run
                 os.kill(os.getpid(), signal.SIGINT)
 
     def test_time_limit_stops_with_status_0(self):
