@@ -67,7 +67,7 @@ def parse() -> Namespace:
     if "precision" in args.only and not args.name:
         parser.error("--only precision needs --name, the run folder of a trained network")
     if args.only == ["results"] and not set(args.sizes) & set(published):
-        parser.error(f"--only results: people are rendered at {' and '.join(published)}")
+        parser.error(f"--only results: people are rendered at {' and '.join(published)} only")
     return args
 
 
