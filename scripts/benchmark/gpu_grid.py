@@ -3,6 +3,7 @@
 import json
 import os
 import queue
+import signal
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -11,7 +12,7 @@ from dataclasses import astuple, fields
 import torch
 
 from scripts.benchmark.gpu_cells import Cell, Job, grid_jobs, later_jobs, published_jobs
-from scripts.benchmark.gpu_report import Context, Row, end_process, start_python
+from scripts.benchmark.gpu_report import Context, Row, end_process, kill, start_python
 from util.worker_processes import available_cores
 
 PUBLISHED_STEPS = {"256x256": 200 * 3186, "128x64": 200 * 8238}  # epochs x steps of 32 pairs
@@ -75,19 +76,20 @@ class Worker:
 
     def why(self) -> str:
         """Why it has not measured everything."""
-        return self.last_line[:300] or "it took too long"
+        late = "it took too long" if self.process.returncode in (None, -signal.SIGKILL) else ""
+        return "; ".join(filter(None, (late, self.last_line[:300]))) or f"status {self.process.returncode}"
 
 
 def start_workers(context: Context, names: list[str]) -> None:
     """Start a process for each job of the parts `names`, where the GPU has memory for all at the same time.
 
-    A rehearsal starts one: each takes half a gigabyte of the computer's memory.
+    A rehearsal on a CPU starts one: each takes half a gigabyte of the computer's memory.
     """
     jobs = grid_jobs(context) if "grid" in names else []
     jobs += published_jobs(context) if "published" in names else []
     if context.device.type == "cuda" and torch.cuda.get_device_properties(0).total_memory < GIGABYTES_FOR_ALL:
         return
-    context.workers = {job: Worker(job, context) for job in (jobs[:1] if context.quick else jobs)}
+    context.workers = {job: Worker(job, context) for job in (jobs[:1] if context.device.type == "cpu" else jobs)}
 
 
 def wait_for_workers(context: Context) -> Iterator[Row]:
@@ -103,9 +105,11 @@ def wait_for_workers(context: Context) -> Iterator[Row]:
 
 def end_workers(context: Context, jobs: Iterable[Job]) -> None:
     """End the processes of jobs that are not measured."""
-    for job in jobs:
-        if worker := context.workers.pop(job, None):
-            end_process(worker.process)
+    ending = [worker.process for job in jobs if (worker := context.workers.pop(job, None))]
+    for process in ending:  # all at a time, because each takes a while
+        kill(process)
+    for process in ending:
+        process.wait()
 
 
 def measure_job(job: Job, context: Context) -> Iterator[Row]:

@@ -147,9 +147,13 @@ def start_python(*arguments: object, with_stdin: bool = False, **environment: st
 
 def end_process(process: subprocess.Popen) -> None:
     """End a process that `start_python` started, and its children."""
+    kill(process)
+    process.wait()
+
+
+def kill(process: subprocess.Popen) -> None:
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 def run_python(*arguments: object, timeout: float) -> str:

@@ -28,8 +28,8 @@ def suspects(context: Context) -> list[Row]:
     found[5].append("tests/models/test_compile.py, on a CPU")  # not measured by this benchmark
     for size in context.sizes:
         found[6] += compare(context, size, "layout", ("contiguous", "channels_last"), mode="eager")
-        found[7] += [f"{size}: {row['kernels']} kernels a step, {row.get('launches')} launches"
-                     for row in training_rows(context, size, mode="eager")[:1] if row.get("kernels")]  # fmt: skip
+        profiled = [row for row in training_rows(context, size, mode="eager") if row.get("kernels")]
+        found[7] += [f"{size}: {row['kernels']} kernels a step, {row.get('launches')} launches" for row in profiled[:1]]
         found[10] += compare(context, size, "mode", tuple(MODES_OF_SPEED))
     found[8] += [f"{row['test.py']}: {row['images/s']:.0f} images/s" for row in context.rows("test.py")]
     for row in context.rows("resume"):

@@ -139,6 +139,7 @@ def convolutions(device: torch.device, quick: bool) -> Iterator[Row]:
     """Suspect 8: convolutions of few channels in a DeepFashion step of 32 pairs, plain and filled up with zeros."""
     batch, side = (1, 32) if quick else (64, 256)
     use_precision("tf32" if device.type == "cuda" else "fp32", device)
+    torch.backends.cudnn.benchmark = True  # as in training, where a model sets it
     for (name, case), dtype, layout in product(CONVOLUTIONS.items(), (torch.float32, torch.bfloat16), LAYOUTS):
         for inputs, outputs in case.channels:
             shapes = (batch, inputs, side, side), (outputs, inputs, case.kernel, case.kernel)
@@ -189,7 +190,8 @@ def step_variants(device: torch.device, quick: bool) -> Iterator[Row]:
             for net in (model.vgg, model.net_D):
                 net.to(memory_format=torch.channels_last)
         with patch.object(ops, "instance_norm", few_kernels if everything_last else ops.instance_norm):
-            run = one_call(model, random_batch(1 if quick else 32, mode))
+            data = random_batch(1 if quick else 32, mode)
+            run = one_call(model, {name: x.pin_memory() for name, x in data.items()} if device.type == "cuda" else data)
             ms = milliseconds(run, device, 5)
         yield {"suspect": 6, "what": f"step, {mode}, {precision}, {name}", "ms": ms}
         del model, run

@@ -15,7 +15,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import astuple, fields
 from statistics import median
 
@@ -91,14 +90,19 @@ def prepare(cell: Cell, device: torch.device, quick: bool) -> tuple[BaseModel, f
 def measure(job: list[Cell], device: torch.device, quick: bool) -> Iterator[Row]:
     """{"ready": seconds} when the first models are prepared, then rows of all cells."""
     start = time.monotonic()
-    prepared = {}
-    with suppress(Exception):  # for example no memory beside the other processes: it is tried again, and reported
+    prepared, problem = {}, None
+    try:
         prepared[job[0]] = prepare(job[0], device, quick)
+    except Exception as error:  # for example no memory beside the other processes
+        problem = describe_error(error)
     free_memory(device)
     yield {"ready": time.monotonic() - start}
     model = previous = None
     for cell in job:
         row: Row = {field.name: getattr(cell, field.name) for field in fields(cell)}
+        if problem and cell.compiled:  # compiling again would take the time of other cells
+            yield row | {"failed": problem}
+            continue
         gflop = None
         try:
             if model and previous and cell == previous.with_graph():  # the same model, which is compiled already
