@@ -2,10 +2,12 @@
 
 {source}_2_{target}_vis.jpg    the generated images, named as in the published code; .png with --image_format png
 index.html, strips/            a page to browse them, and its strips of thumbnails
-test_run.json                  the options, weights and versions that the images were generated with
+test_run.json                  the options, weights and versions that the images were generated with, the number of
+                               pairs, and whether all of them are finished
 """
 
 import json
+import os
 from argparse import Namespace
 from collections import deque
 from collections.abc import Mapping
@@ -65,8 +67,8 @@ class Results:
         if resume:
             _check_same_run(record, run)
         else:
-            write_text(record, json.dumps(run, indent=1))
-        self._started = record.stat().st_mtime_ns
+            write_text(record, json.dumps({**run, "pairs": len(names), "finished": False}, indent=1))
+        self._record, self._started = record, record.stat().st_mtime_ns
 
     def has(self, name: str) -> bool:
         """Whether this run has finished the result `name`. Files older than the run belong to an earlier one."""
@@ -84,6 +86,13 @@ class Results:
         self._pool.shutdown(wait=True, cancel_futures=error is not None)
         if error is None:
             self._wait_until_pending(0)
+            self._finish()
+
+    def _finish(self) -> None:
+        """Write into test_run.json that all pairs have a result of this run; its time stays that of the start."""
+        run = json.loads(self._record.read_text()) | {"pairs": len(self.names), "finished": True}
+        write_text(self._record, json.dumps(run, indent=1))
+        os.utime(self._record, ns=(self._started, self._started))
 
     def add(self, batch: Mapping[str, Any], images: Tensor) -> None:
         """Write the generated `images`, uint8 (B,3,H,W) on the CPU, of a loader's `batch`.

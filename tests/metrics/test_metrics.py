@@ -178,6 +178,17 @@ class TestCompleteness:
         assert (len(filled), len(empty)) == (5, 3)
         assert sorted(Path(row["generated"]).name for row in empty) == ["", spoiled[1], spoiled[2]]
 
+    @pytest.mark.parametrize("record", [{"pairs": 8, "finished": False}, {"pairs": 3, "finished": True}])
+    def test_results_of_a_stopped_or_smaller_run_may_be_old(self, call, flags, results, record):
+        (results / "test_run.json").write_text(json.dumps(record))
+        done = call(metrics, *flags, "--metrics=l1")
+        assert done.returncode == 2
+        what = "test.py has generated only 3 of these 8 images" if record["finished"] else "test.py was stopped here"
+        assert done.stderr.startswith(f"error: {results}: {what}, so that others may be of an earlier run;")
+        assert call(metrics, *flags, "--metrics=l1", "--allow_missing").returncode == 0
+        (results / "test_run.json").write_text(json.dumps({"pairs": 8, "finished": True}))
+        assert call(metrics, *flags, "--metrics=l1").returncode == 0
+
     def test_metrics_without_usable_image_are_not_measured(self, call, flags, results, tiny):
         for path in results.iterdir():
             path.write_bytes(b"no photo")

@@ -110,6 +110,21 @@ def test_resume_without_a_readable_record_is_a_user_error(tmp_path, record):
         Results(tmp_path, {PAIR: NAME}, RUN, resume=True)
 
 
+def test_record_says_whether_all_results_are_finished(tmp_path):
+    """Its time stays that of the start, by which results of earlier runs are told."""
+    results = Results(tmp_path, {PAIR: NAME, ("c.jpg", "d.jpg"): "c_2_d_vis.jpg"}, RUN, resume=False)
+    record = json.loads((tmp_path / RUN_FILE).read_text())
+    assert (record["pairs"], record["finished"], record["made_with"]) == (2, False, RUN["made_with"])
+    started = (tmp_path / RUN_FILE).stat().st_mtime_ns
+    with pytest.raises(KeyboardInterrupt), results:
+        raise KeyboardInterrupt
+    assert json.loads((tmp_path / RUN_FILE).read_text()) == record
+    with results:
+        add(results, PAIR)
+    assert json.loads((tmp_path / RUN_FILE).read_text()) == {**record, "finished": True}
+    assert (tmp_path / RUN_FILE).stat().st_mtime_ns == started
+
+
 @pytest.fixture
 def tested(run, market):
     """Flags of a test run, its folder, and its result names in csv order."""
