@@ -172,6 +172,9 @@ class BaseModel(ABC):
             own = [{key: group[key] for key in ("fused", "capturable", "lr")} for group in optimizer.param_groups]
             groups = [group | settings for group, settings in zip(stored["param_groups"], own)]
             optimizer.load_state_dict({**stored, "param_groups": groups})
+            for parameter, moments in optimizer.state.items():  # fused Adam wants the memory format of the weights
+                for key in ("exp_avg", "exp_avg_sq"):
+                    moments[key] = torch.empty_like(parameter).copy_(moments[key])
             _set_learning_rates(self.schedulers[name])
         if self.ema is not None:
             self.ema.average.load_state_dict(state.get("ema", state["nets"]["G"]))

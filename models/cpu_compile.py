@@ -125,8 +125,11 @@ class CachedInference:
         """A hash of all that the library depends on: torch, processor, our code, architecture, weights, inputs."""
         models, own_file = Path(__file__).parent, Path(inspect.getfile(self.function))
         facts = [torch.__version__, platform.machine(), torch.backends.cpu.get_cpu_capability(), _processor_flags()]
-        files = *sorted(models.glob("*.py")), models.parent / "data" / "keypoints.py", own_file
-        facts += [self.function.__qualname__, *(_code_of(file) for file in files if file.exists())]
+        files = {*models.glob("*.py"), models.parent / "data" / "keypoints.py", own_file}
+        for kind in {type(module) for module in self.nets.modules()}:
+            with suppress(TypeError, OSError):  # a class without a file
+                files |= set() if kind.__module__.startswith("torch.") else {Path(inspect.getfile(kind))}
+        facts += [self.function.__qualname__, *(_code_of(file) for file in sorted(files) if file.exists())]
         facts += [torch.get_float32_matmul_precision(), repr(self.nets), signature]
         for module in self.nets.modules():  # settings that its repr does not show, such as the number of heads
             settings = {name: x for name, x in vars(module).items() if isinstance(x, bool | int | float | str | tuple)}

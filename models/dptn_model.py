@@ -125,6 +125,7 @@ class DPTNModel(BaseModel):
         if not is_train:
             return
         self.net_D = self.nets["D"] = self.prepare(self.define_D(opt))
+        self.trained_D = [parameter for parameter in self.net_D.parameters() if parameter.requires_grad]
         # The discriminator is not compiled: it is 3 % of the work, its buffers change between a forward pass and the
         # backward pass, and WGAN-GP differentiates it twice.
         self.gan_loss = GAN_MODES[opt.gan_mode]
@@ -278,12 +279,12 @@ class DPTNModel(BaseModel):
             return
         self.forward(reconstruct_source="s" in self.tasks)
 
-        self.net_D.requires_grad_(True)
+        self.train_discriminator(True)
         self.optimizers["D"].zero_grad()
         losses_D = self.backward_D()
         self.update_weights("D")
 
-        self.net_D.requires_grad_(False)
+        self.train_discriminator(False)
         self.optimizers["G"].zero_grad()
         losses_G = self.backward_G()
         self.update_weights("G")
@@ -306,7 +307,7 @@ class DPTNModel(BaseModel):
                 self.forward(reconstruct_source=False)
                 fakes.append(self.fake_target)
 
-        self.net_D.requires_grad_(True)
+        self.train_discriminator(True)
         self.optimizers["D"].zero_grad()
         vectors = [buffer.clone() for buffer in self.net_D.buffers()]
         for batch, fake in zip(micro_batches, fakes):
@@ -315,7 +316,7 @@ class DPTNModel(BaseModel):
             losses_D.append(self.backward_D())
         self.update_weights("D")
 
-        self.net_D.requires_grad_(False)
+        self.train_discriminator(False)
         self.optimizers["G"].zero_grad()
         vectors = [buffer.clone() for buffer in self.net_D.buffers()]
         for batch in micro_batches:
@@ -326,6 +327,10 @@ class DPTNModel(BaseModel):
         self.update_weights("G")
         self.losses = _mean_losses(losses_D) | _mean_losses(losses_G)
         self.batch = whole
+
+    def train_discriminator(self, active: bool) -> None:
+        for parameter in self.trained_D:
+            parameter.requires_grad_(active)
 
     def set_discriminator_buffers(self, values: list[Tensor]) -> None:
         for buffer, value in zip(self.net_D.buffers(), values):
@@ -340,8 +345,7 @@ class DPTNModel(BaseModel):
                 if parameter.grad is not None:
                     parameter.grad /= self.opt.accumulate
         self.optimizers[name].step()
-        if self.opt.norm == "batch":
-            distributed.average_statistics(self.nets[name])
+        distributed.average_statistics(self.nets[name])
         if name == "G" and self.ema is not None:
             self.ema.update()
 

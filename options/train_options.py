@@ -1,5 +1,6 @@
 """Flags of train.py, and which of them a resumed run may change."""
 
+import json
 import shlex
 import sys
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
@@ -122,6 +123,15 @@ class TrainOptions(BaseOptions):
         parser.set_defaults(**{**stored, **{name: getattr(opt, name) for name in PER_LAUNCH_OPTIONS}})
         self.resuming = True
         return self.finish(parser, parser.parse_args(argv))
+
+    def finish(self, parser: ArgumentParser, opt: Namespace) -> Namespace:
+        opt = super().finish(parser, opt)
+        for name, value in vars(opt).items():
+            try:
+                json.dumps(value)
+            except TypeError as error:  # a flag of a subclass
+                raise UserError(f"--{name}: {value!r} cannot be stored; its type must be one of JSON's") from error
+        return opt
 
     @staticmethod
     def resume_command(opt: Namespace) -> str:

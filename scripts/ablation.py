@@ -14,6 +14,7 @@ seeds, because the pairs of one run are not independent. "pairs better" is the s
 beats the first one.
 """
 
+import os
 import re
 import shlex
 import subprocess
@@ -168,7 +169,10 @@ def evaluate(args: Namespace, name: str, seed: int) -> None:
 def call(arguments: list[str], what: str, jobs: int) -> None:
     """Run Python with `arguments`. Its errors are shown, its progress bar if it runs alone. UserError if it fails."""
     errors = subprocess.PIPE if jobs > 1 else None  # bars appear on a terminal only
-    done = subprocess.run([sys.executable, *arguments], stdout=subprocess.DEVNULL, stderr=errors, text=True)
+    paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))  # from any folder
+    environment = {**os.environ, "PYTHONPATH": paths}
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=errors, text=True, env=environment)
     sys.stderr.write(done.stderr or "")
     if done.returncode:
         raise UserError(f"{what} ended with status {done.returncode}")

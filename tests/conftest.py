@@ -32,7 +32,7 @@ QUICK, NOT_QUICK = {"data", "models", "options"}, {"synthetic", "test_ablations.
 # These files come first: the first one starts processes beside the tests, which are small at their beginning; the
 # second one takes longest, so that no process waits for it at the end.
 FIRST = ["test_distributed.py", "test_resume.py"]
-MUCH_MEMORY = 300e6  # bytes
+MUCH_MEMORY = 200e6  # bytes
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -209,7 +209,15 @@ class TestOptionsOfAResumedRun:
         Path("checkpoints/a/latest_state.pt").unlink()
         done = call(train, *train_flags(market), "--name=a")
         assert done.returncode == 2
-        assert "latest_net_G.pth exists and would be overwritten" in done.stderr
+        assert "latest_net_G.pth exists and could be overwritten" in done.stderr
+        assert "--load_pretrain" in done.stderr
+
+    def test_new_run_over_released_weights_is_refused(self, call, market):
+        Path("checkpoints/released").mkdir()
+        Path("checkpoints/released/190_net_G.pth").touch()
+        done = call(train, *train_flags(market), "--name=released")
+        assert done.returncode == 2
+        assert done.stderr.endswith("190_net_G.pth exists and could be overwritten: give another --name\n")
 
     def test_finished_run_ends_at_once(self, run, capsys):
         run("train", "--name=a", "--continue_train")

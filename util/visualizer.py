@@ -154,7 +154,7 @@ class Visualizer:
             rows = self.loss_log.rows
             losses = pd.DataFrame(rows, index=[row["total_iters"] for row in rows])
             losses = losses.drop(columns=[*ROW_INFO, *self.unused_losses], errors="ignore")
-            newest = sorted(self.image_dir.glob("epoch*.jpg"), reverse=True)[:SHEETS_ON_PAGE]
+            newest = sorted(self.image_dir.glob("epoch*.jpg"), key=_sheet_position, reverse=True)[:SHEETS_ON_PAGE]
             titles = ["epoch {}, {:,} samples".format(*_sheet_position(sheet)) for sheet in newest]
             sheets = {f"images/{sheet.name}": title for sheet, title in zip(newest, titles)}
             write_training_page(self.run_dir / "web/index.html", self.name, losses, self.visual_names, sheets)

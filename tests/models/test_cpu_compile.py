@@ -1,5 +1,6 @@
 """The on-disk cache of compiled inference."""
 
+import importlib
 import os
 import shutil
 import subprocess
@@ -154,6 +155,20 @@ def test_cache_key_differs_for_weights_settings_inputs_mode_and_function(tmp_pat
     models = [create_model(test_options(*TINY_G, f"--nhead={heads}"), CPU, is_train=False) for heads in (1, 2)]
     models[1].net_G.load_state_dict(models[0].net_G.state_dict())
     assert len({CachedInference(refuse, m.net_G, tmp_path, refuse)._cache_key("kind") for m in models}) == 2
+
+
+def test_cache_key_depends_on_the_code_of_the_networks_classes(tmp_path, monkeypatch):
+    """Also where a class is in another file than the function."""
+    monkeypatch.syspath_prepend(tmp_path)
+    file, keys = tmp_path / "own_network_of_a_user.py", []
+    for factor in (2, 3):
+        code = (
+            f"from torch import nn\n\nclass Twice(nn.Module):\n    def forward(self, x):\n        return {factor} * x\n"
+        )
+        file.write_text(code)
+        net = nn.Sequential(importlib.import_module(file.stem).Twice())
+        keys.append(cached(net, tmp_path)._cache_key(""))
+    assert keys[0] != keys[1]
 
 
 def test_cache_key_ignores_comments_docstrings_and_layout(tmp_path):

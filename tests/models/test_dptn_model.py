@@ -115,6 +115,41 @@ def test_training_step_makes_three_power_iterations():
     assert torch.allclose(conv.weight_u.double(), u, atol=1e-5)
 
 
+def test_frozen_layers_of_a_discriminator_stay_as_they_are(monkeypatch):
+    class MyModel(DPTNModel):
+        @staticmethod
+        def define_D(opt):
+            net = DPTNModel.define_D(opt)
+            net.first.requires_grad_(False)
+            return net
+
+    monkeypatch.setattr("models.find_model", lambda _name: MyModel)
+    model = create_model(train_options(*TINY, *NO_VGG), CPU, is_train=True)
+    before = deepcopy(dict(model.net_D.named_parameters()))
+    model.set_input(random_batch(2, 32, 16))
+    model.optimize_parameters()
+    changed = {name.split(".")[0] for name, p in model.net_D.named_parameters() if not torch.equal(p, before[name])}
+    assert "first" not in changed
+    assert "blocks" in changed
+
+
+@pytest.mark.parametrize("flag", ["--channels_last", "--no-channels_last"])
+def test_moments_of_a_checkpoint_get_the_memory_format_of_the_weights(flag):
+    """Fused Adam on CUDA refuses others."""
+    other = {"--channels_last": "--no-channels_last", "--no-channels_last": "--channels_last"}[flag]
+    models = [create_model(train_options(*TINY, *NO_VGG, f), CPU, is_train=True) for f in (flag, other)]
+    models[0].set_input(random_batch(2, 32, 16))
+    models[0].optimize_parameters()
+    models[1].load_state_dict(deepcopy(models[0].state_dict()))
+    for name, optimizer in models[1].optimizers.items():
+        saved = models[0].optimizers[name]
+        for group, saved_group in zip(optimizer.param_groups, saved.param_groups):
+            for p, saved_p in zip(group["params"], saved_group["params"]):
+                for key in ("exp_avg", "exp_avg_sq"):
+                    assert optimizer.state[p][key].stride() == p.stride()
+                    assert torch.equal(optimizer.state[p][key], saved.state[saved_p][key])
+
+
 def test_generator_step_leaves_no_gradient_in_the_discriminator():
     model = create_model(train_options(*TINY), CPU, is_train=True)
     model.set_input(random_batch())

@@ -6,6 +6,7 @@ import re
 import sys
 from argparse import BooleanOptionalAction
 from itertools import chain
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -201,6 +202,19 @@ def test_lists_of_a_subclass_come_from_the_run(monkeypatch, tmp_path):
     (tmp_path / "x/train_opt.json").write_text(json.dumps({"options": {"widths": [3, "a"]}}))
     with pytest.raises(UserError, match="train_opt.json: cannot be read"):
         TestOptions().parse(["--name=x", f"--checkpoints_dir={tmp_path}"])
+
+
+def test_flag_of_a_type_that_no_file_can_hold_is_an_error(monkeypatch, tmp_path):
+    def with_path(parser, is_train):
+        DPTNModel.modify_commandline_options(parser, is_train)
+        parser.add_argument("--extra", type=Path, default=Path("a"))
+
+    class MyModel(DPTNModel):
+        modify_commandline_options = staticmethod(with_path)
+
+    monkeypatch.setattr("options.base_options.find_model", lambda _name: MyModel)
+    with pytest.raises(UserError, match=r"--extra: .*Path\('a'\) cannot be stored"):
+        TrainOptions().parse([f"--checkpoints_dir={tmp_path}"])
 
 
 def test_model_comes_from_the_run_of_the_default_name(tmp_path):

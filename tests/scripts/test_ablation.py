@@ -105,7 +105,7 @@ def test_setting_has_flags_that_train_py_takes(name):
 def test_runs_are_compared_and_not_repeated(command, market, tmp_path):
     flags = ["--settings", "full", "no_ptm", "--seeds", "0", "--dataroot", market, "--out", tmp_path / "out"]
     flags += ["--jobs=2", "--gpu_ids=-1", "--", *TINY[:2], "--niter=0", "--niter_decay=1", "--ndf=8"]
-    done = command("scripts/ablation.py", *flags)
+    done = command("scripts/ablation.py", *flags, PYTHONPATH="")  # from another folder
     assert done.returncode == 0, done.stderr
     table = pd.read_csv(tmp_path / "out/ablation.csv").set_index(["metric", "setting"])
     assert len(table) == 2 * len(ablation.COMPARED_METRICS)
