@@ -133,14 +133,17 @@ def find_samples(args: Namespace, pairs: Sequence[Pair] | None) -> Matches:
     # no subfolders: test.py writes the thumbnails of its page into one
     found = photos_below(args.distorated_path, "--distorated_path", EXPECTED_FILES)
     results = [name for name in found if "/" not in name]
-    if not args.allow_missing:
-        check_finished(args.distorated_path, len(results))
     if pairs:
-        return match_pairs(pairs, args.distorated_path, results, targets, args.naming)
-    return match_names(args.distorated_path, results, targets, sources)
+        samples, problems = match_pairs(pairs, args.distorated_path, results, targets, args.naming)
+    else:
+        samples, problems = match_names(args.distorated_path, results, targets, sources)
+    if not args.allow_missing:
+        advice = "" if getattr(args, "against", None) else "; --allow_missing evaluates all of them"
+        check_finished(args.distorated_path, len({sample.generated for sample in samples}), advice)
+    return samples, problems
 
 
-def check_finished(folder: Path, count: int) -> None:
+def check_finished(folder: Path, count: int, advice: str) -> None:
     """UserError where test.py was stopped, or has generated less than the `count` images: others may be older ones."""
     try:
         run = dict(json.loads((folder / RUN_FILE).read_text()))
@@ -148,9 +151,9 @@ def check_finished(folder: Path, count: int) -> None:
         return  # of another program
     finished, pairs = run.get("finished", True), run.get("pairs", count)  # earlier versions wrote neither
     if not finished or pairs < count:
-        what = f"test.py has generated only {pairs} of these {count} images" if finished else "test.py was stopped here"
-        advice = "test.py --continue_test generates the rest, --allow_missing evaluates what is there"
-        raise UserError(f"{folder}: {what}, so that others may be of an earlier run; {advice}")
+        done = f"has generated only {pairs} of these {count} images" if finished else "has not finished here"
+        rest = "test.py --continue_test generates the rest"
+        raise UserError(f"{folder}: test.py {done}, so that others may be of an earlier run; {rest}{advice}")
 
 
 def target_keypoints(path: Path, samples: Sequence[Sample], dataset_mode: str) -> dict[str, np.ndarray]:

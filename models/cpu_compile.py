@@ -126,9 +126,10 @@ class CachedInference:
         models, own_file = Path(__file__).parent, Path(inspect.getfile(self.function))
         facts = [torch.__version__, platform.machine(), torch.backends.cpu.get_cpu_capability(), _processor_flags()]
         files = {*models.glob("*.py"), models.parent / "data" / "keypoints.py", own_file}
-        for kind in {type(module) for module in self.nets.modules()}:
+        for kind in {base for module in self.nets.modules() for base in type(module).__mro__}:
             with suppress(TypeError, OSError):  # a class without a file
-                files |= set() if kind.__module__.startswith("torch.") else {Path(inspect.getfile(kind))}
+                if not kind.__module__.startswith("torch.") and inspect.getfile(kind).endswith(".py"):
+                    files.add(Path(inspect.getfile(kind)))
         facts += [self.function.__qualname__, *(_code_of(file) for file in sorted(files) if file.exists())]
         facts += [torch.get_float32_matmul_precision(), repr(self.nets), signature]
         for module in self.nets.modules():  # settings that its repr does not show, such as the number of heads

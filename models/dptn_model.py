@@ -337,17 +337,19 @@ class DPTNModel(BaseModel):
             buffer.copy_(value)
 
     def update_weights(self, name: str) -> None:
-        """Average the gradients over micro-batches and processes and make the optimizer's step. Then average the
-        statistics of batch norm over the processes, and update the averaged weights of --ema."""
+        """Average the gradients over micro-batches and processes and make the optimizer's step. After the generator's,
+        average the statistics of batch norm over the processes, and update the averaged weights of --ema."""
         self.averagers[name].finish()
         if self.opt.accumulate > 1:
             for parameter in self.nets[name].parameters():
                 if parameter.grad is not None:
                     parameter.grad /= self.opt.accumulate
         self.optimizers[name].step()
-        distributed.average_statistics(self.nets[name])
-        if name == "G" and self.ema is not None:
-            self.ema.update()
+        if name == "G":  # the last update of a step; until then the discriminator's statistics change
+            for net in self.nets.values():
+                distributed.average_statistics(net)
+            if self.ema is not None:
+                self.ema.update()
 
     @property
     def loss_names(self) -> list[str]:

@@ -10,8 +10,9 @@ install_visdom() { # up to Python 3.11, pip builds it from source, which needs p
     pip_install 'setuptools<81' wheel && pip_install --no-build-isolation 'visdom==0.2.4'
 }
 
-slow_files() { # those that take longest come first, so that no process waits for them at the end
-    printf 'tests/%s.py\n' models/test_compile scripts/test_benchmark_gpu inference/test_onnx_export models/test_goldens
+slow_files() { # those that take longest or most memory come first, in an order in which the large ones do not meet
+    printf 'tests/%s.py\n' models/test_compile scripts/test_benchmark_gpu models/test_goldens models/test_dptnta_model \
+        inference/test_cached_source inference/test_onnx_export
     grep -rl 'mark\.slow' tests --include='test_*.py' | sort
 }
 

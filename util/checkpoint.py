@@ -169,10 +169,10 @@ def load_state(path: Path) -> dict[str, Any]:
 def refuse_existing_run(run_dir: Path) -> None:
     """Raise UserError if a new run in `run_dir` would overwrite weights, or a run that made at least one step."""
     state, weights = run_dir / STATE_FILE, run_dir / "latest_net_G.pth"
-    if not state.exists() and (kept := sorted(run_dir.glob("*_net_G.pth"))):  # released weights, for example
-        start = f"; to start from these weights, add --load_pretrain {run_dir}" if weights in kept else ""
-        name = weights if weights in kept else kept[0]
-        raise UserError(f"{name} exists and could be overwritten: give another --name{start}")
     if state.exists() and (weights.exists() or load_state(state)["progress"]["total"] > 0):
         owner = RunLock(run_dir).note()
         raise UserError(f"{state} exists: resume that run with --continue_train, or give another --name{owner}")
+    if kept := sorted(run_dir.glob("*_net_G.pth")):  # released weights, for example
+        start = f"; to start from these weights, add --load_pretrain {run_dir}" if weights in kept else ""
+        name = weights if weights in kept else kept[0]
+        raise UserError(f"{name} exists and could be overwritten: give another --name{start}")

@@ -27,7 +27,7 @@ REMEDIES = {
     "allocate shared memory": MORE_SPACE, "is killed by signal: Bus error": MORE_SPACE,
     "is killed by signal": MORE_MEMORY, "exited unexpectedly": MORE_MEMORY,
     "CUDA out of memory": SMALLER_STEPS, "CUDA error: out of memory": SMALLER_STEPS,
-    "Failed to find C compiler": "--compile needs a C compiler on a GPU: install gcc, or leave --compile out",
+    "Failed to find C compiler": "--compile needs a C compiler on a GPU: install gcc, or give --no-compile",
 }  # fmt: skip
 
 

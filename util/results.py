@@ -90,7 +90,9 @@ class Results:
 
     def _finish(self) -> None:
         """Write into test_run.json that all pairs have a result of this run; its time stays that of the start."""
-        run = json.loads(self._record.read_text()) | {"pairs": len(self.names), "finished": True}
+        run = json.loads(self._record.read_text())
+        finished_before = run["pairs"] if run.get("finished") else 0  # a resumed run may be of fewer pairs
+        run |= {"pairs": max(finished_before, len(self.names)), "finished": True}
         write_text(self._record, json.dumps(run, indent=1))
         os.utime(self._record, ns=(self._started, self._started))
 

@@ -85,7 +85,8 @@ def main() -> None:
         context = Context(device, args.quick, args.out.resolve(), Path(scratch), sizes, end)
         context.people = args.dataroot and args.dataroot.resolve()
         (context.out / "profile.txt").unlink(missing_ok=True)
-        for_training = max(TRAINING_SHARE * 60 * args.minutes, PARTS["training"].needs + 5)
+        needed = PARTS["training"].needs + 5
+        for_training = max(TRAINING_SHARE * 60 * args.minutes, needed if 60 * args.minutes > 3 * needed else 0)
         run_parts(context, args.parts, for_training)
         print(f"\n{gpu_report.markdown_table(suspects(context))}")
     print(f"\n{args.out / 'report.md'}: finished in {60 * args.minutes - (end - time.monotonic()):.0f} s")

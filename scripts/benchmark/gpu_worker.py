@@ -93,7 +93,9 @@ def measure(job: list[Cell], device: torch.device, quick: bool) -> Iterator[Row]
     prepared, problem = {}, None
     try:
         prepared[job[0]] = prepare(job[0], device, quick)
-    except Exception as error:  # for example no memory beside the other processes
+    except torch.cuda.OutOfMemoryError:
+        pass  # beside the other processes: it is tried again
+    except Exception as error:
         problem = describe_error(error)
     free_memory(device)
     yield {"ready": time.monotonic() - start}

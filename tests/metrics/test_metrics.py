@@ -183,11 +183,15 @@ class TestCompleteness:
         (results / "test_run.json").write_text(json.dumps(record))
         done = call(metrics, *flags, "--metrics=l1")
         assert done.returncode == 2
-        what = "test.py has generated only 3 of these 8 images" if record["finished"] else "test.py was stopped here"
+        what = (
+            "test.py has generated only 3 of these 8 images" if record["finished"] else "test.py has not finished here"
+        )
         assert done.stderr.startswith(f"error: {results}: {what}, so that others may be of an earlier run;")
         assert call(metrics, *flags, "--metrics=l1", "--allow_missing").returncode == 0
         (results / "test_run.json").write_text(json.dumps({"pairs": 8, "finished": True}))
         assert call(metrics, *flags, "--metrics=l1").returncode == 0
+        shutil.copy(next(results.glob("*.jpg")), results / "other.jpg")  # named, not taken for one of an earlier run
+        assert "other.jpg belongs to no pair" in call(metrics, *flags, "--metrics=l1").stderr
 
     def test_metrics_without_usable_image_are_not_measured(self, call, flags, results, tiny):
         for path in results.iterdir():

@@ -72,11 +72,12 @@ def test_compiled_bf16_losses_keep_gram_matrices_in_float32():
     assert (gradient - wanted_gradient).norm() < 2**-6 * wanted_gradient.norm()  # activations are bfloat16
 
 
-def save_weights(folder: Path, epoch: int) -> None:
-    torch.manual_seed(epoch)
+def save_weights(folder: Path, *epochs: int) -> None:
     flags = ("--init_type=kaiming", f"--checkpoints_dir={folder}")
-    model = create_model(train_options(*TINY, *SMALLEST, *NO_VGG, *flags), CPU, is_train=True)
-    model.save_networks(epoch)
+    opt = train_options(*TINY, *SMALLEST, *NO_VGG, *flags)
+    for epoch in epochs:
+        torch.manual_seed(epoch)
+        create_model(opt, CPU, is_train=True).save_networks(epoch)
 
 
 def transfer(folder: Path, epoch: int, *flags: str) -> PoseTransfer:
@@ -96,8 +97,7 @@ def test_weights_in_compiled_code(ahead, tmp_path, monkeypatch):
     if not ahead:
         monkeypatch.setattr("models.cpu_compile.can_cache_inference", lambda: False)
     batch = random_batch(3, 128, 64)
-    for epoch in (1, 2):
-        save_weights(tmp_path, epoch)
+    save_weights(tmp_path, 1, 2)
     wanted = [images(transfer(tmp_path, epoch).model, batch) for epoch in (1, 2)]
     assert (wanted[0] - wanted[1]).abs().mean() > 0.1
 

@@ -123,6 +123,9 @@ def test_record_says_whether_all_results_are_finished(tmp_path):
         add(results, PAIR)
     assert json.loads((tmp_path / RUN_FILE).read_text()) == {**record, "finished": True}
     assert (tmp_path / RUN_FILE).stat().st_mtime_ns == started
+    with Results(tmp_path, {PAIR: NAME}, RUN, resume=True):  # of fewer pairs
+        pass
+    assert json.loads((tmp_path / RUN_FILE).read_text()) == {**record, "finished": True}
 
 
 @pytest.fixture
